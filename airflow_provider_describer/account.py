@@ -1,0 +1,190 @@
+"""An account at a vendor, as an Airflow connection describes it, parsed once and checked.
+
+Knows nothing of Airflow: it takes the connection's fields as plain values.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
+
+from airflow_provider_describer.errors import BadConnection
+
+ImageTransport = Literal["auto", "url", "inline", "upload", "file"]
+ApiVersion = Literal["v1", "v2"]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who pays, where, and within which limits: everything that a connection says.
+
+    ``timeout`` is in seconds for one HTTP answer; ``price_per_call`` and ``max_cost_per_day`` are in USD;
+    ``requests_per_minute`` counts billable calls. The key is in no repr.
+    """
+
+    vendor: str
+    conn_id: str
+    api_key: str = field(repr=False)
+    base_url: str
+    storage_url: str
+    timeout: float = 120.0
+    requests_per_minute: float | None = None
+    max_cost_per_day: float | None = None
+    limits_path: str | None = None
+    price_per_call: float | None = None
+    api_version: ApiVersion = "v1"
+    image_transport: ImageTransport = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a vendor's connection means where its fields are empty."""
+
+    vendor: str
+    base_url: str
+    storage_url: str
+    price_per_call: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """A connection's extra, read field by field; every complaint names the connection and the field."""
+
+    conn_id: str
+    extra: Mapping[str, Any]
+
+    def complain(self, name: str, found: object, expected: str) -> BadConnection:
+        # Only a number is shown: a text may be a secret that was pasted into the wrong field.
+        shown = repr(found) if isinstance(found, int | float) and abs(found) < 1e9 else "something else"
+        return BadConnection(
+            f"Connection {self.conn_id!r}: {name} is {shown}, expected {expected}. "
+            f"Correct it under Admin > Connections."
+        )
+
+    def text(self, name: str) -> str | None:
+        value = self.extra.get(name)
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return None
+        if not isinstance(value, str):
+            raise self.complain(name, value, "a text")
+        return value.strip()
+
+    def positive(self, name: str) -> float | None:
+        value = self.extra.get(name)
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return None
+        try:
+            number = float("nan") if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = float("nan")
+        if not (math.isfinite(number) and number > 0):
+            raise self.complain(name, value, "a number above 0")
+        return number
+
+    def choice(self, name: str, choices: tuple[str, ...]) -> str | None:
+        value = self.text(name)
+        if value is not None and value not in choices:
+            raise self.complain(name, value, "one of " + ", ".join(choices))
+        return value
+
+
+def account_from_connection(
+    defaults: Defaults,
+    *,
+    conn_id: str,
+    password: str | None,
+    host: str | None = None,
+    schema: str | None = None,
+    port: int | None = None,
+    extra: str | Mapping[str, Any] | None = None,
+) -> Account:
+    """Return the account that a connection's fields describe.
+
+    :raises BadConnection: naming the connection, the field and the fix.
+    """
+    fields = _Fields(conn_id, _extra(conn_id, extra))
+    base_url = _base_url(fields, "host", host, schema, port)
+    storage_host = fields.text("storage_host")
+    return Account(
+        vendor=defaults.vendor,
+        conn_id=conn_id,
+        api_key=_key(conn_id, password),
+        base_url=base_url or defaults.base_url,
+        storage_url=_base_url(fields, "storage_host", storage_host) or base_url or defaults.storage_url,
+        timeout=fields.positive("timeout") or 120.0,
+        requests_per_minute=fields.positive("requests_per_minute"),
+        max_cost_per_day=fields.positive("max_cost_per_day"),
+        limits_path=fields.text("limits_path"),
+        price_per_call=fields.positive("price_per_call") or defaults.price_per_call,
+        api_version=fields.choice("api_version", get_args(ApiVersion)) or "v1",  # type: ignore[arg-type]  # checked
+        image_transport=fields.choice("image_transport", get_args(ImageTransport)) or "auto",  # type: ignore[arg-type]
+    )
+
+
+def _extra(conn_id: str, extra: str | Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if isinstance(extra, str):
+        try:
+            extra = json.loads(extra) if extra.strip() else None
+        except ValueError:
+            extra = "?"
+    if extra is None:
+        return {}
+    if not isinstance(extra, Mapping):
+        # The text itself is not shown: people put secrets into extras.
+        raise BadConnection(
+            f"Connection {conn_id!r}: extra is not a JSON object. Expected something like "
+            f'{{"requests_per_minute": 50}}. Correct it under Admin > Connections.'
+        )
+    return extra
+
+
+def _key(conn_id: str, password: str | None) -> str:
+    key = (password or "").strip()
+    if not key:
+        raise BadConnection(
+            f"Connection {conn_id!r}: password is empty. Put the vendor's API key into the password field "
+            f"under Admin > Connections."
+        )
+    if not key.isascii() or not key.isprintable() or any(c in " \"'" for c in key):
+        raise BadConnection(
+            f"Connection {conn_id!r}: password holds a space, a quote, a line break or a character that no API key "
+            f"has. Paste the API key alone, without 'Bearer' or quotes."
+        )
+    return key
+
+
+def _base_url(
+    fields: _Fields, name: str, host: str | None, schema: str | None = None, port: int | None = None
+) -> str | None:
+    """Return ``scheme://host[:port][/path]`` without a trailing slash, or None for an empty host."""
+    if not host or not host.strip():
+        return None
+    host = host.strip()
+    # Without a scheme, `schema` may give it (that is where Airflow's URI form puts it); else https, as a key travels.
+    scheme = (schema or "").strip().lower() or "https"
+    if "://" not in host and scheme not in ("http", "https"):
+        raise fields.complain("schema", schema, "http, https or empty")
+    if port and not 0 < port < 65536:
+        raise fields.complain("port", port, "a number from 1 to 65535")
+    url = host if "://" in host else f"{scheme}://{host}"
+    expected = "an address such as https://api.example.com, or empty for the vendor's own"
+    try:
+        parts = urlsplit(url)
+        named_port = parts.port
+    except ValueError:
+        raise fields.complain(name, host, expected) from None
+    if "@" in parts.netloc:
+        raise BadConnection(
+            f"Connection {fields.conn_id!r}: {name} holds a user name or a password. The key belongs into the "
+            f"password field."
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise fields.complain(name, host, expected)
+    if any(c.isspace() or not c.isprintable() for c in url):
+        raise fields.complain(name, host, expected)
+    address = f"{parts.netloc}:{port}" if port and not named_port else parts.netloc
+    return f"{parts.scheme}://{address}{parts.path.rstrip('/')}"

@@ -1,0 +1,146 @@
+"""One call as a generator of steps, written once and driven by `client/transport.py`.
+
+A flow yields a `Request` (and is sent the `Response`, or has the `DescriberError` of a failed sending thrown in), a
+`Sleep`, or an `Accepted`, and returns its result. It does nothing itself.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from airflow_provider_describer.account import Account
+from airflow_provider_describer.client.policy import RetryPolicy
+from airflow_provider_describer.description import Description, Picture, Running, Spec
+from airflow_provider_describer.errors import DescriberError, RequestExpired
+from airflow_provider_describer.vendors.vendor import Vendor
+from airflow_provider_describer.vendors.wire import Request, Response
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Wait that many seconds; ``because`` of a failed attempt, or None while a request runs at the vendor."""
+
+    seconds: float
+    because: DescriberError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The vendor runs the request and may bill it: keep its id before anything else."""
+
+    running: Running
+
+
+Step = Request | Sleep | Accepted
+Flow = Generator[Step, Any, T]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose account, at which vendor, how patiently: what all calls of a task have in common."""
+
+    vendor: Vendor
+    account: Account
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+    clock: Callable[[], float] = time.time
+    jitter: Callable[[], float] = random.random
+
+    def describe(self, spec: Spec, picture: Picture, *, upload: bool = False) -> Flow[Description]:
+        """Ask for a description of the picture; with ``upload`` its bytes go to the vendor's storage first.
+
+        :raises DescriberError: the leaf of the last attempt.
+        """
+        if upload:
+            picture = yield from self.upload(picture)
+        request = self.vendor.build_request(self.account, spec, picture)
+        answer = yield from self._attempts(request, partial(self.vendor.parse_response, self.account, spec))
+        if isinstance(answer, Description):
+            return answer
+        yield Accepted(answer)
+        return (yield from self.fetch(spec, answer))
+
+    def fetch(self, spec: Spec, running: Running) -> Flow[Description]:
+        """Wait for a request that runs at the vendor. Only GETs: free and safe to repeat.
+
+        :raises RequestExpired: where the vendor has forgotten it.
+        """
+        asked = 0
+        while True:
+            yield Sleep(poll_pause(asked) if running.status != "COMPLETED" else 0.0)
+            answer = yield from self._attempts(
+                self.vendor.build_poll(self.account, running),
+                partial(self.vendor.parse_poll, self.account, spec, running),
+            )
+            if isinstance(answer, Description):
+                return answer
+            asked += 1
+            running = answer
+
+    def upload(self, picture: Picture) -> Flow[Picture]:
+        """Put the picture on the vendor's storage and return it as the address there. Free of charge."""
+        url = yield from self._attempts(
+            self.vendor.build_upload(self.account, picture),
+            partial(self.vendor.parse_upload, self.account),
+        )
+        return replace(picture, content=None, url=url)
+
+    def credits(self) -> Flow[float]:
+        """Ask for the balance in USD. Free of charge."""
+        request = self.vendor.build_credits(self.account)
+        return (yield from self._attempts(request, partial(self.vendor.parse_credits, self.account)))
+
+    def check(self) -> Flow[str]:
+        """Ask whether the key is good, once. Free of charge."""
+        response = yield self.vendor.build_check(self.account)
+        return self.vendor.parse_check(self.account, response)
+
+    def _attempts(self, request: Request, parse: Callable[[Response], T]) -> Flow[T]:
+        """Send until it is answered or given up. Attempts are counted by the kind of what went wrong."""
+        failed: dict[type[DescriberError], int] = {}
+        while True:
+            try:
+                return parse((yield request))
+            except DescriberError as error:
+                attempt = failed[type(error)] = failed.get(type(error), 0) + 1
+                wait = self.policy.wait(error, attempt=attempt, jitter=self.jitter(), now=self.clock())
+                if wait is None or isinstance(error, RequestExpired):
+                    raise
+                reason = error
+            yield Sleep(wait, because=reason)
+
+
+def poll_pause(asked: int) -> float:
+    """Return the seconds before the next look at a running request: a model takes 4 s warm and minutes cold."""
+    return min(15.0, 1.0 * 1.5 ** min(asked, 20))
+
+
+class Driver(Generic[T]):
+    """Walks a flow: `step` is what to do next, or None when it has returned."""
+
+    def __init__(self, flow: Flow[T]) -> None:
+        self._flow = flow
+        self._result: list[T] = []
+        self.step: Step | None = self._advance(lambda: next(flow))
+
+    def reply(self, answer: Response | None) -> None:
+        self.step = self._advance(lambda: self._flow.send(answer))
+
+    def fail(self, error: DescriberError) -> None:
+        self.step = self._advance(lambda: self._flow.throw(error))
+
+    def result(self) -> T:
+        return self._result[0]
+
+    def _advance(self, move: Callable[[], Step]) -> Step | None:
+        try:
+            return move()
+        except StopIteration as stop:
+            self._result.append(stop.value)
+            return None

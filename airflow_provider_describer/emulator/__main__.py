@@ -1,0 +1,72 @@
+"""`python -m airflow_provider_describer.emulator`: read the command line and serve until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import secrets
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+NEEDED = {
+    "starlette": "starlette",
+    "uvicorn": "uvicorn",
+    "httptools": "httptools",
+    "python_multipart": "python-multipart",
+    "PIL": "pillow",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; end with a readable message where that is not possible."""
+    options = parse(arguments)
+    missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
+    if missing:
+        raise SystemExit(f"the emulator needs {', '.join(missing)}: pip install 'airflow-provider-describer[emulator]'")
+    if not options.allow_remote and not is_loopback(options.host):
+        raise SystemExit(
+            f"{options.host} is reachable from other machines, and the emulator fetches any URL it is given "
+            "and has no password on its controls; use 127.0.0.1, or say --allow-remote"
+        )
+
+    from airflow_provider_describer.emulator.server import serve
+
+    keys = {
+        "image_describer": options.image_describer_key or secrets.token_hex(16),
+        "segmind": options.segmind_key or f"SG_{secrets.token_hex(8)}",
+    }
+    serve(options.host, options.port, keys, stop_with_parent=options.stop_with_parent)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m airflow_provider_describer.emulator",
+        description="Both vendors on one local port, with a billing ledger and faults on demand.",
+    )
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=port_number, default=8901, help="0 takes a free one and prints it")
+    parser.add_argument("--image-describer-key", metavar="K", help="the accepted key (default: a random one)")
+    parser.add_argument("--segmind-key", metavar="K", help="the accepted key (default: a random one)")
+    parser.add_argument("--stop-with-parent", action="store_true", help="stop as soon as stdin is closed")
+    parser.add_argument("--allow-remote", action="store_true", help="allow a host other machines can reach")
+    return parser.parse_args(arguments)
+
+
+def port_number(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
+    return int(text)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach `host`; a name other than localhost never counts."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""The hook: an Airflow connection of either vendor, and descriptions through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from airflow.providers.common.compat.connection import get_async_connection
+from airflow.providers.common.compat.sdk import BaseHook
+
+from airflow_provider_describer.account import Account, account_from_connection
+from airflow_provider_describer.client.flow import Caller
+from airflow_provider_describer.client.policy import RetryPolicy
+from airflow_provider_describer.client.transport import AsyncClient, run
+from airflow_provider_describer.description import Description
+from airflow_provider_describer.errors import BadConnection, DescriberError
+from airflow_provider_describer.hooks.form import ui_behaviour, widgets
+from airflow_provider_describer.images.reading import Reader
+from airflow_provider_describer.images.reference import asks_of
+from airflow_provider_describer.images.showing import show
+from airflow_provider_describer.vendors import get_vendor, vendors
+from airflow_provider_describer.vendors.vendor import Vendor
+
+
+class DescriberHook(BaseHook):
+    """
+    Describes images through a connection of type ``image_describer`` or ``segmind``; the type chooses the vendor.
+
+    Errors are the leaves of :mod:`airflow_provider_describer.errors`.
+
+    :param describer_conn_id: the Airflow connection.
+    :param policy: how calls are retried; by default five attempts, and never a call whose answer was lost.
+    :param transport: an ``httpx.AsyncBaseTransport`` such as ``httpx.MockTransport``, for tests.
+    """
+
+    conn_name_attr = "describer_conn_id"
+    default_conn_name = "image_describer_default"
+    conn_type = "image_describer"
+    hook_name = "Image Describer"
+
+    def __init__(
+        self,
+        describer_conn_id: str | None = None,
+        *,
+        policy: RetryPolicy | None = None,
+        transport: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.describer_conn_id = describer_conn_id or self.default_conn_name
+        self.policy = policy or RetryPolicy()
+        self._transport = transport
+        self._account: Account | None = None
+
+    # --- the connection ---
+
+    @property
+    def account(self) -> Account:
+        """
+        The connection, parsed and checked.
+
+        :raises BadConnection: naming the connection, the field and the fix.
+        """
+        if self._account is None:
+            self._account = _account_of(self.describer_conn_id, self.get_connection(self.describer_conn_id))
+        return self._account
+
+    async def aload(self) -> Account:
+        """Return :attr:`account` in a trigger or an async task, where connections are read without blocking."""
+        if self._account is None:
+            self._account = _account_of(
+                self.describer_conn_id, await get_async_connection(self.describer_conn_id, hook=self)
+            )
+        return self._account
+
+    @property
+    def vendor(self) -> Vendor:
+        """The vendor that the connection's type names."""
+        return get_vendor(self.account.vendor)
+
+    def caller(self, policy: RetryPolicy | None = None) -> Caller:
+        """Return what all calls through this hook have in common, for :class:`~airflow_provider_describer.job.Job`."""
+        return Caller(self.vendor, self.account, policy or self.policy)
+
+    def client(self, connections: int = 1) -> AsyncClient:
+        """Return a new HTTP client with the connection's timeout and at most that many connections."""
+        return AsyncClient(timeout=self.account.timeout, connections=connections, transport=self._transport)
+
+    @property
+    def new_client(self) -> Callable[[int], AsyncClient] | None:
+        """How a job makes its clients; None for its own way."""
+        return self.client if self._transport else None
+
+    # --- descriptions ---
+
+    def describe(self, image: Any, *, prompt: str | None = None, lang: str | None = None) -> Description:
+        """
+        Describe one image. One billable call; blocking.
+
+        :param image: a uri or path, or a dict ``{"uri", "prompt"?, "lang"?, "fields"?}``.
+        :param prompt: what to say about it; by default the vendor's own wording. Segmind's model takes none.
+        :param lang: the language of the description; English by default.
+        :raises DescriberError: the leaf that says what to do.
+        """
+        _ = self.account
+        return run(self.adescribe(image, prompt=prompt, lang=lang))
+
+    async def adescribe(self, image: Any, *, prompt: str | None = None, lang: str | None = None) -> Description:
+        """Describe one image as :meth:`describe` does, in a running event loop."""
+        account = await self.aload()
+        self.warn_of_ignored(prompt)
+        caller = self.caller()
+        (ask,) = asks_of([image], caller.vendor, prompt=prompt, lang=lang or caller.vendor.languages[0])
+        async with self.client() as client, self.client() as images:
+            shown = await show(Reader(images), caller.vendor, account, ask.image)
+            description = await client.arun(caller.describe(ask.spec, shown.picture, upload=shown.upload))
+        return replace(description, uri=ask.image.uri, sha256=shown.sha256)
+
+    def warn_of_ignored(self, prompt: str | None) -> None:
+        """Say in the log where a prompt has no effect."""
+        if prompt is not None and self.vendor.default_prompt is None:
+            self.log.warning("%s's %s takes no prompt: it is ignored.", self.vendor.title, self.vendor.model)
+
+    # --- free of charge ---
+
+    def credits(self) -> float:
+        """
+        Return the account's balance in USD. Never billed.
+
+        :raises BadInput: for a vendor that publishes none (Image Describer).
+        """
+        _ = self.account
+        return run(self._acredits())
+
+    async def acredits(self) -> float:
+        """Return the balance as :meth:`credits` does, in a running event loop."""
+        await self.aload()
+        return await self._acredits()
+
+    async def _acredits(self) -> float:
+        async with self.client() as client:
+            return await client.arun(self.caller().credits())
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Return whether the key works, and a sentence about it. Never billed."""
+        try:
+            _ = self.account
+            return True, run(self._acheck())
+        except DescriberError as error:
+            return False, str(error)
+
+    async def _acheck(self) -> str:
+        async with self.client() as client:
+            return await client.arun(self.caller().check())
+
+    # --- the form ---
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the form's fields, for Airflow 3.1; later ones read the provider info."""
+        return widgets(cls.conn_type)
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return how the form shows the standard fields, for Airflow 3.1; later ones read the provider info."""
+        behaviour = ui_behaviour(get_vendor(cls.conn_type).base_url)
+        return {name.replace("-", "_"): value for name, value in behaviour.items()}
+
+
+class ImageDescriberHook(DescriberHook):
+    """Connections of type ``image_describer``."""
+
+    conn_type = "image_describer"
+    hook_name = "Image Describer"
+
+
+class SegmindHook(DescriberHook):
+    """Connections of type ``segmind``."""
+
+    conn_type = "segmind"
+    hook_name = "Segmind"
+    default_conn_name = "segmind_default"
+
+
+def _account_of(conn_id: str, connection: Any) -> Account:
+    if connection.conn_type not in vendors():
+        raise BadConnection(
+            f"Connection {conn_id!r}: its type is {connection.conn_type!r}, expected {' or '.join(vendors())}. Choose "
+            "the type under Admin > Connections."
+        )
+    return account_from_connection(
+        get_vendor(connection.conn_type).defaults(),
+        conn_id=conn_id,
+        password=connection.password,
+        host=connection.host,
+        schema=connection.schema,
+        port=connection.port,
+        extra=connection.extra,
+    )

@@ -1,0 +1,1 @@
+"""Images: what refers to them, what they are, and their bytes."""

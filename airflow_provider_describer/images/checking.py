@@ -1,0 +1,116 @@
+"""What a file really is, by its content and never by its name. Pure; decides before money is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from airflow_provider_describer.errors import RejectedImage
+
+HEAD = 4096
+"""How many bytes from the start decide the type."""
+
+_FTYP_BRANDS = {
+    b"avif": "image/avif",
+    b"avis": "image/avif",
+    b"heic": "image/heic",
+    b"heix": "image/heic",
+    b"hevc": "image/heic",
+    b"hevx": "image/heic",
+    b"heim": "image/heic",
+    b"heis": "image/heic",
+    b"mif1": "image/heif",
+    b"msf1": "image/heif",
+}
+_MAGIC = (
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"II*\x00", "image/tiff"),
+    (b"MM\x00*", "image/tiff"),
+    (b"II+\x00", "image/tiff"),
+    (b"MM\x00+", "image/tiff"),
+    (b"\x00\x00\x00\x0cjP  ", "image/jp2"),
+    (b"\xff\x4f\xff\x51", "image/jp2"),
+    (b"\x00\x00\x00\x0cJXL ", "image/jxl"),
+    (b"\xff\x0a", "image/jxl"),
+    (b"8BPS", "image/vnd.adobe.photoshop"),
+    (b"\x00\x00\x01\x00", "image/x-icon"),
+    (b"%PDF-", "application/pdf"),
+)
+
+
+def media_type(head: bytes) -> str | None:
+    """Return the media type of a file that begins with these bytes (the first 4 KiB), or None where it is no image."""
+    for magic, kind in _MAGIC:
+        if head.startswith(magic):
+            return kind
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "image/webp"
+    if head[4:8] == b"ftyp":
+        return _ftyp(head)
+    # "BM" begins many a text; the header's own size (12, 40, 52, 56, 64, 108, 124) and its zeros do not.
+    if head[:2] == b"BM" and head[6:10] == bytes(4) and head[14:18] in _BMP_HEADERS:
+        return "image/bmp"
+    return _markup(head)
+
+
+_BMP_HEADERS = frozenset(size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124))
+
+
+def _ftyp(head: bytes) -> str | None:
+    size = min(int.from_bytes(head[:4], "big"), len(head))
+    # A file names every brand that it is compatible with; the major one alone may be the vague "mif1".
+    brands = [head[8:12], *(head[at : at + 4] for at in range(16, size, 4))]
+    kinds = [_FTYP_BRANDS[brand] for brand in brands if brand in _FTYP_BRANDS]
+    return next((kind for kind in kinds if kind != "image/heif"), kinds[0] if kinds else None)
+
+
+def _markup(head: bytes) -> str | None:
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    while text.startswith((b"<?", b"<!--", b"<!DOCTYPE svg", b"<!doctype svg")):
+        _, found, text = text.partition(b"-->" if text.startswith(b"<!--") else b">")
+        if not found:
+            return None
+        text = text.lstrip()
+    if text[:4].lower() == b"<svg":
+        return "image/svg+xml"
+    if text[:14].lower().startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "text/html"
+    return None
+
+
+def check_image(
+    uri: str,
+    head: bytes,
+    size: int | None,
+    *,
+    accepted: Collection[str],
+    max_bytes: int,
+    taker: str,
+) -> str:
+    """Return the media type of an image that the vendor takes.
+
+    :param head: the file's first 4 KiB, or more.
+    :param size: the whole file's size in bytes, where known.
+    :param taker: the vendor's name for messages.
+    :raises RejectedImage: naming the image and what is wrong with it; kinds ``empty``, ``not_an_image``,
+        ``unsupported_type``, ``too_large``.
+    """
+    if size == 0 or not head:
+        raise RejectedImage(f"{uri}: the file is empty (0 bytes); expected an image.", kind="empty")
+    kind = media_type(head)
+    if kind is None or not kind.startswith("image/"):
+        found = f"is {kind}" if kind else f"begins with {head[:16]!r}"
+        raise RejectedImage(f"{uri}: not an image: the content {found}, whatever its name says.", kind="not_an_image")
+    if kind not in accepted:
+        raise RejectedImage(
+            f"{uri}: {taker} takes no {kind}, only {', '.join(sorted(accepted))}. Convert it first.",
+            kind="unsupported_type",
+        )
+    if size is not None and size > max_bytes:
+        raise RejectedImage(
+            f"{uri}: {size / 1e6:.1f} MB is more than the {max_bytes / 1e6:.1f} MB that {taker} takes. Scale it down.",
+            kind="too_large",
+        )
+    return kind

@@ -1,0 +1,88 @@
+"""Where a run stands: its totals, the line in the task log, the manifest in XCom."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_provider_describer.errors import Billed
+from airflow_provider_describer.store.rows import STATUSES
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a run has done so far.
+
+    ``calls`` counts billable requests sent; ``cost_usd`` is what is known to be paid, None while no price is known;
+    ``unknown_calls`` were sent and their answers lost, and may have cost ``unknown_cost_usd`` more.
+    """
+
+    requested: int = 0
+    began: float = field(default_factory=time.monotonic)
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
+    calls: int = 0
+    cost_usd: float | None = None
+    unknown_calls: int = 0
+    unknown_cost_usd: float = 0.0
+    budget_reached: bool = False
+
+    @property
+    def done(self) -> int:
+        """How many images have an outcome."""
+        return sum(self.counts.values())
+
+    def count_failed_call(self, billed: Billed, price: float | None) -> None:
+        """Count a call without a description that was, or may have been, paid for."""
+        if billed == "unknown":
+            self.unknown_calls += 1
+            self.unknown_cost_usd += price or 0.0
+        elif billed == "yes" and price is not None:
+            self.cost_usd = (self.cost_usd or 0.0) + price
+
+
+def progress_line(totals: Totals, now: float) -> str:
+    """Return one line: done/total, rate, rejected, cost so far, time left. ``now`` as of ``time.monotonic()``."""
+    elapsed = max(now - totals.began, 1e-9)
+    rate = totals.done / elapsed
+    left = (totals.requested - totals.done) / rate if rate else None
+    parts = [f"{totals.done}/{totals.requested} images", f"{rate:.1f}/s"]
+    parts += [f"{totals.counts[name]} {name}" for name in STATUSES if totals.counts[name]]
+    parts.append(f"cost {money(totals.cost_usd)}")
+    if totals.unknown_calls:
+        parts.append(f"{totals.unknown_calls} calls of unknown outcome (up to {money(totals.unknown_cost_usd)} more)")
+    parts.append(f"took {_span(elapsed)}" if totals.done >= totals.requested else f"{_span(left)} left")
+    return ", ".join(parts)
+
+
+def money(usd: float | None) -> str:
+    """Return a sum as people read it; a dash where it is not known."""
+    return "unknown (no price_per_call on the connection)" if usd is None else f"${usd:.3f}"
+
+
+def _span(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown time"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def manifest_of(
+    totals: Totals, *, vendor: str, store: str | None, results: str | None, failures: str | None, elapsed_s: float
+) -> dict[str, Any]:
+    """Return the summary that goes to XCom: small, whatever the number of images."""
+    return {
+        "store": store,
+        "results": results,
+        "failures": failures,
+        "vendor": vendor,
+        "counts": {"requested": totals.requested, **totals.counts},
+        "calls": totals.calls,
+        "cost_usd": None if totals.cost_usd is None else round(totals.cost_usd, 6),
+        "unknown_calls": totals.unknown_calls,
+        "unknown_cost_usd": round(totals.unknown_cost_usd, 6),
+        "elapsed_s": round(elapsed_s, 3),
+    }

@@ -1,0 +1,40 @@
+"""What Airflow discovers through the entry point ``apache_airflow_provider``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_describer import __version__
+from airflow_provider_describer.hooks.form import conn_fields, ui_behaviour
+
+_NAME = "Describer"
+_PACKAGE = "airflow_provider_describer"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's description in the form of Airflow's provider_info.schema.json."""
+    return {
+        "package-name": "airflow-provider-describer",
+        "name": _NAME,
+        "description": "Describe images with Image Describer and Segmind; every image is paid for once.",
+        "versions": [__version__],
+        "integrations": [
+            {"integration-name": _NAME, "external-doc-url": "https://imagedescriber.online", "tags": ["service"]}
+        ],
+        "hooks": [{"integration-name": _NAME, "python-modules": [f"{_PACKAGE}.hooks.describer"]}],
+        "operators": [{"integration-name": _NAME, "python-modules": [f"{_PACKAGE}.operators.describe"]}],
+        "connection-types": [
+            _connection("image_describer", "Image Describer", "ImageDescriberHook", "https://imagedescriber.online"),
+            _connection("segmind", "Segmind", "SegmindHook", "https://api.segmind.com"),
+        ],
+    }
+
+
+def _connection(conn_type: str, name: str, hook: str, base_url: str) -> dict[str, Any]:
+    return {
+        "connection-type": conn_type,
+        "hook-name": name,
+        "hook-class-name": f"{_PACKAGE}.hooks.describer.{hook}",
+        "conn-fields": conn_fields(conn_type),
+        "ui-field-behaviour": ui_behaviour(base_url),
+    }

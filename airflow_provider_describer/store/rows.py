@@ -1,0 +1,108 @@
+"""A row: what became of one ask, as it stands in the result files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from airflow_provider_describer.description import Description
+from airflow_provider_describer.errors import Billed, DescriberError, UnexpectedAnswer
+from airflow_provider_describer.images.reference import Ask
+from airflow_provider_describer.vendors.wire import mask_query
+
+Status = Literal["described", "reused", "rejected", "unknown", "pending"]
+STATUSES: tuple[Status, ...] = ("described", "reused", "rejected", "unknown", "pending")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Which task instance asks; empty outside Airflow."""
+
+    dag_id: str = ""
+    run_id: str = ""
+    task_id: str = ""
+    map_index: int = -1
+    try_number: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a result file. Money in USD, times in ISO 8601 UTC and seconds.
+
+    A web image's uri is kept without its query, which may be a presigned secret. ``error`` is ``{"kind", "message"}``,
+    with ``"answer"`` too where an answer may have been paid for and could not be read.
+    """
+
+    uri: str
+    version: str | None
+    sha256: str | None
+    vendor: str
+    model: str
+    prompt: str | None
+    lang: str | None
+    status: Status
+    text: str | None
+    cost_usd: float | None
+    request_id: str | None
+    billed: Billed
+    error: dict[str, str] | None
+    described_at: str
+    elapsed_s: float | None
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+    id: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as JSON-able values, in the order of its fields."""
+        return asdict(self)
+
+    def to_line(self) -> str:
+        """The row as one line of JSON, with its line break."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def row_of(
+    ask: Ask,
+    run: Run,
+    status: Status,
+    now: float,
+    *,
+    description: Description | None = None,
+    error: DescriberError | None = None,
+    sha256: str | None = None,
+    version: str | None = None,
+) -> Row:
+    """Return the row for what became of an ask at ``now`` (epoch seconds)."""
+    told = None
+    if error is not None:
+        told = {"kind": error.kind, "message": str(error)}
+        if isinstance(error, UnexpectedAnswer) and error.billed != "no" and error.answer:
+            told["answer"] = error.answer
+    return Row(
+        uri=mask_query(ask.image.uri) if "://" in ask.image.uri else ask.image.uri,
+        version=version or ask.image.version,
+        sha256=sha256,
+        vendor=ask.spec.vendor,
+        model=ask.spec.model,
+        prompt=ask.spec.prompt,
+        lang=ask.spec.lang,
+        status=status,
+        text=description.text if description else None,
+        cost_usd=description.cost_usd if description else None,
+        request_id=description.request_id if description else error.request_id if error else None,
+        billed=description.billed if description else error.billed if error else "no",
+        error=told,
+        described_at=datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
+        elapsed_s=round(description.elapsed_s, 3) if description else None,
+        dag_id=run.dag_id,
+        run_id=run.run_id,
+        task_id=run.task_id,
+        map_index=run.map_index,
+        try_number=run.try_number,
+        id=ask.id,
+    )

@@ -1,0 +1,124 @@
+"""What a vendor file provides. A third vendor is one new file beside this one with a `Vendor` subclass in it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from airflow_provider_describer.account import Account, Defaults
+from airflow_provider_describer.description import Description, Picture, Running, Spec
+from airflow_provider_describer.errors import BadInput, VendorUnavailable
+from airflow_provider_describer.vendors.wire import Request, Response
+
+
+class Vendor(ABC):
+    """One vendor's wire format and what its model takes: pure, without a client, a clock or an environment."""
+
+    name: ClassVar[str]
+    """The word in specs, rows and connection types."""
+    title: ClassVar[str]
+    model: ClassVar[str]
+    base_url: ClassVar[str]
+    storage_url: ClassVar[str]
+    price_per_call: ClassVar[float | None] = None
+    media_types: ClassVar[frozenset[str]]
+    """Media types of images that the model takes."""
+    max_bytes: ClassVar[int]
+    """Largest image in bytes that the model takes."""
+    languages: ClassVar[Sequence[str]]
+    default_prompt: ClassVar[str | None] = None
+    """What is asked where the user names no prompt; None for a model that takes none."""
+    takes_lang: ClassVar[bool] = True
+    transports: ClassVar[Sequence[str]]
+    """Ways in which image bytes reach the vendor, the preferred one first: ``file``, ``inline``, ``upload``."""
+
+    def defaults(self) -> Defaults:
+        """What a connection of this vendor means where its fields are empty."""
+        return Defaults(self.name, self.base_url, self.storage_url, self.price_per_call)
+
+    def spec(self, prompt: str | None = None, lang: str | None = None) -> Spec:
+        """Return what will be asked, reduced to what the model takes.
+
+        :raises BadInput: for a blank prompt, or a language that the model does not write.
+        """
+        lang = lang or self.languages[0]
+        if lang not in self.languages:
+            raise BadInput(
+                f"lang={lang!r} is none that {self.title} writes; expected one of {', '.join(self.languages)}."
+            )
+        if prompt is not None and not prompt.strip():
+            raise BadInput(
+                "prompt is blank. Say what you want to know about the image, or leave prompt out"
+                + (f" for {self.default_prompt!r}." if self.default_prompt else f": {self.title} takes none.")
+            )
+        if prompt is not None and not prompt.isascii() and any("\ud800" <= c <= "\udfff" for c in prompt):
+            # As in file names that are not UTF-8: neither a request nor a store can hold it.
+            raise BadInput(f"prompt holds a broken character: {prompt[:200]!r}. Give it as valid Unicode.")
+        return Spec(
+            vendor=self.name,
+            model=self.model,
+            prompt=(prompt or self.default_prompt) if self.default_prompt else None,
+            lang=lang if self.takes_lang else None,
+        )
+
+    @abstractmethod
+    def build_request(self, account: Account, spec: Spec, picture: Picture) -> Request:
+        """Return the billable request that asks for a description of the picture."""
+
+    @abstractmethod
+    def parse_response(self, account: Account, spec: Spec, response: Response) -> Description | Running:
+        """Return the description, or the request that now runs at the vendor.
+
+        :raises DescriberError: the leaf that says what to do; its ``billed`` says whether this call was paid for.
+        """
+
+    @abstractmethod
+    def build_check(self, account: Account) -> Request:
+        """Return a request that is never billed and shows whether the key is good."""
+
+    @abstractmethod
+    def parse_check(self, account: Account, response: Response) -> str:
+        """Return a sentence about the working account, or raise what is wrong with it."""
+
+    def build_poll(self, account: Account, running: Running) -> Request:
+        """Return the free request that asks what became of a running request."""
+        raise NotImplementedError(f"{self.title} runs no requests in the background.")
+
+    def parse_poll(self, account: Account, spec: Spec, running: Running, response: Response) -> Description | Running:
+        """As `parse_response`, for the answer to `build_poll`."""
+        raise NotImplementedError(f"{self.title} runs no requests in the background.")
+
+    def build_upload(self, account: Account, picture: Picture) -> Request:
+        """Return the free request that puts the picture's bytes on the vendor's storage."""
+        raise NotImplementedError(f"{self.title} has no upload.")
+
+    def parse_upload(self, account: Account, response: Response) -> str:
+        """Return the address of the uploaded picture."""
+        raise NotImplementedError(f"{self.title} has no upload.")
+
+    def build_credits(self, account: Account) -> Request:
+        """Return the free request for the account's balance.
+
+        :raises BadInput: where the vendor publishes none.
+        """
+        raise BadInput(f"{self.title} has no way to ask for the credit balance; see its dashboard.")
+
+    def parse_credits(self, account: Account, response: Response) -> float:
+        """Return the balance in USD."""
+        raise NotImplementedError(f"{self.title} has no credit balance.")
+
+
+def is_gateway_answer(response: Response) -> bool:
+    """Whether a 5xx comes from something in front of the vendor (HTML, nothing) and not from the vendor (JSON)."""
+    return response.status >= 500 and not response.json_object()
+
+
+def describe_status(vendor: Vendor, response: Response) -> str:
+    """Return the words with which errors begin: who answered what."""
+    return f"{vendor.title} answered HTTP {response.status}"
+
+
+def unavailable(vendor: Vendor, response: Response, said: str, at: float | None) -> VendorUnavailable:
+    """Return the error for an answer after which the same call may be sent again, unbilled."""
+    return VendorUnavailable(f"{describe_status(vendor, response)}: {said or 'no reason given'}", retry_at=at)

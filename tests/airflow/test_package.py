@@ -1,0 +1,141 @@
+"""The package as Airflow and an installer see it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import tarfile
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from importlib.metadata import distribution, entry_points, requires
+from pathlib import Path
+from typing import Any
+
+import airflow
+import jsonschema
+import pytest
+
+import airflow_provider_describer
+
+NAME = "airflow-provider-describer"
+HOOKS = {
+    "image_describer": "airflow_provider_describer.hooks.describer.ImageDescriberHook",
+    "segmind": "airflow_provider_describer.hooks.describer.SegmindHook",
+}
+DIST = Path(__file__).resolve().parents[2] / "build" / "dist"
+of_the_wheel = pytest.mark.skipif(
+    os.environ.get("DESCRIBER_EXPECT_WHEEL") != "1", reason="the package is not installed from a wheel here"
+)
+
+
+def airflow_says(command: str, *arguments: str) -> Any:
+    """Run an Airflow command, which must have nothing to complain about, and return its JSON."""
+    done = subprocess.run([command, *arguments, "-o", "json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    # Airflow's own deprecations are none of this package's business.
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "describer" in line.lower()]
+    complaints = [
+        line for line in said if re.search(r"warning|error|exception|traceback", line, re.IGNORECASE)
+    ]
+    assert not [line for line in complaints if not line.startswith("[{")]
+    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("[")))
+
+
+def provider_info() -> dict[str, Any]:
+    (point,) = entry_points(group="apache_airflow_provider", name="provider_info").select(
+        value="airflow_provider_describer.provider_info:get_provider_info"
+    )
+    info: dict[str, Any] = point.load()()
+    return info
+
+
+@of_the_wheel
+def test_the_package_under_test_is_the_built_wheel() -> None:
+    assert "site-packages" in Path(airflow_provider_describer.__file__ or "").parts
+
+
+def test_airflow_lists_the_provider(airflow_command: str) -> None:
+    listed = {
+        provider["package_name"]: provider for provider in airflow_says(airflow_command, "providers", "list")
+    }
+    assert listed[NAME]["version"] == distribution(NAME).version
+
+
+def test_airflow_shows_both_connection_types(airflow_command: str) -> None:
+    hooks = {hook["connection_type"]: hook for hook in airflow_says(airflow_command, "providers", "hooks")}
+    for connection_type, class_name in HOOKS.items():
+        assert hooks[connection_type]["class"] == class_name
+        assert hooks[connection_type]["conn_id_attribute_name"] == "describer_conn_id"
+
+
+def test_the_provider_info_fits_the_schema_of_this_airflow() -> None:
+    schema = json.loads(Path(airflow.__path__[0], "provider_info.schema.json").read_text(encoding="utf-8"))
+    jsonschema.validate(provider_info(), schema)
+
+
+def test_the_provider_info_names_what_exists() -> None:
+    info = provider_info()
+    assert info["package-name"] == NAME
+    named = {row["connection-type"]: row["hook-class-name"] for row in info["connection-types"]}
+    assert named == HOOKS
+    for connection_type, class_name in named.items():
+        module, _, name = class_name.rpartition(".")
+        assert getattr(importlib.import_module(module), name).conn_type == connection_type
+
+
+def test_what_is_needed_without_airflow_is_one_list() -> None:
+    """The dependency group `core` repeats the package's dependencies; nothing else keeps the two alike."""
+    path = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    project = tomllib.loads(path.read_text(encoding="utf-8"))
+    own = [line for line in project["project"]["dependencies"] if not line.startswith("apache-airflow")]
+    assert (
+        project["dependency-groups"]["core"] == own + project["project"]["optional-dependencies"]["emulator"]
+    )
+
+
+@pytest.fixture(scope="module")
+def wheel() -> Iterator[zipfile.ZipFile]:
+    with zipfile.ZipFile(next(DIST.glob("*.whl"))) as archive:
+        yield archive
+
+
+@of_the_wheel
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    names = wheel.namelist()
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"airflow_provider_describer"}
+    assert "airflow_provider_describer/py.typed" in names
+    assert "airflow_provider_describer/store/gallery.css" in names
+    assert not [name for name in names if "test" in name.lower() or name.endswith((".pyc", ".lock"))]
+    assert [name for name in names if name.endswith("dist-info/licenses/LICENSE")]
+
+
+@of_the_wheel
+def test_the_wheel_asks_for_what_the_package_imports() -> None:
+    needed = [line for line in requires(NAME) or () if "extra ==" not in line]
+    names = {re.match(r"[\w-]+", line)[0] for line in needed}  # type: ignore[index]
+    assert names == {"apache-airflow", "apache-airflow-providers-common-compat", "httpx", "sniffio"}
+
+
+@of_the_wheel
+def test_the_source_distribution_can_be_built_and_tested() -> None:
+    with tarfile.open(next(DIST.glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    expected = {
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "Makefile",
+        "airflow_provider_describer/py.typed",
+    }
+    assert expected <= names
+    assert {"tests/airflow/test_package.py", "demo/run.py", "constraints/airflow-3.3.txt"} <= names
+    assert not [
+        name
+        for name in names
+        if name.startswith((".venv", ".git/", "build", ".cache")) or "__pycache__" in name
+    ]

@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+if TYPE_CHECKING:
+    from tests.emulator.conftest import Caller
+
+LOST = (httpx.RemoteProtocolError, httpx.ReadError)
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def everything(kind: str) -> dict[str, Any]:
+    return {"errors": [{"kind": kind, "share": 1}]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        ("SERVER_ERROR", 500),
+        ("server_error", 500),
+        ("INSUFFICIENT_CREDITS", 10003),
+        ("insufficient_credits", 10003),
+        ("spend_limit", 10003),
+        ("INVALID_PARAM", 10004),
+        ("HARMFUL_CONTENT", 10005),
+        ("harmful", 10005),
+        ("INVALID_API_KEY", 30001),
+        ("invalid_key", 30001),
+        ("INVALID_SIGNATURE", 30002),
+    ],
+)
+@pytest.mark.parametrize("style", ["200", "http", "http_no_data"])
+def test_every_documented_error_of_image_describer(call: Caller, kind: str, code: int, style: str) -> None:
+    call.emulator.faults({"image_describer": {**everything(kind), "error_style": style}})
+    response = call.describe()
+    assert (response.json()["code"], response.json()["succeed"]) == (code, False)
+    assert response.is_success == (style == "200")
+    ledger = call.emulator.ledger()
+    assert (ledger["billed"], ledger["by_vendor"]["image_describer"]["credits_left"]) == (0, 1000)
+    assert ledger["entries"][0]["outcome"] in response.json()["msg"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("bad_gateway", 502),
+        ("html_error", 502),
+        ("unavailable", 503),
+        ("gateway_timeout", 504),
+        ("forbidden", 403),
+        ("model_retired", 410),
+    ],
+)
+def test_the_gateway_before_image_describer_answers_in_html(call: Caller, kind: str, status: int) -> None:
+    call.emulator.faults({"image_describer": everything(kind)})
+    response = call.describe()
+    assert (response.status_code, response.headers["content-type"]) == (status, "text/html; charset=utf-8")
+    assert call.emulator.ledger()["billed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "text"),
+    [
+        ("bad_request", 400, "Invalid request body"),
+        ("missing_key", 401, "Missing Authorization"),
+        ("unauthorized", 401, "invalid_api_key"),
+        ("invalid_key", 401, "invalid_api_key"),
+        ("forbidden", 403, "not permitted"),
+        ("not_found", 404, "Model not found"),
+        ("insufficient_credits", 406, "Insufficient credits"),
+        ("spend_limit", 406, "spend limit"),
+        ("invalid_content_type", 406, "Invalid content type"),
+        ("model_retired", 410, "retired"),
+        ("rate_limited", 429, "rate_limit_exceeded"),
+        ("server_error", 500, "internal"),
+        ("method_not_allowed", 405, "<html>"),
+        ("bad_gateway", 502, "<html>"),
+        ("html_error", 502, "<html>"),
+        ("unavailable", 503, "<html>"),
+        ("gateway_timeout", 504, "<html>"),
+    ],
+)
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_every_documented_error_of_segmind(
+    call: Caller, kind: str, status: int, text: str, version: str
+) -> None:
+    call.emulator.faults({"segmind": everything(kind)})
+    response = getattr(call, version)()
+    assert (response.status_code, text in response.text) == (status, True)
+    if "<html>" not in text:
+        assert "error" in response.json()
+    assert call.emulator.ledger()["by_vendor"]["segmind"]["credits_left"] == 1000
+
+
+def test_v1_refuses_an_unsafe_image(call: Caller) -> None:
+    call.emulator.faults({"segmind": everything("harmful")})
+    response = call.v1()
+    assert (response.status_code, response.json()) == (422, {"error": "Image failed the safety check"})
+    assert call.emulator.ledger()["billed"] == 0
+
+
+@pytest.mark.parametrize("way", ["describe", "v1", "v2"])
+@pytest.mark.parametrize(("kind", "billed"), [("drop_before_bill", 0), ("drop_after_bill", 1)])
+def test_a_cut_connection_is_no_answer_at_all(
+    call: Caller, eventually: Callable[[Callable[[], bool]], None], way: str, kind: str, billed: int
+) -> None:
+    call.emulator.faults({"all": everything(kind), "segmind": {"v2_delay_s": 0}})
+    with pytest.raises(LOST):
+        getattr(call, way)()
+    eventually(lambda: call.emulator.ledger(entries=False)["billed"] == billed)
+    (entry,) = call.emulator.ledger()["entries"]
+    assert (entry["outcome"], entry["billed"], entry["answered"], entry["status"]) == (
+        kind,
+        bool(billed),
+        False,
+        None,
+    )
+
+
+@pytest.mark.parametrize("way", ["describe", "v1", "v2"])
+def test_a_hanging_call_is_billed_and_never_answered(
+    call: Caller, eventually: Callable[[Callable[[], bool]], None], way: str
+) -> None:
+    call.emulator.faults({"all": everything("hang_after_bill"), "segmind": {"v2_delay_s": 0}})
+    call.http.timeout = httpx.Timeout(60, read=0.2)
+    with pytest.raises(httpx.ReadTimeout):
+        getattr(call, way)()
+    eventually(lambda: call.emulator.ledger(entries=False)["billed"] == 1)
+    eventually(lambda: call.emulator.ledger(entries=False)["in_flight"] == 0)
+    assert call.emulator.ledger()["entries"][0]["answered"] is False
+
+
+@pytest.mark.parametrize("way", ["describe", "v1", "v2"])
+@pytest.mark.parametrize("kind", ["html", "empty", "truncated", "wrong_types", "blank"])
+def test_a_garbled_answer_is_a_200_and_billed(
+    call: Caller, eventually: Callable[[Callable[[], bool]], None], way: str, kind: str
+) -> None:
+    call.emulator.faults({"all": everything(kind), "segmind": {"v2_delay_s": 0}})
+    response = getattr(call, way)()
+    assert response.status_code == 200
+    if kind == "html":
+        assert response.headers["content-type"].startswith("text/html")
+    elif kind == "empty":
+        assert response.content == b""
+    elif kind == "truncated":
+        with pytest.raises(json.JSONDecodeError):
+            response.json()
+    elif kind == "blank" and way != "v2":
+        assert "composition" not in response.text
+        assert "Landscape" not in response.text
+    eventually(lambda: call.emulator.ledger(entries=False)["billed"] == 1)
+    assert call.emulator.ledger()["entries"][0]["outcome"] == kind
+
+
+def test_a_blank_v2_description_shows_in_the_result(call: Caller) -> None:
+    call.emulator.faults({"segmind": everything("blank")})
+    assert call.finished(call.v2()).json()["output"] == {"descriptions": [{"text": ""}]}
+
+
+def test_the_first_calls_fail(call: Caller) -> None:
+    call.emulator.faults({"image_describer": {"errors": [{"kind": "unavailable", "first": 2}]}})
+    assert [call.describe().status_code for _ in range(4)] == [503, 503, 200, 200]
+
+
+def test_the_calls_after_some_fail(call: Caller) -> None:
+    call.emulator.faults({"segmind": {"errors": [{"kind": "insufficient_credits", "after": 2}]}})
+    assert [call.v1().status_code for _ in range(4)] == [200, 200, 406, 406]
+
+
+def test_certain_images_fail(call: Caller, image: Callable[..., bytes]) -> None:
+    bad, good = image(colour=(1, 2, 3)), image(colour=(250, 250, 250))
+    call.emulator.faults({"all": {"errors": [{"kind": "harmful", "images": [sha(bad)[:10]]}]}})
+    assert [call.v1(picture).status_code for picture in (bad, good, bad)] == [422, 200, 422]
+
+
+def test_the_first_attempt_at_each_image_fails(call: Caller, image: Callable[..., bytes]) -> None:
+    first, second = image(colour=(1, 2, 3)), image(colour=(250, 250, 250))
+    call.emulator.faults({"all": {"errors": [{"kind": "unavailable", "attempts": 1}]}})
+    statuses = [call.describe(picture).status_code for picture in (first, second, first, second)]
+    assert statuses == [503, 503, 200, 200]
+
+
+def test_conditions_of_one_rule_must_all_hold(call: Caller, image: Callable[..., bytes]) -> None:
+    bad, good = image(colour=(1, 2, 3)), image(colour=(250, 250, 250))
+    rule = {"kind": "unavailable", "images": [sha(bad)], "attempts": 1}
+    call.emulator.faults({"all": {"errors": [rule]}})
+    assert [call.v1(picture).status_code for picture in (good, bad, bad)] == [200, 503, 200]
+
+
+def test_a_vendors_own_rules_come_before_those_for_all(call: Caller) -> None:
+    call.emulator.faults(
+        {"all": everything("unavailable"), "segmind": {"errors": [{"kind": "harmful", "first": 1}]}}
+    )
+    assert [call.v1().status_code, call.v1().status_code, call.describe().status_code] == [422, 503, 503]
+
+
+def outcomes(call: Caller, pictures: Iterable[bytes]) -> dict[str, int]:
+    return {sha(picture): call.v1(picture).status_code for picture in pictures}
+
+
+def test_shares_are_reproducible_in_any_order(call: Caller, image: Callable[..., bytes]) -> None:
+    pictures = [image(colour=(n, n, n)) for n in range(0, 240, 4)]
+    settings = {
+        "seed": 7,
+        "segmind": {"errors": [{"kind": "unavailable", "share": 0.2}, {"kind": "harmful", "share": 0.3}]},
+    }
+    call.emulator.faults(settings)
+    forwards = outcomes(call, pictures)
+    call.emulator.faults(settings)
+    assert outcomes(call, reversed(pictures)) == forwards
+    assert set(forwards.values()) == {200, 422, 503}
+    call.emulator.faults({**settings, "seed": 8})
+    assert outcomes(call, pictures) != forwards
+
+
+def test_a_retry_rolls_anew(call: Caller, image: Callable[..., bytes]) -> None:
+    call.emulator.faults({"segmind": {"errors": [{"kind": "unavailable", "share": 0.5}]}})
+    assert {call.v1().status_code for _ in range(40)} == {200, 503}
+
+
+def test_the_rate_limit_is_enforced_and_says_when_it_resets(call: Caller) -> None:
+    call.emulator.faults({"segmind": {"requests_per_minute": 2}})
+    answers = [call.v1() for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert "retry-after" not in answers[2].headers
+    resets = datetime.fromisoformat(answers[2].headers["x-rate-limit-reset-at-utc"])
+    assert resets > datetime.now(UTC)
+    assert call.emulator.ledger()["billed"] == 2
+    assert call.describe().status_code == 200
+
+
+def test_the_rate_limit_resets(call: Caller, eventually: Callable[[Callable[[], bool]], None]) -> None:
+    call.emulator.faults({"image_describer": {"requests_per_minute": 1, "rate_window_s": 0.3}})
+    assert call.describe().status_code == 200
+    eventually(lambda: call.describe().status_code == 200)
+
+
+@pytest.mark.parametrize(
+    ("form", "read"),
+    [
+        ("iso", datetime.fromisoformat),
+        ("http", parsedate_to_datetime),
+        ("epoch", lambda text: datetime.fromtimestamp(int(text), UTC)),
+    ],
+)
+def test_the_reset_comes_in_every_form(call: Caller, form: str, read: Callable[[str], datetime]) -> None:
+    call.emulator.faults({"segmind": {"requests_per_minute": 1, "reset_format": form, "rate_window_s": 3600}})
+    call.v1()
+    left = read(call.v1().headers["x-rate-limit-reset-at-utc"]) - datetime.now(UTC)
+    assert 0 < left.total_seconds() <= 3601
+
+
+@pytest.mark.parametrize(("given", "sent"), [(7, "7"), (0.5, "0.5"), ("Wed, 21 Oct 2037 07:28:00 GMT", None)])
+@pytest.mark.parametrize("way", ["describe", "v1"])
+def test_a_proxy_may_add_retry_after(call: Caller, way: str, given: float | str, sent: str | None) -> None:
+    call.emulator.faults({"all": {**everything("rate_limited"), "retry_after": given}})
+    response = getattr(call, way)()
+    assert (response.status_code, response.headers["retry-after"]) == (429, sent or given)
+
+
+def test_prices_can_be_changed(call: Caller) -> None:
+    call.emulator.faults({"image_describer": {"price": 0.0025}, "segmind": {"price": 0.000001}})
+    call.describe()
+    assert call.v1().headers["x-cost"] == "0.000001"
+    assert call.emulator.ledger()["cost_usd"] == 0.002501

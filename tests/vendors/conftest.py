@@ -1,0 +1,141 @@
+"""The recorded answers under tests/samples/<vendor>/<case>/ and what every vendor's tests share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_describer.account import Account, account_from_connection
+from airflow_provider_describer.description import Description, Running, Spec
+from airflow_provider_describer.vendors import get_vendor, vendors
+from airflow_provider_describer.vendors.vendor import Vendor
+from airflow_provider_describer.vendors.wire import Response
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+KEY = "sk-Very.Secret_0123456789"
+NOW = 1763708820.0  # 2025-11-21T07:07:00Z
+RUNNING = Running("8f2d", NOW - 10, "PROCESSING")
+Parsed = Description | Running | str | float
+
+
+def account_of(vendor: Vendor, **extra: Any) -> Account:
+    return account_from_connection(vendor.defaults(), conn_id="shop", password=KEY, extra=extra)
+
+
+def spec_of(vendor: Vendor) -> Spec:
+    return vendor.spec("What is this?", "de" if vendor.takes_lang else None)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One recorded answer: what was asked, what came back, what is to be made of it."""
+
+    vendor: str
+    case: str
+    operation: str
+    api_version: str
+    running: Running
+    response: Response
+    expected: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads a vendor's answers: one way in for all five operations."""
+
+    vendor: Vendor
+    account: Account
+
+    def read(self, operation: str, response: Response, running: Running = RUNNING) -> Parsed:
+        spec = spec_of(self.vendor)
+        if operation == "describe":
+            return self.vendor.parse_response(self.account, spec, response)
+        if operation == "poll":
+            return self.vendor.parse_poll(self.account, spec, running, response)
+        parse: Callable[[Account, Response], Parsed] = getattr(self.vendor, f"parse_{operation}")
+        return parse(self.account, response)
+
+    @property
+    def samples(self) -> list[Sample]:
+        """This vendor's recorded answers, of this API version."""
+        about = (self.vendor.name, self.account.api_version)
+        return [sample for sample in load_all() if (sample.vendor, sample.api_version) == about]
+
+    @property
+    def operations(self) -> list[str]:
+        """The operations that this vendor has at all."""
+        optional = [f"parse_{name}" for name in ("poll", "upload", "credits")]
+        own = [name[6:] for name in optional if getattr(type(self.vendor), name) is not getattr(Vendor, name)]
+        return ["describe", "check", *own]
+
+
+def load(folder: Path) -> Sample:
+    answer = json.loads((folder / "answer.json").read_text())
+    (body,) = folder.glob("body.*")
+    running = Running(**answer["running"]) if "running" in answer else RUNNING
+    response = Response(answer["status"], answer["headers"], body.read_bytes(), NOW, 3.5)
+    expected = json.loads((folder / "expected.json").read_text())
+    version = answer.get("api_version", "v1")
+    return Sample(folder.parent.name, folder.name, answer["operation"], version, running, response, expected)
+
+
+@cache
+def load_all() -> tuple[Sample, ...]:
+    return tuple(load(path.parent) for path in sorted(SAMPLES.glob("*/*/answer.json")))
+
+
+def readers() -> Iterator[Reader]:
+    """Every vendor, under every API version that its connection can name."""
+    for vendor in vendors().values():
+        versions = {sample.api_version for sample in load_all() if sample.vendor == vendor.name} or {"v1"}
+        yield from (Reader(vendor, account_of(vendor, api_version=version)) for version in sorted(versions))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "sample" in metafunc.fixturenames:
+        found = load_all()
+        metafunc.parametrize("sample", found, ids=[f"{sample.vendor}/{sample.case}" for sample in found])
+    if "vendor" in metafunc.fixturenames:
+        metafunc.parametrize("vendor", list(vendors().values()), ids=lambda vendor: vendor.name)
+    if "reader" in metafunc.fixturenames:
+        found_readers = list(readers())
+        ids = [f"{reader.vendor.name}-{reader.account.api_version}" for reader in found_readers]
+        metafunc.parametrize("reader", found_readers, ids=ids)
+
+
+@pytest.fixture
+def read() -> Callable[[Sample], Parsed]:
+    """Read a sample as the provider would."""
+
+    def read_sample(sample: Sample) -> Parsed:
+        vendor = get_vendor(sample.vendor)
+        reader = Reader(vendor, account_of(vendor, api_version=sample.api_version))
+        return reader.read(sample.operation, sample.response, sample.running)
+
+    return read_sample
+
+
+@pytest.fixture
+def account() -> Callable[..., Account]:
+    return account_of
+
+
+@pytest.fixture
+def spec() -> Callable[[Vendor], Spec]:
+    return spec_of
+
+
+@pytest.fixture
+def key() -> str:
+    return KEY
+
+
+@pytest.fixture
+def all_samples() -> tuple[Sample, ...]:
+    return load_all()
