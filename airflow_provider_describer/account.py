@@ -5,6 +5,7 @@ Knows nothing of Airflow: it takes the connection's fields as plain values.
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from collections.abc import Mapping
@@ -16,6 +17,17 @@ from airflow_provider_describer.errors import BadConnection
 
 ImageTransport = Literal["auto", "url", "inline", "upload", "file"]
 ApiVersion = Literal["v1", "v2"]
+EXTRAS = (
+    "timeout",
+    "requests_per_minute",
+    "max_cost_per_day",
+    "limits_path",
+    "price_per_call",
+    "api_version",
+    "image_transport",
+    "storage_host",
+)
+"""What a connection's extra may say; the form has a field for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,15 @@ class _Fields:
             f"Correct it under Admin > Connections."
         )
 
+    def refuse_misspelt(self) -> None:
+        """Other extras are left alone, but a limit that is misspelt would silently be no limit."""
+        for name in self.extra:
+            if name not in EXTRAS and (meant := difflib.get_close_matches(name, EXTRAS, 1, cutoff=0.85)):
+                raise BadConnection(
+                    f"Connection {self.conn_id!r}: extra has the field {name} which means nothing; did you mean "
+                    f"{meant[0]}? Correct it under Admin > Connections."
+                )
+
     def text(self, name: str) -> str | None:
         value = self.extra.get(name)
         if value is None or (isinstance(value, str) and not value.strip()):
@@ -107,6 +128,7 @@ def account_from_connection(
     :raises BadConnection: naming the connection, the field and the fix.
     """
     fields = _Fields(conn_id, _extra(conn_id, extra))
+    fields.refuse_misspelt()
     base_url = _base_url(fields, "host", host, schema, port)
     storage_host = fields.text("storage_host")
     return Account(

@@ -1,7 +1,9 @@
 """Many images: read, call, record, with bounded concurrency. Knows nothing of Airflow.
 
-Workers pull asks from one iterator, so memory grows with the concurrency and not with the images. Whatever ends a run
-early, answers under way are awaited and recorded, as they may have been paid for.
+For every call: intent durable, then the call, then its outcome durable, then counted. Workers pull from one iterator,
+so memory grows with the concurrency and not with the images; there are more workers than calls under way, so that
+reading and journaling one image overlap the calls of others. Whatever ends a run early, answers under way are awaited
+and recorded, as they may have been paid for.
 """
 
 from __future__ import annotations
@@ -9,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from airflow_provider_describer.client.flow import Caller, Sleep
-from airflow_provider_describer.client.limiter import Budget, Pace
+from airflow_provider_describer.client.flow import Caller
+from airflow_provider_describer.client.limiter import Budget, Pace, Throttle
 from airflow_provider_describer.client.transport import AsyncClient
 from airflow_provider_describer.description import Description, Running
 from airflow_provider_describer.errors import (
@@ -21,17 +23,19 @@ from airflow_provider_describer.errors import (
     DescriberError,
     RateLimited,
     RejectedImage,
-    TooManyRejected,
+    StoreError,
     UnexpectedAnswer,
+    UnknownOutcome,
     UnreadableImage,
     VendorUnavailable,
 )
-from airflow_provider_describer.images.reading import Reader
-from airflow_provider_describer.images.reference import Ask
-from airflow_provider_describer.images.showing import Shown, show
-from airflow_provider_describer.progress import Totals, progress_line
+from airflow_provider_describer.images.reading import Reader, masked
+from airflow_provider_describer.images.showing import show
+from airflow_provider_describer.progress import Totals, progress_line, too_many_rejected
+from airflow_provider_describer.store.journal import Journal
+from airflow_provider_describer.store.plan import Identified, OnUnknown, Planned
 from airflow_provider_describer.store.rows import Row, Run, Status, row_of
-from airflow_provider_describer.vendors.wire import Request
+from airflow_provider_describer.watch import CallWatch, Stopped
 
 REPORT_EVERY_S = 5.0
 GIVE_UP_AFTER = 3
@@ -54,91 +58,128 @@ class Limits:
     max_failure_ratio: float = 0.1
 
 
-class _Stopped(Exception):
-    """No error: this image's turn will not come in this run."""
-
-
 @dataclass(slots=True)
 class Batch:
-    """One run over many asks. ``record`` gets each row once it is known, from the event loop's own thread."""
+    """One run over planned images. ``record`` gets each row once it is durable, in the event loop's own thread."""
 
     caller: Caller
     client: AsyncClient
     reader: Reader
     limits: Limits
     run: Run
-    record: Callable[[Ask, Row], None]
+    record: Callable[[Identified, Row], None]
     report: Callable[[str], None]
-    totals: Totals = field(init=False)
+    totals: Totals
+    journal: Journal | None = None
+    on_unknown: OnUnknown = "retry"
+    claim: Callable[[tuple[str, ...]], bool] = lambda keys: True
+    """Asked about an image that has changed since it was planned: whether this run is the one to describe it."""
     stopped_by: DescriberError | None = field(default=None, init=False)
-    _stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    slowdowns: int = field(default=0, init=False)
+    pace: Pace = field(init=False)
+    budget: Budget = field(init=False)
+    throttle: Throttle = field(init=False)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    leaving: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    room: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _in_a_row: int = field(default=0, init=False)
-    _pace: Pace = field(init=False)
-    _budget: Budget = field(init=False)
 
     def __post_init__(self) -> None:
         account = self.caller.account
-        self.totals = Totals()
-        self._pace = Pace(account.requests_per_minute)
-        self._budget = Budget(self.limits.max_calls, self.limits.max_cost, account.price_per_call)
+        self.pace = Pace(account.requests_per_minute)
+        # Without a shared folder for limits each task counts its spending for itself.
+        allowed = [cost for cost in (self.limits.max_cost, account.max_cost_per_day) if cost is not None]
+        self.budget = Budget(self.limits.max_calls, min(allowed, default=None), account.price_per_call)
+        self.throttle = Throttle(self.limits.concurrency)
 
-    async def describe(self, asks: Iterable[Ask], requested: int) -> Totals:
-        """Describe every ask, or say of each why not. Returns when nothing is under way any more.
-
-        :param requested: how many asks there are; they are not counted first, as they may come from a stream.
-        """
-        self.totals = Totals(requested=requested, began=time.monotonic())
-        queue = iter(asks)
-        workers = [asyncio.create_task(self._work(queue)) for _ in range(min(self.limits.concurrency, requested))]
+    async def describe(self, entries: Iterable[Planned]) -> None:
+        """Describe every image, or record of each why not. Returns when nothing is under way any more."""
+        queue = iter(entries)
+        # Half as many again: while one image's call is under way, the next one is read and its intent journaled.
+        ahead = self.limits.concurrency // 2 + 1
+        workers = [asyncio.create_task(self._work(queue)) for _ in range(self.limits.concurrency + ahead)]
         reporter = asyncio.create_task(self._report())
         try:
             await self._all_done(workers)
         finally:
             reporter.cancel()
-        for ask in queue:
-            self._settle(ask, "pending")
         self.report(progress_line(self.totals, time.monotonic()))
-        return self.totals
 
-    def stop(self, reason: DescriberError | None = None) -> None:
-        """Start no further call; what is under way is awaited. To be called from the event loop's thread."""
-        if not self._stopping.is_set():
-            self.stopped_by = reason
-            self._stopping.set()
+    def stop(self, reason: DescriberError | None = None, *, leave_running: bool = False) -> None:
+        """Start no further call; what is under way is awaited. To be called from the event loop's thread.
+
+        :param leave_running: do not wait for requests that run at the vendor and stand in the journal: a later run
+            fetches their results.
+        """
+        if leave_running:
+            self.leaving.set()
+        self.stopped_by = self.stopped_by or reason
+        if not self.stopping.is_set():
+            self.stopping.set()
+            self.notify()
+
+    def notify(self) -> None:
+        """A call has ended, or was not made after all: another one may start, or none any more."""
+        if self.totals.budget_reached and not self.budget.under_way:
+            self.stop()
+        self.room.set()
 
     async def _all_done(self, workers: list[asyncio.Task[None]]) -> None:
-        """Wait for every worker, also where one has failed or the run is cancelled: their answers may be paid for."""
+        """Wait for every worker, also where one has failed or we are cancelled: the others' answers may be paid for."""
         try:
-            await asyncio.gather(*workers)
-        except BaseException:
-            self._stopping.set()
-            await asyncio.gather(*workers, return_exceptions=True)
-            raise
+            await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            # Nothing is left to stop where all are done.
+            if not all(worker.done() for worker in workers):
+                self.stop(leave_running=True)
+                await asyncio.wait(workers)
+        failed = [error for worker in workers if not worker.cancelled() and (error := worker.exception())]
+        if failed:
+            raise failed[0]
 
-    async def _work(self, queue: Iterator[Ask]) -> None:
-        for ask in queue:
-            if self._stopping.is_set():
-                self._settle(ask, "pending")
-                continue
-            await self._one(ask)
+    async def _work(self, queue: Iterator[Planned]) -> None:
+        for entry in queue:
+            if self.stopping.is_set() or (self.totals.budget_reached and entry.action == "call"):
+                for image in entry.all:
+                    self._settle(image, "pending")
+            else:
+                await self._one(entry)
 
-    async def _one(self, ask: Ask) -> None:
-        shown: Shown | None = None
-        watch = _Watch(self)
+    async def _one(self, entry: Planned) -> None:
+        watch = CallWatch(self, entry)
         try:
-            shown = await show(self.reader, self.caller.vendor, self.caller.account, ask.image)
-            flow = self.caller.describe(ask.spec, shown.picture, upload=shown.upload)
-            description = await self.client.arun(flow, watch)
-        except _Stopped:
-            self._settle(ask, "pending", shown=shown)
+            description = await self._described(entry, watch)
+        except Stopped:
+            await self._end(entry, watch, "pending")
         except DescriberError as error:
-            watch.ended(error)
             status = self._judge(error)
-            self._settle(ask, status, shown=shown, error=error)
+            if status == "pending" and watch.running and not watch.in_journal:
+                # It may be billed, and no later run would find it.
+                status = "unknown"
+            watch.ended(error, pending=status == "pending")
+            await self._end(entry, watch, status, error=error)
         else:
             watch.ended(description)
             self._in_a_row = 0
-            self._settle(ask, "described", shown=shown, description=description)
+            await self._end(entry, watch, "described", description=description)
+
+    async def _described(self, entry: Planned, watch: CallWatch) -> Description:
+        ask = entry.first.ask
+        if entry.action == "attach" and entry.open_call is not None:
+            call, opened = entry.open_call
+            running = Running(opened.request_id or "", opened.accepted_at)
+            watch.attach(call, running)
+            return await self.client.arun(self.caller.fetch(ask.spec, running), watch)
+        shown = await show(self.reader, self.caller.vendor, self.caller.account, ask.image)
+        watch.shows(shown)
+        if watch.changed and not self.claim(watch.image.keys):
+            raise UnreadableImage(
+                f"{masked(ask.image.uri)}: has changed since this run looked at it, and another image of this run or "
+                "an earlier one has its new content. Running again finds that.",
+                kind="changed",
+            )
+        flow = self.caller.describe(ask.spec, shown.picture, upload=shown.upload)
+        return await self.client.arun(flow, watch)
 
     def _judge(self, error: DescriberError) -> Status:
         """Return what has become of the image, and stop the run where the error says more than that."""
@@ -149,6 +190,8 @@ class Batch:
                 self._count_in_a_row(error)
                 return "rejected"
             case AmbiguousCall():
+                if self.on_unknown == "fail":
+                    self.stop(UnknownOutcome(f"{error} With on_unknown='fail' nothing more is sent.", billed="unknown"))
                 return "unknown"
             case AccountError() | RateLimited():
                 self.stop(error)
@@ -160,114 +203,90 @@ class Batch:
                 self.stop(error)
         return "pending"
 
+    def may_afford_later(self) -> bool:
+        """Whether a call that the task's limits do not allow now may be allowed when others have cost nothing."""
+        budget = self.budget
+        if not budget.under_way or (budget.max_calls is not None and budget.calls >= budget.max_calls):
+            return False
+        return budget.max_cost is None or budget.spent < budget.max_cost
+
     def _count_in_a_row(self, error: DescriberError) -> None:
         self._in_a_row += 1
         if self._in_a_row >= GIVE_UP_AFTER:
             self.stop(error)
 
-    def _settle(
+    async def _end(
         self,
-        ask: Ask,
+        entry: Planned,
+        watch: CallWatch,
         status: Status,
         *,
-        shown: Shown | None = None,
         description: Description | None = None,
         error: DescriberError | None = None,
     ) -> None:
-        row = row_of(
-            ask,
+        """Make the outcome durable, then count it for every image of this content."""
+        image = watch.image
+        row = self._row(image, status, description, error, lost=entry.lost + watch.lost)
+        if status == "pending" and watch.running:
+            row = replace(row, request_id=watch.running.request_id, billed="unknown")
+        if self.journal is not None and watch.call is not None:
+            if status == "pending" and not watch.running:
+                self.journal.add({"event": "closed", "call": watch.call, "why": error.kind if error else "stopped"})
+            elif status != "pending":
+                event = {"event": "outcome", "call": watch.call, "keys": list(image.keys), **row.to_dict()}
+                try:
+                    await self.journal.durable(event)
+                except StoreError as broken:
+                    # The row may be of a paid answer: it is in the result files at least.
+                    self.stop(broken)
+        self._count(image, row, error)
+        for other in entry.others:
+            if watch.changed:
+                # Its copies are no longer known to be copies.
+                self._settle(other, "pending")
+            else:
+                self._settle(other, "reused" if status == "described" else status, description, error)
+
+    def _settle(
+        self,
+        image: Identified,
+        status: Status,
+        description: Description | None = None,
+        error: DescriberError | None = None,
+    ) -> None:
+        """Count an image for which no call was made of its own."""
+        row = self._row(image, status, description, error)
+        self._count(image, replace(row, cost_usd=0.0 if description else None, billed="no", elapsed_s=None), error)
+
+    def _row(
+        self,
+        image: Identified,
+        status: Status,
+        description: Description | None,
+        error: DescriberError | None,
+        lost: int = 0,
+    ) -> Row:
+        return row_of(
+            image.ask,
             self.run,
             status,
             self.caller.clock(),
             description=description,
             error=error,
-            sha256=shown.sha256 if shown else None,
-            version=shown.version if shown else None,
+            sha256=image.sha256,
+            version=image.version,
+            lost_calls=lost,
         )
-        self.record(ask, row)
-        self.totals.counts[status] += 1
-        allowed = self.limits.max_failure_ratio * self.totals.requested
-        if self.totals.counts["rejected"] > allowed:
-            self.stop(
-                TooManyRejected(
-                    f"{self.totals.counts['rejected']} of {self.totals.requested} images were rejected, more than "
-                    f"max_failure_ratio={self.limits.max_failure_ratio} allows; the last one: {error}"
-                )
-            )
 
-    async def turn(self) -> None:
-        """Wait for the moment at which one more call may start, and take it."""
-        while (wait := self._pace.waits(self.caller.clock())) > 0:
-            await self.rest(wait)
-        if self._stopping.is_set():
-            raise _Stopped
-        if not self._budget.take():
-            self.stop()
-            self.totals.budget_reached = True
-            raise _Stopped
-        self._pace.reserve(self.caller.clock())
-        self.totals.calls += 1
-
-    async def rest(self, seconds: float) -> None:
-        """Sleep, unless the run is stopping: then this image's turn is over."""
-        try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-        except TimeoutError:
-            return
-        raise _Stopped
-
-    def pause(self, seconds: float) -> None:
-        """Let no worker start a call for so long."""
-        self._pace.pause_until(self.caller.clock() + seconds)
-
-    def settle_call(self, end: Description | DescriberError) -> None:
-        """Count what an ended call has cost, or may have."""
-        price = self.caller.account.price_per_call
-        if isinstance(end, Description):
-            cost = end.cost_usd
-            if cost is not None:
-                self.totals.cost_usd = (self.totals.cost_usd or 0.0) + cost
-        elif end.billed == "no":
-            cost = 0.0
-        else:
-            cost = price
-            self.totals.count_failed_call(end.billed, price)
-        self._budget.settle(cost or 0.0)
+    def _count(self, image: Identified, row: Row, error: DescriberError | None) -> None:
+        self.record(image, row)
+        self.totals.counts[row.status] += 1
+        if row.status == "rejected":
+            self.totals.count_rejected(str(error) if error else None)
+            if too_many := too_many_rejected(self.totals, self.limits.max_failure_ratio):
+                self.stop(too_many)
 
     async def _report(self) -> None:
         while True:
             await asyncio.sleep(REPORT_EVERY_S)
             self.report(progress_line(self.totals, time.monotonic()))
-
-
-class _Watch:
-    """Stands between one image's flow and the run: asks for turns, keeps the pauses, counts what calls cost."""
-
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
-        self._open = False
-        self._running: Running | None = None
-
-    async def turn(self, request: Request) -> None:
-        await self._batch.turn()
-        self._open = True
-
-    async def accepted(self, running: Running) -> None:
-        self._running = running
-
-    async def sleep(self, sleep: Sleep) -> None:
-        if self._running:
-            # It is being paid for; only its result ends the wait.
-            await asyncio.sleep(sleep.seconds)
-            return
-        if sleep.because is not None:
-            self.ended(sleep.because)
-            if isinstance(sleep.because, RateLimited):
-                self._batch.pause(sleep.seconds)
-        await self._batch.rest(sleep.seconds)
-
-    def ended(self, end: Description | DescriberError) -> None:
-        """The open call, if there is one, has ended so."""
-        if self._open:
-            self._open = False
-            self._batch.settle_call(end)

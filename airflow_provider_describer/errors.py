@@ -3,6 +3,8 @@
     DescriberError
     ├── BadInput             what was asked for cannot work: fix the named argument or connection field
     │   └── BadConnection    names the connection, the field and the fix
+    ├── StoreError           the description store cannot be read or written: nothing is called until it can
+    │   └── CorruptShard     names the shard; "cannot read" is never "not there"
     ├── RejectedImage        this image is at fault: record it and go on with the others
     ├── UnreadableImage      the image could not be read now; nothing was sent: a later run tries again
     ├── AccountError         every further call would fail too: stop, keep what is done, do what it says
@@ -17,7 +19,8 @@
     │   └── RequestExpired   a v2 request whose result was not fetched in time
     ├── UnexpectedAnswer     an answer in no form we know: shows its first 200 characters
     ├── TooManyRejected      more images were rejected than the task allows: look at them, a retry would not help
-    └── Unfinished           some images are not described yet, through no fault of theirs: run again
+    ├── Unfinished           some images are not described yet, through no fault of theirs: run again
+    └── UnknownOutcome       calls may have been paid for without an answer: a human decides
 
 Every class survives pickling with its attributes and no message holds a key: vendors' texts are shown
 only after the transport has masked the secrets of the request they answer.
@@ -76,6 +79,18 @@ class BadConnection(BadInput):
     """An Airflow connection cannot work. Names the connection, the field and the fix."""
 
     kind = "bad_connection"
+
+
+class StoreError(DescriberError):
+    """The description store cannot be read or written. Nothing is called until it can, as its rows are money."""
+
+    kind = "store"
+
+
+class CorruptShard(StoreError):
+    """A shard of the journal is torn, damaged or of a newer version. Names it; is never taken for an empty one."""
+
+    kind = "corrupt_shard"
 
 
 class RejectedImage(DescriberError):
@@ -188,3 +203,9 @@ class Unfinished(DescriberError):
     """Some images are still without a description, through no fault of theirs; running again goes on with them."""
 
     kind = "unfinished"
+
+
+class UnknownOutcome(DescriberError):
+    """Calls of an earlier try were sent and never answered, and ``on_unknown="fail"`` leaves them to a human."""
+
+    kind = "unknown_outcome"

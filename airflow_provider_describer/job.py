@@ -1,111 +1,221 @@
-"""One task's whole work: from the asks to the manifest. What the operators and the hook call; knows no Airflow."""
+"""One task's whole work: remember, plan, call, publish. What the operators call; knows no Airflow."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, get_args
 
+from airflow_provider_describer.account import Account
 from airflow_provider_describer.batch import Batch, Limits
 from airflow_provider_describer.client.flow import Caller
 from airflow_provider_describer.client.transport import AsyncClient
-from airflow_provider_describer.errors import BadInput, DescriberError, TooManyRejected, Unfinished
+from airflow_provider_describer.errors import (
+    BadInput,
+    DescriberError,
+    Unfinished,
+    UnreadableImage,
+)
 from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.images.reference import Ask
-from airflow_provider_describer.images.showing import choose_transport
-from airflow_provider_describer.progress import Totals, manifest_of
+from airflow_provider_describer.images.showing import choose_transport, identify
+from airflow_provider_describer.progress import Totals, manifest_of, too_many_rejected
+from airflow_provider_describer.settling import Settling, count_plan
+from airflow_provider_describer.store.folder import Folder, open_folder
+from airflow_provider_describer.store.index import Memory, remember
+from airflow_provider_describer.store.journal import Journal
+from airflow_provider_describer.store.plan import Identified, OnUnknown, Plan, Planned, make_plan
 from airflow_provider_describer.store.results import ResultFiles
 from airflow_provider_describer.store.rows import Row, Run
 
+_STOPPED = UnreadableImage("The run was stopped before it looked at this image.", kind="stopped")
+PLANNED_TOGETHER = 16
+"""Images that are looked at in one go: handing each to a thread of its own costs more than reading it."""
 MAX_INLINE = 500
 """Rows that are returned without a store; about 2 KB each, more would bloat Airflow's database."""
 
 
 @dataclass(slots=True)
 class Job:
-    """What one task is to do. ``report`` gets a line of progress about every five seconds."""
+    """What one task is to do. ``report`` gets the plan, and a line of progress about every five seconds."""
 
     caller: Caller
     asks: Sequence[Ask]
     limits: Limits = field(default_factory=Limits)
     store: str | os.PathLike[str] | None = None
     run: Run = field(default_factory=Run)
+    on_unknown: OnUnknown = "retry"
+    retry_rejected: bool = False
+    dry_run: bool = False
+    return_rows: bool = False
+    """Return the rows also where there is a store; without one they always are."""
     report: Callable[[str], None] = print
     new_client: Callable[[int], AsyncClient] | None = None
     _stop: Callable[[], object] | None = field(default=None, init=False)
+    _stop_asked: bool = field(default=False, init=False)
 
     def check(self) -> None:
         """Find what would fail for certain, before anything is read or called.
 
         :raises BadInput: naming the argument or the connection's field.
         """
-        account, limits = self.caller.account, self.limits
         if not self.asks:
             raise BadInput("images is empty: there is nothing to describe.")
-        if not 1 <= limits.concurrency <= 1024:
-            raise BadInput(f"concurrency is {limits.concurrency!r}, expected a whole number from 1 to 1024.")
-        if not 0 <= limits.max_failure_ratio <= 1:
-            raise BadInput(f"max_failure_ratio is {limits.max_failure_ratio!r}, expected a share from 0 to 1.")
-        for name, limit in (("max_calls", limits.max_calls), ("max_cost", limits.max_cost)):
-            if limit is not None and limit < 0:
-                raise BadInput(f"{name} is {limit!r}, expected 0 or more, or None for no limit.")
-        if limits.max_cost is not None and account.price_per_call is None:
-            raise BadInput(
-                f"max_cost needs to know what a call costs: set price_per_call (USD) on connection {account.conn_id!r}."
-            )
+        check_limits(self.limits, self.caller.account)
+        if self.on_unknown not in get_args(OnUnknown):
+            raise BadInput(f"on_unknown is {self.on_unknown!r}, expected one of {', '.join(get_args(OnUnknown))}.")
         if self.store is None and len(self.asks) > MAX_INLINE:
             raise BadInput(
-                f"{len(self.asks)} descriptions do not fit XCom ({MAX_INLINE} at most). Give a store: a folder for them."
+                f"{len(self.asks)} descriptions do not fit XCom ({MAX_INLINE} at most): give a store (a folder)."
             )
         for ask in self.asks:
-            choose_transport(self.caller.vendor, account, ask.image.uri)
+            choose_transport(self.caller.vendor, self.caller.account, ask.image.uri)
+
+    def work(self) -> Outcome:
+        """Do the work as `arun` does, from blocking code.
+
+        The event loop has a thread of its own: what interrupts this one (a signal's exception, a task's timeout) stops
+        the work in good order, as answers under way may be paid for, and is raised when they are in.
+        """
+        context = contextvars.copy_context()
+        with ThreadPoolExecutor(1, "describe") as thread:
+            working = thread.submit(context.run, asyncio.run, self.arun())
+            try:
+                return working.result()
+            except BaseException:
+                self.stop()
+                raise
 
     async def arun(self) -> Outcome:
-        """Do the work. Errors of the run are in the outcome and not raised, as what is done is worth keeping."""
+        """Do the work. What ends the run early is in the outcome and not raised, as what is done is worth keeping.
+
+        :raises BadInput: before anything is called.
+        :raises StoreError: where the store cannot be read or written.
+        """
         self.check()
         began = time.monotonic()
+        folder = None if self.store is None else open_folder(self.store)
+        memory = await asyncio.to_thread(remember, folder)
         rows: dict[Ask, Row] = {}
+        inline = (folder is None or self.return_rows) and not self.dry_run
+        price = self.caller.account.price_per_call
+        totals = Totals(requested=len(self.asks), cost_usd=None if price is None else 0.0)
         with ExitStack() as files:
-            results = files.enter_context(ResultFiles(self.store, self.run)) if self.store is not None else None
-            batch = await self._batch(results.write if results else rows.__setitem__)
+            results = files.enter_context(ResultFiles(folder, self.run)) if folder and not self.dry_run else None
+
+            def record(image: Identified, row: Row) -> None:
+                if results is not None:
+                    results.write(row)
+                if inline:
+                    rows[image.ask] = row
+
+            error = await self._work(folder, memory, totals, record)
         manifest = manifest_of(
-            batch.totals,
+            totals,
             vendor=self.caller.account.vendor,
             store=None if self.store is None else os.fspath(self.store),
-            results=str(results.results) if results else None,
-            failures=str(results.failures) if results else None,
+            results=results.results if results else None,
+            failures=results.failures if results else None,
             elapsed_s=time.monotonic() - began,
         )
-        if results is None:
+        if inline:
             manifest["descriptions"] = [rows[ask].to_dict() for ask in self.asks]
-        return Outcome(manifest, verdict(batch.totals, self.limits, batch.stopped_by))
+        return Outcome(manifest, error)
 
-    async def _batch(self, record: Callable[[Ask, Row], None]) -> Batch:
-        concurrency = min(self.limits.concurrency, len(self.asks))
-        async with AsyncExitStack() as clients:
-            new = self.new_client or self._client
-            client = await clients.enter_async_context(new(concurrency))
-            images = await clients.enter_async_context(new(concurrency))
-            batch = Batch(self.caller, client, Reader(images), self.limits, self.run, record, self.report)
-            loop = asyncio.get_running_loop()
-            self._stop = lambda: loop.call_soon_threadsafe(batch.stop)
-            try:
-                await batch.describe(self.asks, len(self.asks))
-            finally:
-                self._stop = None
-            return batch
+    async def _work(
+        self, folder: Folder | None, memory: Memory, totals: Totals, record: Callable[[Identified, Row], None]
+    ) -> DescriberError | None:
+        new = self.new_client or self._client
+        async with AsyncExitStack() as opened:
+            images = await opened.enter_async_context(new(self.limits.concurrency))
+            reader = Reader(images)
+            plan = await self._plan(reader, memory)
+            self.report(plan.summary(self.caller.account.price_per_call))
+            if self.dry_run:
+                count_plan(plan, totals)
+                return None
+            settling = Settling(plan, totals, record, self.run, self.caller.clock())
+            await asyncio.to_thread(settling.known, memory)
+            if self.on_unknown == "fail" and (error := settling.unknown()):
+                settling.leave()
+                return error
+            if too_many := too_many_rejected(totals, self.limits.max_failure_ratio):
+                settling.leave()
+                return too_many
+            client = await opened.enter_async_context(new(self.limits.concurrency))
+            journal = await opened.enter_async_context(Journal(folder)) if folder else None
+            batch = Batch(
+                replace(
+                    self.caller, policy=replace(self.caller.policy, resend_unknown=int(self.on_unknown == "retry"))
+                ),
+                client,
+                reader,
+                self.limits,
+                self.run,
+                record,
+                self.report,
+                totals,
+                journal,
+                self.on_unknown,
+                lambda keys: plan.claim(keys, memory),
+            )
+            # What runs at the vendor comes first: it costs nothing more, and is forgotten after an hour.
+            entries = [entry for action in ("attach", "call") for entry in plan.entries if entry.action == action]
+            await self._describe(batch, entries)
+        return verdict(totals, self.limits, batch.stopped_by, self.on_unknown)
+
+    async def _describe(self, batch: Batch, entries: list[Planned]) -> None:
+        loop = asyncio.get_running_loop()
+        self._stop = lambda: loop.call_soon_threadsafe(partial(batch.stop, leave_running=True))
+        if self._stop_asked:
+            batch.stop(leave_running=True)
+        batch.totals.known_before, batch.totals.began = batch.totals.done, time.monotonic()
+        try:
+            await batch.describe(entries)
+        finally:
+            self._stop = None
+
+    async def _plan(self, reader: Reader, memory: Memory) -> Plan:
+        identified: list[Identified | None] = [None] * len(self.asks)
+        queue = iter(range(0, len(self.asks), PLANNED_TOGETHER))
+
+        async def work() -> None:
+            for start in queue:
+                asks = self.asks[start : start + PLANNED_TOGETHER]
+                if self._stop_asked:
+                    found = [Identified(ask, error=_STOPPED) for ask in asks]
+                else:
+                    found = await identify(reader, self.caller.vendor, self.caller.account, asks)
+                identified[start : start + PLANNED_TOGETHER] = found
+
+        try:
+            async with asyncio.TaskGroup() as workers:
+                for _ in range(min(self.limits.concurrency, len(self.asks))):
+                    workers.create_task(work())
+        except BaseExceptionGroup as group:
+            # The first one says it; whoever catches errors of ours expects no group of them.
+            raise group.exceptions[0] from None
+        images = [image for image in identified if image is not None]
+        return make_plan(images, memory, on_unknown=self.on_unknown, retry_rejected=self.retry_rejected)
 
     def _client(self, connections: int) -> AsyncClient:
         return AsyncClient(timeout=self.caller.account.timeout, connections=connections)
 
     def stop(self) -> None:
         """Start no further call; from any thread or signal handler. What is under way is awaited and recorded."""
-        if self._stop:
-            self._stop()
+        self._stop_asked = True
+        if stop := self._stop:
+            # The loop may have ended this very moment.
+            with contextlib.suppress(RuntimeError):
+                stop()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +226,38 @@ class Outcome:
     error: DescriberError | None
 
 
-def verdict(totals: Totals, limits: Limits, stopped_by: DescriberError | None) -> DescriberError | None:
+def check_limits(limits: Limits, account: Account) -> None:
+    """Find limits that cannot work.
+
+    :raises BadInput: naming the argument, or the connection's field that it needs.
+    """
+    if not 1 <= limits.concurrency <= 1024:
+        raise BadInput(f"concurrency is {limits.concurrency!r}, expected a whole number from 1 to 1024.")
+    if not 0 <= limits.max_failure_ratio <= 1:
+        raise BadInput(f"max_failure_ratio is {limits.max_failure_ratio!r}, expected a share from 0 to 1.")
+    for name, limit in (("max_calls", limits.max_calls), ("max_cost", limits.max_cost)):
+        if limit is not None and limit < 0:
+            raise BadInput(f"{name} is {limit!r}, expected 0 or more, or None for no limit.")
+    for name, limit in (("max_cost", limits.max_cost), ("max_cost_per_day", account.max_cost_per_day)):
+        if limit is not None and account.price_per_call is None:
+            raise BadInput(
+                f"{name} needs to know what a call costs: set price_per_call (USD) on connection {account.conn_id!r}."
+            )
+
+
+def verdict(
+    totals: Totals, limits: Limits, stopped_by: DescriberError | None, on_unknown: OnUnknown
+) -> DescriberError | None:
     """Return the error that a run should end with, or None where it did what it could and was allowed to."""
     if stopped_by is not None:
         return stopped_by
-    rejected, requested = totals.counts["rejected"], totals.requested
-    if rejected > limits.max_failure_ratio * requested:
-        return TooManyRejected(f"{rejected} of {requested} images were rejected, more than max_failure_ratio allows.")
-    left = totals.counts["pending"]
-    if left and not totals.budget_reached:
+    if too_many := too_many_rejected(totals, limits.max_failure_ratio):
+        return too_many
+    left = totals.counts["pending"] if not totals.budget_reached else 0
+    left += totals.counts["unknown"] if on_unknown == "retry" else 0
+    if left:
         return Unfinished(
-            f"{left} of {requested} images could not be described now; the failures file says why. Running again goes "
-            "on with them."
+            f"{left} of {totals.requested} images could not be described now; the failures say why. Running again "
+            "goes on with them."
         )
     return None

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_describer.errors import Billed
+from airflow_provider_describer.errors import Billed, TooManyRejected
 from airflow_provider_describer.store.rows import STATUSES
 
 
@@ -26,11 +26,25 @@ class Totals:
     unknown_calls: int = 0
     unknown_cost_usd: float = 0.0
     budget_reached: bool = False
+    newly_rejected: int = 0
+    last_rejection: str = ""
+    known_before: int = 0
+    """Images whose outcome needed no call; they say nothing about the rate."""
 
     @property
     def done(self) -> int:
         """How many images have an outcome."""
         return sum(self.counts.values())
+
+    def count_rejected(self, why: str | None) -> None:
+        """Count an image that this run has found to be at fault."""
+        self.newly_rejected += 1
+        self.last_rejection = why or self.last_rejection
+
+    def count_paid(self, cost: float | None) -> None:
+        """Count a call that brought a description."""
+        if cost is not None:
+            self.cost_usd = (self.cost_usd or 0.0) + cost
 
     def count_failed_call(self, billed: Billed, price: float | None) -> None:
         """Count a call without a description that was, or may have been, paid for."""
@@ -41,10 +55,21 @@ class Totals:
             self.cost_usd = (self.cost_usd or 0.0) + price
 
 
+def too_many_rejected(totals: Totals, max_failure_ratio: float) -> TooManyRejected | None:
+    """Return the error for more rejected images than a task allows, or None."""
+    if totals.newly_rejected <= max_failure_ratio * totals.requested:
+        return None
+    return TooManyRejected(
+        f"{totals.newly_rejected} of {totals.requested} images were rejected, more than max_failure_ratio="
+        f"{max_failure_ratio} allows; the last one: {totals.last_rejection}"
+    )
+
+
 def progress_line(totals: Totals, now: float) -> str:
     """Return one line: done/total, rate, rejected, cost so far, time left. ``now`` as of ``time.monotonic()``."""
     elapsed = max(now - totals.began, 1e-9)
-    rate = totals.done / elapsed
+    # What is pending has not been worked on: it would make a stopped run look fast.
+    rate = (totals.done - totals.counts["pending"] - totals.known_before) / elapsed
     left = (totals.requested - totals.done) / rate if rate else None
     parts = [f"{totals.done}/{totals.requested} images", f"{rate:.1f}/s"]
     parts += [f"{totals.counts[name]} {name}" for name in STATUSES if totals.counts[name]]
@@ -56,7 +81,7 @@ def progress_line(totals: Totals, now: float) -> str:
 
 
 def money(usd: float | None) -> str:
-    """Return a sum as people read it; a dash where it is not known."""
+    """Return a sum as people read it, or why it is not known."""
     return "unknown (no price_per_call on the connection)" if usd is None else f"${usd:.3f}"
 
 

@@ -24,17 +24,17 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [{"integration-name": _NAME, "python-modules": [f"{_PACKAGE}.hooks.describer"]}],
         "operators": [{"integration-name": _NAME, "python-modules": [f"{_PACKAGE}.operators.describe"]}],
         "connection-types": [
-            _connection("image_describer", "Image Describer", "ImageDescriberHook", "https://imagedescriber.online"),
-            _connection("segmind", "Segmind", "SegmindHook", "https://api.segmind.com"),
+            _connection("image_describer", "Image Describer", "ImageDescriberHook"),
+            _connection("segmind", "Segmind", "SegmindHook"),
         ],
     }
 
 
-def _connection(conn_type: str, name: str, hook: str, base_url: str) -> dict[str, Any]:
+def _connection(conn_type: str, name: str, hook: str) -> dict[str, Any]:
     return {
         "connection-type": conn_type,
         "hook-name": name,
         "hook-class-name": f"{_PACKAGE}.hooks.describer.{hook}",
         "conn-fields": conn_fields(conn_type),
-        "ui-field-behaviour": ui_behaviour(base_url),
+        "ui-field-behaviour": ui_behaviour(conn_type),
     }

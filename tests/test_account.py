@@ -31,7 +31,7 @@ def refused(field: str, **fields: Any) -> str:
         account(**fields)
     said = str(caught.value)
     assert "Connection 'shop'" in said
-    assert field in said
+    assert f" {field} " in said
     assert any(words in said for words in ("Admin > Connections", "Paste the API key", "belongs into the password"))
     shown = f"{said}{caught.value!r}{caught.value.args}"
     assert KEY not in shown and SECRET not in shown
@@ -144,6 +144,11 @@ def test_a_secret_in_the_wrong_field_is_not_shown(field: str) -> None:
 )
 def test_an_extra_that_is_no_json_object_is_refused(bad: str) -> None:
     assert "not a JSON object" in refused("extra", extra=bad)
+
+
+@pytest.mark.parametrize("typo", ["max_cost_per_days", "Timeout", "request_per_minute", "price_percall"])
+def test_a_misspelt_limit_is_never_no_limit(typo: str) -> None:
+    assert "did you mean" in refused(typo, extra={typo: 1})
 
 
 def test_extras_that_are_not_ours_are_left_alone() -> None:

@@ -42,6 +42,21 @@ COPIES: dict[str, Callable[[DescriberError], DescriberError]] = {
     **{f"pickle-{version}": partial(pickled, protocol=version) for version in range(pickle.HIGHEST_PROTOCOL + 1)},
 }
 ABOUT: dict[str, Any] = {"kind": "special", "billed": "yes", "request_id": "8f2d"}
+STORED = {
+    "BadInput": "bad_input",
+    "BadConnection": "bad_connection",
+    "RejectedImage": "rejected",
+    "InvalidKey": "invalid_key",
+    "InsufficientCredits": "insufficient_credits",
+    "Forbidden": "forbidden",
+    "ModelRetired": "model_retired",
+    "WrongEndpoint": "wrong_endpoint",
+    "RateLimited": "rate_limited",
+    "VendorUnavailable": "unavailable",
+    "AmbiguousCall": "ambiguous",
+    "RequestExpired": "request_expired",
+    "UnexpectedAnswer": "unexpected_answer",
+}
 EXTRA: dict[type, dict[str, Any]] = {
     RateLimited: {"retry_at": 1763708880.0},
     VendorUnavailable: {"retry_at": 1763708880.0},
@@ -83,6 +98,11 @@ def test_every_class_has_its_own_word_and_says_whether_it_was_billed(kind: type[
     assert kind.billed in get_args(Billed)
     assert kind.__doc__
     assert kind.__name__ in (errors.__doc__ or "")
+
+
+def test_the_words_that_rows_are_stored_with_stay_as_they_are() -> None:
+    words = {kind.__name__: kind.kind for kind in CLASSES}
+    assert words | STORED == words
 
 
 @pytest.mark.parametrize("kind", CLASSES)

@@ -22,6 +22,9 @@ from airflow_provider_describer.vendors.wire import Request, Response
 
 T = TypeVar("T")
 
+POLL_ATTEMPTS = 20
+"""About ten minutes of trouble: what runs at the vendor is being paid for, and asking for it is free."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
@@ -72,12 +75,20 @@ class Caller:
         :raises RequestExpired: where the vendor has forgotten it.
         """
         asked = 0
+        policy = replace(self.policy, attempts=max(self.policy.attempts, POLL_ATTEMPTS))
         while True:
             yield Sleep(poll_pause(asked) if running.status != "COMPLETED" else 0.0)
-            answer = yield from self._attempts(
-                self.vendor.build_poll(self.account, running),
-                partial(self.vendor.parse_poll, self.account, spec, running),
-            )
+            try:
+                answer = yield from self._attempts(
+                    self.vendor.build_poll(self.account, running),
+                    partial(self.vendor.parse_poll, self.account, spec, running),
+                    policy,
+                )
+            except DescriberError as error:
+                if error.request_id is None:
+                    # Nobody answered for the request: it may go on, and be billed.
+                    error.request_id, error.billed = running.request_id, "unknown"
+                raise
             if isinstance(answer, Description):
                 return answer
             asked += 1
@@ -101,15 +112,16 @@ class Caller:
         response = yield self.vendor.build_check(self.account)
         return self.vendor.parse_check(self.account, response)
 
-    def _attempts(self, request: Request, parse: Callable[[Response], T]) -> Flow[T]:
+    def _attempts(self, request: Request, parse: Callable[[Response], T], policy: RetryPolicy | None = None) -> Flow[T]:
         """Send until it is answered or given up. Attempts are counted by the kind of what went wrong."""
+        policy = policy or self.policy
         failed: dict[type[DescriberError], int] = {}
         while True:
             try:
                 return parse((yield request))
             except DescriberError as error:
                 attempt = failed[type(error)] = failed.get(type(error), 0) + 1
-                wait = self.policy.wait(error, attempt=attempt, jitter=self.jitter(), now=self.clock())
+                wait = policy.wait(error, attempt=attempt, jitter=self.jitter(), now=self.clock())
                 if wait is None or isinstance(error, RequestExpired):
                     raise
                 reason = error

@@ -45,7 +45,8 @@ class RetryPolicy:
             return None
         ours = min(self.cap, self.base * 2.0 ** (attempt - 1)) * (0.5 + jitter / 2)
         named = getattr(error, "retry_at", None)
-        if named is None:
+        if named is None or named <= now:
+            # A moment that has passed says nothing, and where clocks differ would say it thirty times a second.
             return ours
         # A little later than told, and not all at the same moment: clocks differ and neighbours wait too.
         wait = max(0.0, named - now) + min(1.0, ours) * jitter

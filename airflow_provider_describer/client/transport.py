@@ -7,12 +7,14 @@ whose answer was lost may have been billed.
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from functools import cache
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from functools import cache, lru_cache
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
+from urllib.parse import quote
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
@@ -59,6 +61,11 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
+        inside = False
+    else:
+        inside = True
+    if not inside:
+        # Not in the handler above: its errors would begin with "no running event loop".
         return asyncio.run(coroutine)
     coroutine.close()
     raise BadInput("This blocking call was made inside a running event loop; await its async twin, e.g. adescribe().")
@@ -70,9 +77,9 @@ class AsyncClient:
     def __init__(
         self, *, timeout: float, connections: int = 1, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
-        self._http = httpx.AsyncClient(
-            transport=transport or SlotTransport(connections), timeout=_timeout(timeout), trust_env=False
-        )
+        # Not an httpx.AsyncClient: that logs every URL at INFO, with the query that may be a presigned secret.
+        self._transport = transport or SlotTransport(connections)
+        self._timeout = _timeout(timeout).as_dict()
 
     async def arun(self, flow: Flow[T], watch: Watch | None = None) -> T:
         """Drive the flow to its end and return its result, or raise its error."""
@@ -98,9 +105,9 @@ class AsyncClient:
         return await self._send(step)
 
     async def _send(self, request: Request) -> Response:
-        exchange = _Exchange(request)
+        exchange = _Exchange(request, self._timeout)
         with exchange.failures():
-            response = await self._http.send(exchange.request, stream=True)
+            response = await self._transport.handle_async_request(exchange.request)
             try:
                 async for chunk in response.aiter_bytes():
                     exchange.take(chunk)
@@ -112,7 +119,7 @@ class AsyncClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._http.aclose()
+        await self._transport.aclose()
 
 
 class _Body(httpx.AsyncByteStream):
@@ -132,7 +139,7 @@ class _Body(httpx.AsyncByteStream):
 class _Exchange:
     """One request and its answer, from our values to httpx's and back."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, timeout: Mapping[str, float | None]) -> None:
         self._of = request
         self._body = _Body(request.body)
         self._content = bytearray()
@@ -140,12 +147,18 @@ class _Exchange:
         try:
             url = httpx.URL(request.url)
         except httpx.InvalidURL as error:
-            raise BadInput(f"{mask_query(request.url)!r} is not a URL: {error}") from None
+            raise BadInput(f"{mask_query(request.url)!r} is not a URL: {error}", kind="bad_address") from None
+        if not url.host or (url.port or 0) > 65535:
+            raise BadInput(f"{mask_query(request.url)!r} names no host and port to ask.", kind="bad_address")
         self._host = url.host
         headers = {"host": url.netloc.decode("ascii"), "user-agent": USER_AGENT, **request.headers}
         if request.body:
             headers["content-length"] = str(sum(map(len, request.body)))
-        self.request = httpx.Request(request.method, url, headers=headers, stream=self._body)
+        self.request = httpx.Request(
+            request.method, url, headers=headers, stream=self._body, extensions={"timeout": timeout}
+        )
+        if url.userinfo:
+            self.request = next(httpx.BasicAuth(url.username, url.password).auth_flow(self.request))
 
     def take(self, chunk: bytes) -> None:
         """Keep a piece of the answer, up to the limit."""
@@ -155,13 +168,18 @@ class _Exchange:
             raise _TooLarge(f"the answer is larger than {limit} bytes")
 
     def response(self, response: httpx.Response) -> Response:
-        content = bytes(self._content)
-        for secret in self._of.secrets:
-            # A vendor that quotes the key back must not bring it into an error, a log or the store.
-            if (found := secret.encode()) in content:
-                content = content.replace(found, b"***")
+        # A vendor that quotes the key back must not bring it into an error, a log or the store.
+        content = self._masked(bytes(self._content))
+        headers = {name: self._masked(value.encode()).decode() for name, value in response.headers.items()}
         elapsed = time.monotonic() - self._began
-        return Response(response.status_code, dict(response.headers), content, time.time(), elapsed)
+        return Response(response.status_code, headers, content, time.time(), elapsed)
+
+    def _masked(self, text: bytes) -> bytes:
+        for secret in self._of.secrets:
+            for form in _forms(secret):
+                if form in text:
+                    text = text.replace(form, b"***")
+        return text
 
     def failures(self) -> _Failures:
         """Turn httpx's exceptions into ours, by whether the request had been sent."""
@@ -170,10 +188,9 @@ class _Exchange:
     def failure(self, error: Exception) -> DescriberError:
         # The exception's own text may hold the URL, whose query may be a presigned secret.
         said = f"{type(error).__name__}: {error}".replace(self._of.url, mask_query(self._of.url))
-        for secret in self._of.secrets:
-            said = said.replace(secret, "***")
+        said = self._masked(said.encode()).decode()
         if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
-            return BadInput(f"{mask_query(self._of.url)!r} cannot be asked ({said})")
+            return BadInput(f"{mask_query(self._of.url)!r} cannot be asked ({said})", kind="bad_address")
         if isinstance(error, _TooLarge):
             billed: Billed = "unknown" if self._of.billable else "no"
             return UnexpectedAnswer(f"{self._host}: {error}", kind="too_large", billed=billed)
@@ -181,6 +198,14 @@ class _Exchange:
         if sent and self._of.billable:
             return AmbiguousCall(f"{self._host} took the call and its answer was lost ({said}); it may be billed")
         return VendorUnavailable(f"{self._host} cannot be reached or does not answer ({said})")
+
+
+@cache
+def _forms(secret: str) -> tuple[bytes, ...]:
+    """The secret as it is, and as JSON and addresses write it, each of which an error's reader would undo."""
+    in_json = json.dumps(secret)[1:-1]
+    forms = (secret, in_json, in_json.replace("/", "\\/"), quote(secret), quote(secret, safe=""))
+    return tuple(form.encode() for form in dict.fromkeys(forms))
 
 
 class _TooLarge(Exception):
@@ -202,26 +227,32 @@ class _Failures:
 
 
 class SlotTransport(httpx.AsyncBaseTransport):
-    """At most ``size`` connections, each in a transport of its own, the last used one taken first.
+    """At most ``size`` calls at a time, each over a connection in a transport of its own, the last used one first.
 
     httpx's own pool looks at every idle connection at every request, which is quadratic (encode/httpx#3215); a
     free list is flat. A slot goes back when its answer has been read or the call has failed or been cancelled.
+    Slots are kept apart by where they lead, so that turns between two servers (uploads and calls) break no connection.
     """
 
     def __init__(self, size: int, make: Callable[[str | None], httpx.AsyncBaseTransport] | None = None) -> None:
         self._make = make or _slot
         self._turns = asyncio.Semaphore(size)
-        self._free: dict[str | None, list[httpx.AsyncBaseTransport]] = {}
+        # As many again for a second server; of a thousand servers, most are not met again.
+        self._most_free = 2 * size
+        self._free: dict[_Way, list[httpx.AsyncBaseTransport]] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send over a free slot; waits for one where all are in use."""
         await self._turns.acquire()
-        proxy = _proxy_for(request.url.scheme, request.url.host)
-        free = self._free.setdefault(proxy, [])
-        slot = free.pop() if free else self._make(proxy)
+        try:
+            way = _way(request.url)
+            slot = await self._take(way)
+        except BaseException:
+            self._turns.release()
+            raise
 
         def release() -> None:
-            free.append(slot)
+            self._free.setdefault(way, []).append(slot)
             self._turns.release()
 
         try:
@@ -232,6 +263,20 @@ class SlotTransport(httpx.AsyncBaseTransport):
         assert isinstance(response.stream, httpx.AsyncByteStream)
         response.stream = _Released(response.stream, release)
         return response
+
+    async def _take(self, way: _Way) -> httpx.AsyncBaseTransport:
+        if free := self._free.get(way):
+            slot = free.pop()
+            if not free:
+                del self._free[way]
+            return slot
+        if sum(map(len, self._free.values())) >= self._most_free:
+            longest_free = next(iter(self._free))
+            unused = self._free[longest_free].pop(0)
+            if not self._free[longest_free]:
+                del self._free[longest_free]
+            await unused.aclose()
+        return self._make(way[0])
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -266,15 +311,33 @@ def _ssl_context() -> ssl.SSLContext:
 
 def _slot(proxy: str | None) -> httpx.AsyncBaseTransport:
     limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEP_ALIVE_S)
-    return httpx.AsyncHTTPTransport(verify=_ssl_context(), limits=limits, proxy=proxy)
+    try:
+        return httpx.AsyncHTTPTransport(verify=_ssl_context(), limits=limits, proxy=proxy)
+    except (ValueError, ImportError, httpx.InvalidURL) as error:
+        # The text of the error may hold the proxy's password.
+        raise BadInput(
+            f"the proxy {mask_query(proxy or '')!r} of the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) cannot be "
+            f"used ({type(error).__name__}). Expected something like http://proxy:3128; socks5:// needs the package "
+            "socksio."
+        ) from None
 
 
-@cache
-def _proxy_for(scheme: str, host: str) -> str | None:
-    """The proxy that the usual environment variables name for the host; looked up once, as every call needs it."""
+_Way = tuple[str | None, str]
+"""Where a slot leads: its proxy, if any, and the server's ``scheme://host:port``."""
+
+
+def _way(url: httpx.URL) -> _Way:
+    return _way_to(url.scheme, url.netloc.decode("ascii"))
+
+
+@lru_cache(maxsize=1024)
+def _way_to(scheme: str, netloc: str) -> _Way:
+    """The way that the usual environment variables name; looked up once, as every call needs it."""
     proxies = getproxies()
     proxy = proxies.get(scheme) or proxies.get("all")
-    return None if not proxy or proxy_bypass(host) else proxy
+    if not proxy or proxy_bypass(netloc):
+        return None, f"{scheme}://{netloc}"
+    return proxy if "://" in proxy else f"http://{proxy}", f"{scheme}://{netloc}"
 
 
 def _timeout(seconds: float) -> httpx.Timeout:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow.providers.common.compat.connection import get_async_connection
-from airflow.providers.common.compat.sdk import BaseHook
+from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
 from airflow_provider_describer.account import Account, account_from_connection
 from airflow_provider_describer.client.flow import Caller
 from airflow_provider_describer.client.policy import RetryPolicy
 from airflow_provider_describer.client.transport import AsyncClient, run
 from airflow_provider_describer.description import Description
-from airflow_provider_describer.errors import BadConnection, DescriberError
-from airflow_provider_describer.hooks.form import ui_behaviour, widgets
+from airflow_provider_describer.errors import BadConnection, BadInput, DescriberError, UnexpectedAnswer
+from airflow_provider_describer.hooks.form import ui_behaviour_of_3_1, widgets
 from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.images.reference import asks_of
 from airflow_provider_describer.images.showing import show
 from airflow_provider_describer.vendors import get_vendor, vendors
 from airflow_provider_describer.vendors.vendor import Vendor
+
+T = TypeVar("T")
 
 
 class DescriberHook(BaseHook):
@@ -69,9 +72,8 @@ class DescriberHook(BaseHook):
     async def aload(self) -> Account:
         """Return :attr:`account` in a trigger or an async task, where connections are read without blocking."""
         if self._account is None:
-            self._account = _account_of(
-                self.describer_conn_id, await get_async_connection(self.describer_conn_id, hook=self)
-            )
+            connection = await get_async_connection(self.describer_conn_id)
+            self._account = _account_of(self.describer_conn_id, connection)
         return self._account
 
     @property
@@ -103,11 +105,12 @@ class DescriberHook(BaseHook):
         :param lang: the language of the description; English by default.
         :raises DescriberError: the leaf that says what to do.
         """
-        _ = self.account
-        return run(self.adescribe(image, prompt=prompt, lang=lang))
+        return self._blocking(lambda: self.adescribe(image, prompt=prompt, lang=lang))
 
     async def adescribe(self, image: Any, *, prompt: str | None = None, lang: str | None = None) -> Description:
         """Describe one image as :meth:`describe` does, in a running event loop."""
+        if isinstance(image, list | tuple):
+            raise BadInput(f"image is a {type(image).__name__}, expected one image; DescribeImagesOperator takes many.")
         account = await self.aload()
         self.warn_of_ignored(prompt)
         caller = self.caller()
@@ -130,31 +133,51 @@ class DescriberHook(BaseHook):
 
         :raises BadInput: for a vendor that publishes none (Image Describer).
         """
-        _ = self.account
-        return run(self._acredits())
+        return self._blocking(self.acredits)
 
     async def acredits(self) -> float:
         """Return the balance as :meth:`credits` does, in a running event loop."""
         await self.aload()
-        return await self._acredits()
-
-    async def _acredits(self) -> float:
         async with self.client() as client:
             return await client.arun(self.caller().credits())
 
     def test_connection(self) -> tuple[bool, str]:
-        """Return whether the key works, and a sentence about it. Never billed."""
+        """Return whether the key works, and a sentence about it. Never billed, never raises."""
+        good, said = self._tested()
+        # Airflow's test button makes up an id that nobody knows.
+        name = repr(self.describer_conn_id)
+        return good, said.replace(f"Connection {name}", "This connection").replace(
+            f"connection {name}", "this connection"
+        )
+
+    def _tested(self) -> tuple[bool, str]:
         try:
-            _ = self.account
-            return True, run(self._acheck())
-        except DescriberError as error:
+            return True, self._blocking(self._acheck)
+        except UnexpectedAnswer as error:
+            return False, f"{error} Is {self.account.base_url} the vendor's API? It is the host of the connection."
+        except (DescriberError, AirflowException) as error:
+            # Airflow's own: there is no such connection, or its field cannot be decrypted.
             return False, str(error)
 
     async def _acheck(self) -> str:
         async with self.client() as client:
             return await client.arun(self.caller().check())
 
-    # --- the form ---
+    def _blocking(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run it with the connection read beforehand, the way blocking code reads connections."""
+        if not _in_a_loop():
+            _ = self.account
+        # Inside a loop this says what to do instead.
+        return run(work())
+
+
+class ImageDescriberHook(DescriberHook):
+    """Connections of type ``image_describer``."""
+
+    conn_type = "image_describer"
+    hook_name = "Image Describer"
+
+    # Airflow 3.1 asks for the form here, and looks for these two in the class itself, not in its bases.
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -164,15 +187,7 @@ class DescriberHook(BaseHook):
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Return how the form shows the standard fields, for Airflow 3.1; later ones read the provider info."""
-        behaviour = ui_behaviour(get_vendor(cls.conn_type).base_url)
-        return {name.replace("-", "_"): value for name, value in behaviour.items()}
-
-
-class ImageDescriberHook(DescriberHook):
-    """Connections of type ``image_describer``."""
-
-    conn_type = "image_describer"
-    hook_name = "Image Describer"
+        return ui_behaviour_of_3_1(cls.conn_type)
 
 
 class SegmindHook(DescriberHook):
@@ -182,6 +197,26 @@ class SegmindHook(DescriberHook):
     hook_name = "Segmind"
     default_conn_name = "segmind_default"
 
+    # Airflow 3.1 asks for the form here, and looks for these two in the class itself, not in its bases.
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the form's fields, for Airflow 3.1; later ones read the provider info."""
+        return widgets(cls.conn_type)
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return how the form shows the standard fields, for Airflow 3.1; later ones read the provider info."""
+        return ui_behaviour_of_3_1(cls.conn_type)
+
+
+def _in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
 
 def _account_of(conn_id: str, connection: Any) -> Account:
     if connection.conn_type not in vendors():
@@ -189,7 +224,7 @@ def _account_of(conn_id: str, connection: Any) -> Account:
             f"Connection {conn_id!r}: its type is {connection.conn_type!r}, expected {' or '.join(vendors())}. Choose "
             "the type under Admin > Connections."
         )
-    return account_from_connection(
+    account = account_from_connection(
         get_vendor(connection.conn_type).defaults(),
         conn_id=conn_id,
         password=connection.password,
@@ -198,3 +233,9 @@ def _account_of(conn_id: str, connection: Any) -> Account:
         port=connection.port,
         extra=connection.extra,
     )
+    if account.limits_path:
+        raise BadConnection(
+            f"Connection {conn_id!r}: limits_path is set, but this version shares no limits between tasks. Remove it; "
+            "requests_per_minute and max_cost_per_day then hold for each task by itself."
+        )
+    return account

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_describer.vendors import get_vendor
+
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -22,34 +24,29 @@ _LIMITS = (
     Field(
         "requests_per_minute",
         "Requests per minute",
-        "Calls a minute that the account may make. Every task that uses this connection keeps to it.",
+        "Calls a minute that the account may make; every task that uses this connection keeps to it.",
         "number",
     ),
     Field(
         "max_cost_per_day",
         "Spend limit per day (USD)",
-        "Calls stop once this much has been spent in a UTC day.",
+        "No task spends more than this; each counts for itself.",
         "number",
-    ),
-    Field(
-        "limits_path",
-        "Shared limits folder",
-        "Folder (local, s3://, gs://) in which all users of this connection share the rate and the spend limit; "
-        "without it each task counts for itself.",
     ),
     Field("timeout", "Timeout (seconds)", "How long one answer may take.", "number", default=120),
 )
 
 
-def _price(default: float | None, help: str) -> Field:
-    return Field("price_per_call", "Price per call (USD)", help, "number", default=default)
+def _price(default: float | None, about: str) -> Field:
+    return Field("price_per_call", "Price per call (USD)", about, "number", default=default)
 
 
 def _transport(*choices: str) -> Field:
+    how = f"{choices[0]}; inline: within the call, as base64"
     return Field(
         "image_transport",
         "Image transport",
-        "How images reach the vendor. auto: web addresses as they are, other images as bytes.",
+        f"How images reach the vendor. auto: public web addresses as they are (url), other images as bytes ({how}).",
         choices=("auto", "url", *choices),
         default="auto",
     )
@@ -73,7 +70,7 @@ FORMS: dict[str, tuple[Field, ...]] = {
         Field(
             "storage_host",
             "Upload host",
-            "Where images are uploaded to; empty for the vendor's own, or the host above.",
+            "Where images are uploaded to; empty for the vendor's own, or for the base URL where there is one.",
         ),
         _price(0.015, "Used where an answer does not say what it cost."),
         *_LIMITS,
@@ -97,31 +94,37 @@ def conn_fields(conn_type: str) -> dict[str, Any]:
     }
 
 
-def ui_behaviour(base_url: str) -> dict[str, Any]:
+def ui_behaviour(conn_type: str) -> dict[str, Any]:
     """Return which standard fields are hidden, what the others are called and what they show while empty."""
+    vendor = get_vendor(conn_type)
     return {
         "hidden-fields": ["login", "port", "schema"],
         "relabeling": {"password": "API key", "host": "Base URL"},
-        "placeholders": {"host": base_url, "password": "the vendor's API key"},
+        "placeholders": {"host": vendor.base_url, "password": f"your {vendor.title} API key"},
     }
+
+
+def ui_behaviour_of_3_1(conn_type: str) -> dict[str, Any]:
+    """Return `ui_behaviour` as Airflow 3.1 reads it from the hook."""
+    return {name.replace("-", "_"): value for name, value in ui_behaviour(conn_type).items()}
 
 
 def widgets(conn_type: str) -> dict[str, Any]:
     """Return the form as Airflow 3.1 reads it from the hook."""
     from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
     from flask_babel import lazy_gettext
-    from wtforms import FloatField, StringField
-    from wtforms.validators import AnyOf, Optional
+    from wtforms import StringField
+    from wtforms.validators import Optional, any_of
 
-    form = {}
-    for field in FORMS[conn_type]:
-        kind = FloatField if field.kind == "number" else StringField
-        checks = [Optional(), AnyOf(field.choices)] if field.choices else [Optional()]
-        form[field.name] = kind(
+    # 3.1 drops a whole connection type over a field of any kind but text, whole number, password and checkbox, and
+    # knows `any_of` but not `AnyOf`. Numbers are text here, then; the connection is read with either.
+    return {
+        field.name: StringField(
             lazy_gettext(field.label),
             description=field.help,
             widget=BS3TextFieldWidget(),
-            validators=checks,
-            default=field.default,
+            validators=[Optional(), *([any_of(list(field.choices))] if field.choices else [])],
+            default=None if field.default is None else str(field.default),
         )
-    return form
+        for field in FORMS[conn_type]
+    }

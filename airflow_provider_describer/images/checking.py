@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 from airflow_provider_describer.errors import RejectedImage
@@ -66,13 +67,16 @@ def _ftyp(head: bytes) -> str | None:
     return next((kind for kind in kinds if kind != "image/heif"), kinds[0] if kinds else None)
 
 
+# Prolog, comment, or a doctype with or without definitions of its own in brackets, as drawing programs write them.
+_BEFORE_SVG = re.compile(
+    rb"(?:<\?.*?\?>|<!--.*?-->|<!doctype\s+svg\b[^>\[]*(?:\[.*?\]\s*)?>)\s*", re.IGNORECASE | re.DOTALL
+)
+
+
 def _markup(head: bytes) -> str | None:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    while text.startswith((b"<?", b"<!--", b"<!DOCTYPE svg", b"<!doctype svg")):
-        _, found, text = text.partition(b"-->" if text.startswith(b"<!--") else b">")
-        if not found:
-            return None
-        text = text.lstrip()
+    while before := _BEFORE_SVG.match(text):
+        text = text[before.end() :]
     if text[:4].lower() == b"<svg":
         return "image/svg+xml"
     if text[:14].lower().startswith((b"<!doctype html", b"<html", b"<head", b"<body")):

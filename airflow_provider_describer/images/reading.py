@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
+import stat
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -28,22 +30,49 @@ def local_path(uri: str) -> Path | None:
 
     :raises BadInput: for a scheme that cannot be read, naming those that can.
     """
-    scheme, colons, _ = uri.partition("://")
+    scheme, colons, rest = uri.partition("://")
     if not colons:
         return Path(uri)
-    if scheme == "file":
-        parts = urlsplit(uri.replace("?", "%3F").replace("#", "%23"))
-        if parts.netloc not in ("", "localhost"):
-            raise BadInput(f"{uri!r} names the host {parts.netloc!r}; a file is written file:///path (three slashes).")
-        return Path(unquote(parts.path))
+    if scheme.lower() == "file":
+        host, slash, path = rest.partition("/")
+        if host not in ("", "localhost"):
+            raise BadInput(f"{uri!r} names the host {host!r}; a file is written file:///path (three slashes).")
+        return Path(unquote(slash + path))
     if is_web(uri):
+        _check_address(uri)
         return None
-    raise BadInput(f"{uri!r}: images are read from local paths, file:// and https:// addresses, not {scheme}://.")
+    raise BadInput(
+        f"{mask_query(uri)!r}: images are read from local paths, file:// and https:// addresses, not {scheme}://."
+    )
+
+
+def _check_address(uri: str) -> None:
+    """Refuse what no request could be sent to, such as a port of 99999, before the run and not in its middle."""
+    try:
+        parts = urlsplit(uri)
+        good = bool(parts.hostname) and parts.port != 0 and not any(c < " " or c == "\x7f" for c in uri)
+    except ValueError:
+        good = False
+    if not good:
+        raise BadInput(f"{mask_query(uri)!r} is no address; expected something like 'https://example.com/a.jpg'.")
 
 
 def is_web(uri: str) -> bool:
     """Whether the reference is an http(s) address."""
-    return uri.startswith(("https://", "http://"))
+    return uri[:8].lower().startswith(("https://", "http://"))
+
+
+def masked(uri: str) -> str:
+    """Return the reference as messages and rows name it: a web address without its query, which may be a secret.
+
+    A path keeps its ``?`` and ``#``: there they are part of the name.
+    """
+    return uri if local_or_file(uri) else mask_query(uri)
+
+
+def local_or_file(uri: str) -> bool:
+    """Whether the reference names a local file."""
+    return "://" not in uri or uri[:7].lower() == "file://"
 
 
 def is_private_host(url: str) -> bool:
@@ -69,16 +98,15 @@ class Reader:
         """
         path = local_path(image.uri)
         if path is not None:
-            return await asyncio.to_thread(_read_file, image.uri, path, max_bytes)
-        try:
-            response = await self._client.arun(_get(image.uri, {}, max_bytes))
-        except UnexpectedAnswer as error:
-            raise _too_large(image.uri, None, max_bytes) from error
-        return response.content
+            return await asyncio.to_thread(read_file, image.uri, path, max_bytes)
+        return (await self._client.arun(_get(image.uri, {}, max_bytes))).content
 
-    async def look(self, image: Image) -> tuple[bytes, int | None, str | None]:
-        """Return a web image's first 4 KiB, its size and its version token (ETag or Last-Modified) where told."""
-        response = await self._client.arun(_get(image.uri, {"range": f"bytes=0-{HEAD - 1}"}, 64 * 1024 * 1024))
+    async def look(self, image: Image, max_bytes: int) -> tuple[bytes, int | None, str | None]:
+        """Return a web image's first 4 KiB, its size and its version token (ETag or Last-Modified) where told.
+
+        :raises RejectedImage, UnreadableImage: as `read`; a server that knows no ranges sends it all.
+        """
+        response = await self._client.arun(_get(image.uri, {"range": f"bytes=0-{HEAD - 1}"}, max_bytes))
         headers = response.headers
         total = headers.get("content-range", "").rpartition("/")[2]
         size = int(total) if total.isdigit() else len(response.content) if response.status == 200 else None
@@ -94,13 +122,23 @@ def _get(url: str, headers: dict[str, str], max_bytes: int) -> Flow[Response]:
             )
         except VendorUnavailable as error:
             raise UnreadableImage(f"{shown}: {error}") from None
+        except BadInput as error:
+            if error.kind != "bad_address":
+                raise
+            raise RejectedImage(f"{shown}: {error}", kind="missing") from None
+        except UnexpectedAnswer:
+            raise _too_large(url, None, max_bytes) from None
         if response.status in (200, 206):
             return response
         location = response.headers.get("location")
         if response.status not in (301, 302, 303, 307, 308) or not location:
             raise _refused(shown, response.status)
-        target = urljoin(target, location)
-        if not is_web(target):
+        try:
+            target = urljoin(target, location)
+            is_address = local_path(target) is None
+        except ValueError:
+            target, is_address = location, False
+        if not is_address:
             raise RejectedImage(f"{shown}: redirects to {mask_query(target)}, which is no web address.", kind="missing")
     raise RejectedImage(f"{shown}: more than {REDIRECTS} redirects.", kind="missing")
 
@@ -115,14 +153,15 @@ def _refused(shown: str, status: int) -> RejectedImage | UnreadableImage:
     return UnreadableImage(f"{shown}: HTTP {status}.")
 
 
-def _read_file(uri: str, path: Path, max_bytes: int) -> bytes:
+def read_file(uri: str, path: str | Path, max_bytes: int) -> bytes:
+    """Return a local file's bytes; blocking. Errors as `Reader.read`'s."""
     try:
-        with path.open("rb") as file:
-            # One byte more than allowed shows that there is more, without reading all of a huge file.
-            content = file.read(max_bytes + 1)
-            if len(content) > max_bytes:
-                raise _too_large(uri, path.stat().st_size, max_bytes)
-            return content
+        # Not waiting: opening a pipe would wait for a writer, for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            return _content(uri, descriptor, max_bytes)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         raise RejectedImage(f"{uri}: there is no such file.", kind="missing") from None
     except IsADirectoryError:
@@ -133,9 +172,26 @@ def _read_file(uri: str, path: Path, max_bytes: int) -> bytes:
         raise UnreadableImage(f"{uri}: cannot be read: {type(error).__name__}: {error}") from None
 
 
+def _content(uri: str, descriptor: int, max_bytes: int) -> bytes:
+    about = os.fstat(descriptor)
+    if stat.S_ISDIR(about.st_mode):
+        raise IsADirectoryError
+    if stat.S_ISFIFO(about.st_mode):
+        raise RejectedImage(f"{uri}: is a pipe, expected an image.", kind="not_an_image")
+    if about.st_size > max_bytes:
+        raise _too_large(uri, about.st_size, max_bytes)
+    content = b""
+    # The size is what the file says of itself (0 below /proc); its end is what counts.
+    while part := os.read(descriptor, max(about.st_size - len(content), 0) + 65536):
+        content = content + part if content else part
+        if len(content) > max_bytes:
+            raise _too_large(uri, None, max_bytes)
+    return content
+
+
 def _too_large(uri: str, size: int | None, max_bytes: int) -> RejectedImage:
     found = f"{size / 1e6:.1f} MB is" if size else "is"
     return RejectedImage(
-        f"{mask_query(uri)}: {found} more than the {max_bytes / 1e6:.1f} MB that are taken. Scale it down.",
+        f"{masked(uri)}: {found} more than the {max_bytes / 1e6:.1f} MB that are taken. Scale it down.",
         kind="too_large",
     )

@@ -10,9 +10,8 @@ from typing import Any
 
 from airflow_provider_describer.description import Image, Spec
 from airflow_provider_describer.errors import BadInput
-from airflow_provider_describer.images.reading import local_path
+from airflow_provider_describer.images.reading import local_path, masked
 from airflow_provider_describer.vendors.vendor import Vendor
-from airflow_provider_describer.vendors.wire import mask_query
 
 _FIELDS = ("uri", "version", "size", "prompt", "lang", "fields", "id")
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -42,9 +41,7 @@ def asks_of(
     :param prompt: asked of every image that has none of its own; ``{name}`` is filled from the image's ``fields``.
     :raises BadInput: naming the item and what was expected. Nothing has been read or called by then.
     """
-    langs = [lang] if isinstance(lang, str) else list(lang)
-    if not langs:
-        raise BadInput("lang is an empty list; expected a language such as 'en', or a list of them.")
+    langs = _langs(lang)
     asks = [
         ask
         for number, item in _items(images)
@@ -53,6 +50,15 @@ def asks_of(
     ]
     _refuse_duplicates(asks)
     return asks
+
+
+def _langs(lang: object) -> list[str]:
+    langs = list(lang) if isinstance(lang, Iterable) and not isinstance(lang, str) else [lang]
+    names = [name for name in langs if isinstance(name, str) and name.strip()]
+    if not langs or names != langs:
+        found = _shown(lang) if langs else "an empty list"
+        raise BadInput(f"lang is {found}; expected a language such as 'en', or a list of them.")
+    return names
 
 
 def _items(images: object) -> Iterable[tuple[str, object]]:
@@ -80,10 +86,11 @@ def _ask(number: str, item: object, vendor: Vendor, *, prompt: str | None, lang:
     try:
         local_path(uri)
         spec = vendor.spec(
-            _filled(given.get("prompt", prompt), given.get("fields") or {}, mask_query(uri)), given.get("lang") or lang
+            _filled(prompt if given.get("prompt") is None else given["prompt"], given.get("fields") or {}),
+            given.get("lang") or lang,
         )
     except BadInput as error:
-        raise BadInput(f"{number} ({mask_query(uri)}): {error}") from None
+        raise BadInput(f"{number} ({masked(uri)}): {error}") from None
     version, size, id_ = given.get("version"), given.get("size"), given.get("id")
     return Ask(
         Image(uri, None if version is None else str(version), size if isinstance(size, int) else None),
@@ -98,20 +105,20 @@ def _uri(number: str, uri: object, images_base: str | None) -> str:
     if not isinstance(uri, str) or not uri.strip():
         raise BadInput(f"{number} is {_shown(uri)}, expected an image uri such as '/data/a.jpg' or 'https://…/a.jpg'.")
     if "\0" in uri:
-        raise BadInput(f"{number} is {uri!r}, which holds a NUL character; no image can be named so.")
+        raise BadInput(f"{number} is {masked(uri)!r}, which holds a NUL character; no image can be named so.")
     if images_base and "://" not in uri and not uri.startswith("/"):
         return f"{images_base.rstrip('/')}/{uri}"
     return uri
 
 
-def _filled(prompt: object, fields: object, uri: str) -> str | None:
+def _filled(prompt: object, fields: object) -> str | None:
     """Return the prompt with its ``{name}`` filled; ``{{`` and ``}}`` stand for braces, other braces are left alone."""
+    if not isinstance(fields, Mapping):
+        raise BadInput(f"fields is {_shown(fields)}, expected a dict such as {{'title': 'Red shoe'}}.")
     if prompt is None:
         return None
     if not isinstance(prompt, str):
         raise BadInput(f"prompt is {_shown(prompt)}, expected a text.")
-    if not isinstance(fields, Mapping):
-        raise BadInput(f"fields is {_shown(fields)}, expected a dict such as {{'title': 'Red shoe'}}.")
 
     def fill(found: re.Match[str]) -> str:
         name = found.group(1)
@@ -135,11 +142,17 @@ def _refuse_duplicates(asks: Sequence[Ask]) -> None:
         first = seen.setdefault((ask.image.uri, ask.spec, ask.id), number)
         if first != number:
             raise BadInput(
-                f"images names {mask_query(ask.image.uri)!r} twice with the same prompt and language (the "
+                f"images names {masked(ask.image.uri)!r} twice with the same prompt and language (the "
                 f"{first + 1}. and the {number + 1}. ask). List it once, or give the two an 'id' each."
             )
 
 
 def _shown(value: object) -> str:
-    text = repr(mask_query(value) if isinstance(value, str) else value)
-    return f"{text[:80]}{'…' if len(text) > 80 else ''} ({type(value).__name__})"
+    """The value as a message shows it: of a dict or a list its kind alone, as it may hold a presigned address."""
+    name = type(value).__name__
+    if isinstance(value, Mapping):
+        return f"a {name} with the keys {', '.join(repr(str(key)) for key in value)[:80] or '(none)'}"
+    if value is not None and not isinstance(value, str | int | float):
+        return f"a {name}"
+    text = repr(masked(value) if isinstance(value, str) else value)
+    return f"{text[:80]}{'…' if len(text) > 80 else ''} ({name})"

@@ -9,15 +9,27 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_describer.errors import (
     AccountError,
+    AmbiguousCall,
     BadInput,
+    CorruptShard,
     DescriberError,
     RejectedImage,
     TooManyRejected,
     UnexpectedAnswer,
+    UnknownOutcome,
 )
 
-FOR_GOOD = (AccountError, BadInput, RejectedImage, TooManyRejected, UnexpectedAnswer)
-"""A retry would fail, and perhaps pay, in the same way again."""
+FOR_GOOD = (
+    AccountError,
+    AmbiguousCall,
+    BadInput,
+    CorruptShard,
+    RejectedImage,
+    TooManyRejected,
+    UnexpectedAnswer,
+    UnknownOutcome,
+)
+"""A retry would fail, or pay, in the same way again. A batch that may send unknown calls again ends as Unfinished."""
 
 
 def airflow_error(error: DescriberError) -> Exception:

@@ -2,77 +2,90 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Self
 
-from airflow_provider_describer.errors import BadInput
-from airflow_provider_describer.images.reading import local_path
-from airflow_provider_describer.images.reference import Ask
+from airflow_provider_describer.errors import StoreError
+from airflow_provider_describer.store.folder import Folder
 from airflow_provider_describer.store.rows import Row, Run
 
-
-def store_folder(store: str | os.PathLike[str]) -> Path:
-    """Return the local folder that ``store`` names.
-
-    :raises BadInput: for a blank or unsupported one.
-    """
-    name = os.fspath(store)
-    if not name.strip():
-        raise BadInput("store is blank, expected a folder; leave it out to have results inline in XCom.")
-    path = local_path(name) if name.startswith("file://") or "://" not in name else None
-    if path is None:
-        raise BadInput(f"store is {name!r}; this version stores descriptions in local folders and file:// only.")
-    if path.exists() and not path.is_dir():
-        raise BadInput(f"store is {name!r}, which is a file; expected a folder, or a name for a new one.")
-    return path
+LONGEST = 200
+"""Bytes of one part of a path: disks take 255, and something is added to it."""
 
 
 class ResultFiles:
     """``results/<dag_id>/<run_id>/<task_id>[-<map_index>].jsonl`` and ``….failures.jsonl`` below the store.
 
-    Every row is handed to the operating system as soon as it is known, so that a killed process loses none. What an
-    earlier try has left is kept beside, as ``….try1.jsonl`` and so on.
+    Rows are gathered in a temporary file of this machine and published whole when the run ends, however it ends; the
+    journal is what survives a kill. A later try of the same task instance replaces the files.
     """
 
-    def __init__(self, store: str | os.PathLike[str], run: Run) -> None:
-        folder = store_folder(store) / "results" / _part(run.dag_id or "no_dag") / _part(run.run_id or "no_run")
+    def __init__(self, folder: Folder, run: Run) -> None:
+        self._folder = folder
         name = _part(run.task_id or "no_task") + (f"-{run.map_index}" if run.map_index >= 0 else "")
-        self.results = folder / f"{name}.jsonl"
-        self.failures = folder / f"{name}.failures.jsonl"
-        self._files: list[IO[str]] = []
+        path = f"results/{_part(run.dag_id or 'no_dag')}/{_part(run.run_id or 'no_run')}/{name}"
+        self._names = (f"{path}.jsonl", f"{path}.failures.jsonl")
+        self._open = ExitStack()
+        self._spools: list[IO[str]] = []
+
+    @property
+    def results(self) -> str:
+        """Where every row will be."""
+        return self._folder.where(self._names[0])
+
+    @property
+    def failures(self) -> str:
+        """Where the rows of images without a description will be."""
+        return self._folder.where(self._names[1])
 
     def __enter__(self) -> Self:
-        try:
-            self.results.parent.mkdir(parents=True, exist_ok=True)
-            for path in (self.results, self.failures):
-                _keep_earlier(path)
-                self._files.append(path.open("x", encoding="utf-8"))
-        except OSError as error:
-            raise BadInput(f"store cannot be written: {error}. Nothing has been called.") from None
+        for _ in self._names:
+            spool = tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".jsonl")  # closed by the stack
+            self._spools.append(self._open.enter_context(spool))
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for file in self._files:
-            file.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._open:
+            for spool, name in zip(self._spools, self._names, strict=True):
+                with _named(spool):
+                    spool.flush()
+                self._folder.publish(Path(spool.name), name)
 
-    def write(self, _: Ask, row: Row) -> None:
-        """Add a row, and to the failures too where the image has no description."""
+    def write(self, row: Row) -> None:
+        """Add a row, and to the failures too where the image has no description.
+
+        :raises StoreError: where the temporary file cannot be written.
+        """
         line = row.to_line()
-        for file in self._files if row.status not in ("described", "reused") else self._files[:1]:
-            file.write(line)
-            file.flush()
+        for spool in self._spools if row.status not in ("described", "reused") else self._spools[:1]:
+            with _named(spool):
+                spool.write(line)
+
+    def write_all(self, rows: Iterable[Row]) -> None:
+        """Add many rows."""
+        for row in rows:
+            self.write(row)
 
 
-def _keep_earlier(path: Path) -> None:
-    if path.exists():
-        number = 1
-        while (kept := path.with_name(f"{path.name.removesuffix('.jsonl')}.try{number}.jsonl")).exists():
-            number += 1
-        path.rename(kept)
+@contextmanager
+def _named(spool: IO[str]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"The temporary file {spool.name} of the results cannot be written: {error}.") from None
 
 
 def _part(name: str) -> str:
-    """A path's part that is always one folder below: no slash, and neither '.' nor '..'."""
-    return re.sub(r"[/\\\0]", "_", name) if name.strip(".") else name.replace(".", "_")
+    """A path's part that is always one folder below: no slash, neither '.' nor '..', and no longer than disks take."""
+    part = re.sub(r"[/\\\0]", "_", name) if name.strip(".") else name.replace(".", "_")
+    if len(part.encode()) <= LONGEST:
+        return part
+    return f"{part.encode()[: LONGEST - 17].decode(errors='ignore')}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"

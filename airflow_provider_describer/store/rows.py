@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from airflow_provider_describer.description import Description
 from airflow_provider_describer.errors import Billed, DescriberError, UnexpectedAnswer
+from airflow_provider_describer.images.reading import masked
 from airflow_provider_describer.images.reference import Ask
-from airflow_provider_describer.vendors.wire import mask_query
+from airflow_provider_describer.store.shard import json_line
 
 Status = Literal["described", "reused", "rejected", "unknown", "pending"]
 STATUSES: tuple[Status, ...] = ("described", "reused", "rejected", "unknown", "pending")
@@ -32,7 +33,8 @@ class Row:
     """One line of a result file. Money in USD, times in ISO 8601 UTC and seconds.
 
     A web image's uri is kept without its query, which may be a presigned secret. ``error`` is ``{"kind", "message"}``,
-    with ``"answer"`` too where an answer may have been paid for and could not be read.
+    with ``"answer"`` too where an answer may have been paid for and could not be read. ``lost_calls`` were sent for
+    this image before and never answered; each may have been paid for as well.
     """
 
     uri: str
@@ -56,17 +58,19 @@ class Row:
     map_index: int
     try_number: int
     id: str | None = None
+    lost_calls: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The row as JSON-able values, in the order of its fields."""
-        return asdict(self)
+        # Not asdict(), which copies deeply and costs more than writing the row.
+        return {name: getattr(self, name) for name in self.__slots__}
 
     def to_line(self) -> str:
         """The row as one line of JSON, with its line break."""
-        return json.dumps(self.to_dict(), ensure_ascii=False, separators=(",", ":")) + "\n"
+        return json_line(self.to_dict()).decode()
 
 
-def row_of(
+def row_of(  # noqa: PLR0913  # a row has many sources
     ask: Ask,
     run: Run,
     status: Status,
@@ -76,6 +80,7 @@ def row_of(
     error: DescriberError | None = None,
     sha256: str | None = None,
     version: str | None = None,
+    lost_calls: int = 0,
 ) -> Row:
     """Return the row for what became of an ask at ``now`` (epoch seconds)."""
     told = None
@@ -84,7 +89,7 @@ def row_of(
         if isinstance(error, UnexpectedAnswer) and error.billed != "no" and error.answer:
             told["answer"] = error.answer
     return Row(
-        uri=mask_query(ask.image.uri) if "://" in ask.image.uri else ask.image.uri,
+        uri=masked(ask.image.uri),
         version=version or ask.image.version,
         sha256=sha256,
         vendor=ask.spec.vendor,
@@ -105,4 +110,20 @@ def row_of(
         map_index=run.map_index,
         try_number=run.try_number,
         id=ask.id,
+        lost_calls=lost_calls,
+    )
+
+
+def known_row(
+    ask: Ask, run: Run, status: Status, stored: Mapping[str, Any], sha256: str | None, version: str | None
+) -> Row:
+    """Return the row of an image whose outcome was in the journal already: it costs nothing now."""
+    description, error = stored.get("text"), stored.get("error")
+    return replace(
+        row_of(ask, run, status, 0.0, sha256=sha256, version=version),
+        text=description,
+        cost_usd=0.0,
+        request_id=stored.get("request_id"),
+        error=error,
+        described_at=stored["described_at"],
     )

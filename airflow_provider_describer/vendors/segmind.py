@@ -97,8 +97,8 @@ class Segmind(Vendor):
         status = _status(response.json_object())
         if response.status == 404:
             raise RequestExpired(
-                f"Segmind no longer knows request {running.request_id}: records are kept about an hour after submission."
-                " Its description is lost and may have been billed.",
+                f"Segmind no longer knows request {running.request_id}: records are kept about an hour"
+                " after submission. Its description is lost and may have been billed.",
                 request_id=running.request_id,
             )
         if response.status >= 300 and status != "FAILED":

@@ -38,9 +38,7 @@ def airflow_says(command: str, *arguments: str) -> Any:
     assert done.returncode == 0, done.stdout + done.stderr
     # Airflow's own deprecations are none of this package's business.
     said = [line for line in (done.stdout + done.stderr).splitlines() if "describer" in line.lower()]
-    complaints = [
-        line for line in said if re.search(r"warning|error|exception|traceback", line, re.IGNORECASE)
-    ]
+    complaints = [line for line in said if re.search(r"warning|error|exception|traceback", line, re.IGNORECASE)]
     assert not [line for line in complaints if not line.startswith("[{")]
     return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("[")))
 
@@ -59,9 +57,7 @@ def test_the_package_under_test_is_the_built_wheel() -> None:
 
 
 def test_airflow_lists_the_provider(airflow_command: str) -> None:
-    listed = {
-        provider["package_name"]: provider for provider in airflow_says(airflow_command, "providers", "list")
-    }
+    listed = {provider["package_name"]: provider for provider in airflow_says(airflow_command, "providers", "list")}
     assert listed[NAME]["version"] == distribution(NAME).version
 
 
@@ -92,9 +88,7 @@ def test_what_is_needed_without_airflow_is_one_list() -> None:
     path = Path(__file__).resolve().parents[2] / "pyproject.toml"
     project = tomllib.loads(path.read_text(encoding="utf-8"))
     own = [line for line in project["project"]["dependencies"] if not line.startswith("apache-airflow")]
-    assert (
-        project["dependency-groups"]["core"] == own + project["project"]["optional-dependencies"]["emulator"]
-    )
+    assert project["dependency-groups"]["core"] == own + project["project"]["optional-dependencies"]["emulator"]
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +129,5 @@ def test_the_source_distribution_can_be_built_and_tested() -> None:
     assert expected <= names
     assert {"tests/airflow/test_package.py", "demo/run.py", "constraints/airflow-3.3.txt"} <= names
     assert not [
-        name
-        for name in names
-        if name.startswith((".venv", ".git/", "build", ".cache")) or "__pycache__" in name
+        name for name in names if name.startswith((".venv", ".git/", "build", ".cache")) or "__pycache__" in name
     ]

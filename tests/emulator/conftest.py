@@ -93,15 +93,11 @@ class Caller:
 
     def v1(self, image: bytes | None = None) -> httpx.Response:
         picture = make_image() if image is None else image
-        return self.http.post(
-            "/v1/ideogram-describe", json={"image_file": data_uri(picture)}, headers=self.key
-        )
+        return self.http.post("/v1/ideogram-describe", json={"image_file": data_uri(picture)}, headers=self.key)
 
     def v2(self, image: bytes | None = None) -> httpx.Response:
         picture = make_image() if image is None else image
-        return self.http.post(
-            "/v2/ideogram-describe", json={"image_file": data_uri(picture)}, headers=self.key
-        )
+        return self.http.post("/v2/ideogram-describe", json={"image_file": data_uri(picture)}, headers=self.key)
 
     def finished(self, submitted: httpx.Response) -> httpx.Response:
         """Poll a v2 request until it has ended one way or the other."""

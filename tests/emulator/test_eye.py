@@ -56,9 +56,7 @@ def test_part_of_an_image_is_none(form: str, part: float, noise: Callable[..., b
         look(cut, "0" * 64)
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"hello", b"\xff\xd8\xff\xe0", b"<svg/>", b"%PDF-1.7", b"\x89PNG\r\n\x1a\n"]
-)
+@pytest.mark.parametrize("data", [b"", b"hello", b"\xff\xd8\xff\xe0", b"<svg/>", b"%PDF-1.7", b"\x89PNG\r\n\x1a\n"])
 def test_anything_else_is_unreadable(data: bytes) -> None:
     with pytest.raises(UnreadableError):
         look(data, "0" * 64)

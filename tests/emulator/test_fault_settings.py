@@ -63,9 +63,7 @@ if TYPE_CHECKING:
         ),
     ],
 )
-def test_a_misspelled_fault_is_refused_and_changes_nothing(
-    call: Caller, settings: object, named: str
-) -> None:
+def test_a_misspelled_fault_is_refused_and_changes_nothing(call: Caller, settings: object, named: str) -> None:
     before = {"segmind": {"latency_s": 0.0}}
     call.emulator.faults(before)
     response = call.http.post("/_emulator/faults", json=settings)

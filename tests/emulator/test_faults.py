@@ -92,9 +92,7 @@ def test_the_gateway_before_image_describer_answers_in_html(call: Caller, kind: 
     ],
 )
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_every_documented_error_of_segmind(
-    call: Caller, kind: str, status: int, text: str, version: str
-) -> None:
+def test_every_documented_error_of_segmind(call: Caller, kind: str, status: int, text: str, version: str) -> None:
     call.emulator.faults({"segmind": everything(kind)})
     response = getattr(call, version)()
     assert (response.status_code, text in response.text) == (status, True)
@@ -199,9 +197,7 @@ def test_conditions_of_one_rule_must_all_hold(call: Caller, image: Callable[...,
 
 
 def test_a_vendors_own_rules_come_before_those_for_all(call: Caller) -> None:
-    call.emulator.faults(
-        {"all": everything("unavailable"), "segmind": {"errors": [{"kind": "harmful", "first": 1}]}}
-    )
+    call.emulator.faults({"all": everything("unavailable"), "segmind": {"errors": [{"kind": "harmful", "first": 1}]}})
     assert [call.v1().status_code, call.v1().status_code, call.describe().status_code] == [422, 503, 503]
 
 

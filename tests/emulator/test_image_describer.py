@@ -50,9 +50,7 @@ def test_every_documented_language_is_taken(call: Caller, lang: str) -> None:
     assert f"({lang})" in call.describe(lang=lang).json()["data"]["content"]
 
 
-@pytest.mark.parametrize(
-    ("form", "media_type"), [("PNG", "image/png"), ("WEBP", "image/webp"), ("GIF", "image/gif")]
-)
+@pytest.mark.parametrize(("form", "media_type"), [("PNG", "image/png"), ("WEBP", "image/webp"), ("GIF", "image/gif")])
 def test_a_data_uri_is_described(
     call: Caller,
     http: httpx.Client,
@@ -104,9 +102,7 @@ def test_a_url_that_leads_to_no_image_is_refused(
 
 
 @pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": ""}])
-def test_the_key_is_checked_before_anything_else(
-    call: Caller, http: httpx.Client, header: dict[str, str]
-) -> None:
+def test_the_key_is_checked_before_anything_else(call: Caller, http: httpx.Client, header: dict[str, str]) -> None:
     assert "INVALID_API_KEY" in refused(http.post(PATH, content=b"nonsense", headers=header), 30001)
     ledger = call.emulator.ledger()
     assert (ledger["requests"], ledger["billed"]) == (1, 0)
@@ -169,13 +165,9 @@ def test_a_field_sent_twice_is_refused(call: Caller, http: httpx.Client, image: 
     assert "'prompt' was sent twice" in refused(http.post(PATH, files=fields, headers=call.bearer), 10004)
 
 
-def test_a_file_part_needs_a_content_type(
-    call: Caller, http: httpx.Client, image: Callable[..., bytes]
-) -> None:
+def test_a_file_part_needs_a_content_type(call: Caller, http: httpx.Client, image: Callable[..., bytes]) -> None:
     head = b'--X\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n'
-    body = (
-        head % (b"prompt", b"") + b"x\r\n" + head % (b"image", b'; filename="a"') + image() + b"\r\n--X--\r\n"
-    )
+    body = head % (b"prompt", b"") + b"x\r\n" + head % (b"image", b'; filename="a"') + image() + b"\r\n--X--\r\n"
     headers = {**call.bearer, "content-type": "multipart/form-data; boundary=X"}
     assert "no Content-Type" in refused(http.post(PATH, content=body, headers=headers), 10004)
 
@@ -229,9 +221,7 @@ def test_other_methods_get_an_html_page(call: Caller, http: httpx.Client) -> Non
     ("style", "status", "has_data"),
     [("200", 200, True), ("200_no_data", 200, False), ("http", 400, True), ("http_no_data", 400, False)],
 )
-def test_errors_come_in_every_undocumented_form(
-    call: Caller, style: str, status: int, has_data: bool
-) -> None:
+def test_errors_come_in_every_undocumented_form(call: Caller, style: str, status: int, has_data: bool) -> None:
     call.emulator.faults({"image_describer": {"error_style": style}})
     response = call.describe(prompt=" ")
     assert response.status_code == status

@@ -105,9 +105,7 @@ def test_the_child_is_gone_after_a_failed_test() -> None:
         urllib.request.urlopen(emulator.url + "/_emulator/ledger")
 
 
-def test_a_start_that_fails_shows_what_the_child_said(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_start_that_fails_shows_what_the_child_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     package = tmp_path / "starlette"
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('a broken installation')")

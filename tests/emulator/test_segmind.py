@@ -14,9 +14,7 @@ V1 = "/v1/ideogram-describe"
 V2 = "/v2/ideogram-describe"
 
 
-def test_v1_describes_and_says_what_it_cost(
-    call: Caller, image: Callable[..., bytes], uri: Callable[..., str]
-) -> None:
+def test_v1_describes_and_says_what_it_cost(call: Caller, image: Callable[..., bytes], uri: Callable[..., str]) -> None:
     picture = image("PNG", (30, 90))
     response = call.http.post(V1, json={"image_file": uri(picture, "image/png")}, headers=call.key)
     assert response.status_code == 200
@@ -102,9 +100,7 @@ def test_a_bad_body_is_a_400(call: Caller, http: httpx.Client, path: str, body: 
     assert call.emulator.ledger()["billed"] == 0
 
 
-@pytest.mark.parametrize(
-    ("form", "media_type"), [("GIF", "image/gif"), ("BMP", "image/bmp"), ("TIFF", "image/tiff")]
-)
+@pytest.mark.parametrize(("form", "media_type"), [("GIF", "image/gif"), ("BMP", "image/bmp"), ("TIFF", "image/tiff")])
 def test_formats_beyond_jpeg_png_and_webp_are_refused(
     call: Caller,
     http: httpx.Client,
@@ -169,18 +165,16 @@ def test_an_upload_gives_a_url_that_can_be_described(
 ) -> None:
     call.emulator.faults({"segmind": {"upload_answer": answer}})
     picture = image("WEBP", (31, 17))
-    (url,) = http.post(
-        "/upload-asset", json={"data_urls": [uri(picture, "image/webp")]}, headers=call.key
-    ).json()[answer]
+    (url,) = http.post("/upload-asset", json={"data_urls": [uri(picture, "image/webp")]}, headers=call.key).json()[
+        answer
+    ]
     assert url.endswith(".webp")
     stored = http.get(url)
     assert (stored.content, stored.headers["content-type"]) == (picture, "image/webp")
     assert "31 x 17" in http.post(V1, json={"image_file": url}, headers=call.key).text
 
 
-@pytest.mark.parametrize(
-    "body", [{}, {"data_urls": []}, {"data_urls": "x"}, {"data_urls": [1]}, {"data_urls": ["x"]}]
-)
+@pytest.mark.parametrize("body", [{}, {"data_urls": []}, {"data_urls": "x"}, {"data_urls": [1]}, {"data_urls": ["x"]}])
 def test_a_bad_upload_is_a_400(call: Caller, http: httpx.Client, body: dict[str, object]) -> None:
     assert http.post("/upload-asset", json=body, headers=call.key).status_code == 400
 

@@ -25,9 +25,7 @@ def sdk(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     client._client.close()
 
 
-def test_run_sync(
-    sdk: Any, emulator: EmulatorProcess, image: Callable[..., bytes], uri: Callable[..., str]
-) -> None:
+def test_run_sync(sdk: Any, emulator: EmulatorProcess, image: Callable[..., bytes], uri: Callable[..., str]) -> None:
     response = sdk.run_sync(MODEL, image_file=uri(image()))
     assert "64 x 48" in response.json()["descriptions"][0]["text"]
     assert emulator.ledger()["billed"] == 1

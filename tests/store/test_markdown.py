@@ -65,9 +65,7 @@ class _Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
-@given(
-    st.lists(st.sampled_from(["**", "*", "- ", "1. ", "# ", "<b>", "</p>", "<br", "&", '"', "a", "\n", " "]))
-)
+@given(st.lists(st.sampled_from(["**", "*", "- ", "1. ", "# ", "<b>", "</p>", "<br", "&", '"', "a", "\n", " "])))
 def test_no_text_becomes_markup_of_its_own(parts: list[str]) -> None:
     parser = _Tags()
     parser.feed(to_html("".join(parts)))

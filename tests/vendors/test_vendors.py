@@ -41,6 +41,14 @@ def test_image_describer_writes_the_twelve_documented_languages() -> None:
     assert " ".join(get_vendor("image_describer").languages) == "en zh de es fr ja ko fi nl pt tr ru"
 
 
+@pytest.mark.parametrize(
+    ("name", "formats", "megabytes"), [("image_describer", "gif jpeg png webp", 20), ("segmind", "jpeg png webp", 10)]
+)
+def test_formats_and_size_are_those_that_the_model_takes(name: str, formats: str, megabytes: int) -> None:
+    assert sorted(get_vendor(name).media_types) == [f"image/{form}" for form in formats.split()]
+    assert get_vendor(name).max_bytes == megabytes * 2**20
+
+
 @pytest.mark.parametrize("lang", ["xx", "EN", "en-US", "English", " en", "de,fr"])
 def test_a_language_that_is_not_written_is_refused_before_it_costs(vendor: Vendor, lang: str) -> None:
     with pytest.raises(BadInput, match="expected one of en"):

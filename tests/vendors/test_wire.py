@@ -11,7 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_describer.vendors.wire import Response, as_float, json_request, one_line, retry_at
+from airflow_provider_describer.vendors.wire import (
+    Request,
+    Response,
+    as_float,
+    json_request,
+    mask_query,
+    one_line,
+    retry_at,
+)
 
 RESET = "x-rate-limit-reset-at-utc"
 MOMENTS = st.integers(1_000_000_000, 4_000_000_000)
@@ -187,6 +195,22 @@ def test_a_vendors_words_are_shown_in_one_short_line() -> None:
     assert one_line("a\r\n b", None, 7, ["x"], " ", {"message": "c"}, {"message": {}}, {}) == "a b: c"
     assert one_line("x" * 201) == "x" * 200 + "…"
     assert one_line() == ""
+
+
+@pytest.mark.parametrize(
+    ("url", "masked"),
+    [
+        ("https://a.example.com/b.jpg?X-Amz-Signature=s3cr3t", "https://a.example.com/b.jpg?…"),
+        ("https://user:s3cr3t@a.example.com/b@c.jpg", "https://a.example.com/b@c.jpg"),
+        ("https://a.example.com/b.jpg#s3cr3t", "https://a.example.com/b.jpg"),
+        ("https://a.example.com?s3cr3t", "https://a.example.com?…"),
+        ("s3://bucket/b.jpg", "s3://bucket/b.jpg"),
+        ("b.jpg?s3cr3t", "b.jpg?…"),
+    ],
+)
+def test_a_signed_address_is_shown_without_its_secrets(url: str, masked: str) -> None:
+    assert mask_query(url) == masked
+    assert "s3cr3t" not in repr(Request("GET", url, {"x-api-key": "s3cr3t"}, (b"s3cr3t",), secrets=("s3cr3t",)))
 
 
 def test_a_json_request_names_its_type_and_keeps_its_parts() -> None:

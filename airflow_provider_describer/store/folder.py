@@ -1,0 +1,148 @@
+"""Where a store lies. An object store creates, lists, reads and deletes whole objects; a local folder does no more."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from airflow_provider_describer.errors import BadInput, StoreError
+from airflow_provider_describer.images.reading import local_path
+
+
+class Folder(Protocol):
+    """A place for files, each written whole. Names are relative, with ``/``."""
+
+    def where(self, name: str = "") -> str:
+        """Return the address of a file, for people."""
+
+    def names(self, under: str) -> Sequence[str]:
+        """Return the names of all files in the folder ``under``, sorted; none where it does not exist."""
+
+    def read(self, name: str, start: int = 0, length: int = -1) -> bytes | None:
+        """Return a file's bytes, or a part of them; None where there is no such file."""
+
+    def create(self, name: str, content: bytes) -> None:
+        """Write a new file whole: it is there with all its content, durably, or not at all."""
+
+    def publish(self, spool: Path, name: str) -> None:
+        """Put a finished local file at that name, replacing what is there."""
+
+    def delete(self, name: str) -> None:
+        """Remove a file; no error where it is gone already."""
+
+
+def open_folder(store: str | os.PathLike[str]) -> Folder:
+    """Return the folder that ``store`` names.
+
+    :raises BadInput: for a blank or unsupported one.
+    """
+    name = os.fspath(store)
+    if not name.strip():
+        raise BadInput("store is blank, expected a folder; leave it out to have results inline in XCom.")
+    path = local_path(name) if name.startswith("file://") or "://" not in name else None
+    if path is None:
+        raise BadInput(f"store is {name!r}; this version stores descriptions in local folders and file:// only.")
+    if path.exists() and not path.is_dir():
+        raise BadInput(f"store is {name!r}, which is a file; expected a folder, or a name for a new one.")
+    return LocalFolder(path)
+
+
+class LocalFolder:
+    """A folder on this machine's disks."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def where(self, name: str = "") -> str:
+        """Return the path."""
+        return str(self._path / name) if name else str(self._path)
+
+    def names(self, under: str) -> Sequence[str]:
+        """Return the names of the files below, without those still being written."""
+        try:
+            found = [entry.name for entry in (self._path / under).iterdir()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(f"The store {self.where(under)} cannot be listed: {error}.") from None
+        return sorted(f"{under}/{name}" for name in found if not name.startswith("."))
+
+    def read(self, name: str, start: int = 0, length: int = -1) -> bytes | None:
+        """Return the bytes; None only where the file is not there."""
+        try:
+            with (self._path / name).open("rb") as file:
+                if start:
+                    file.seek(start)
+                return file.read(length)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(f"{self.where(name)} cannot be read: {error}.") from None
+
+    def create(self, name: str, content: bytes) -> None:
+        """Write under a hidden name, sync, then give it its name: a kill leaves no half file to be found."""
+        target = self._path / name
+        hidden = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        try:
+            _make_folder(target.parent)
+            with hidden.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            hidden.rename(target)
+            _sync_folder(target.parent)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                hidden.unlink(missing_ok=True)
+            raise StoreError(f"{self.where(name)} cannot be written: {error}.") from None
+
+    def publish(self, spool: Path, name: str) -> None:
+        """Copy the file beside its place, then move it there."""
+        target = self._path / name
+        hidden = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        try:
+            _make_folder(target.parent)
+            with spool.open("rb") as source, hidden.open("xb") as file:
+                while chunk := source.read(1 << 20):
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            hidden.rename(target)
+            _sync_folder(target.parent)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                hidden.unlink(missing_ok=True)
+            raise StoreError(f"{self.where(name)} cannot be written: {error}.") from None
+
+    def delete(self, name: str) -> None:
+        """Remove the file."""
+        try:
+            (self._path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"{self.where(name)} cannot be removed: {error}.") from None
+
+
+def _make_folder(path: Path) -> None:
+    """Make the folder and its parents, each durably: a synced file is lost with a folder that was not."""
+    if path.is_dir():
+        return
+    _make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network shares sync files but know no syncing of a folder.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)

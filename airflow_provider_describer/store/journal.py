@@ -1,0 +1,179 @@
+"""The journal: what was sent and what came of it, durable before anything is counted on.
+
+Writers never share a shard: each gathers the events of some milliseconds (group commit), writes them as a new shard and
+wakes whoever waits for them. Events:
+
+``sent``      a call is about to be made: ``call`` (its id), ``keys`` (what it describes), ``uri``, ``at``
+``accepted``  the vendor runs it as ``request_id``
+``closed``    it ended known unbilled, and the image is still without a description
+``lost``      its answer was lost, and the same run has sent another call
+``outcome``   it ended: the row, with ``call`` and ``keys``
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Self
+
+from airflow_provider_describer.errors import StoreError
+from airflow_provider_describer.store.folder import Folder
+from airflow_provider_describer.store.merge import TRIES, merge, shard_names
+from airflow_provider_describer.store.shard import FOLDER, Event, decode_shard, encode_shard, json_line, shard_name
+
+WINDOW_S = 0.01
+"""How long events are gathered for one shard. Hidden behind the calls: more images are prepared than are called."""
+ROLL = 256
+"""So many small shards of one writer are merged into one."""
+
+
+def new_call_id() -> str:
+    """Return an id that no other call of any writer has."""
+    return secrets.token_hex(12)
+
+
+class Journal:
+    """One writer's side of the journal. An async context manager; bound to one event loop.
+
+    Events that could not be written are kept and tried again with the next ones, and a last time at the end: they may
+    be of answers that were paid for.
+    """
+
+    def __init__(self, folder: Folder, *, clock: Callable[[], float] = time.time, window: float = WINDOW_S) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._window = window
+        self._writer = secrets.token_hex(6)
+        self._number = 0
+        self._buffer: list[bytes] = []
+        self._waiting: list[asyncio.Future[None]] = []
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._parts: list[str] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, event: Event) -> None:
+        """Write the event with the next shard; nobody waits for it."""
+        self._buffer.append(json_line(event))
+        self._wake.set()
+
+    async def durable(self, event: Event) -> None:
+        """Write the event and return once it would survive the loss of this process.
+
+        :raises StoreError: where it could not be written; it may not be counted on then.
+        """
+        if self._task is None or self._task.done():
+            raise StoreError(f"The journal {self._folder.where(FOLDER)} is not open.")
+        self.add(event)
+        ready = asyncio.get_running_loop().create_future()
+        self._waiting.append(ready)
+        # Shielded: the row may be of a paid answer, and goes to disk whoever stops waiting for it.
+        await asyncio.shield(ready)
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._commit())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._closing = True
+        self._wake.set()
+        assert self._task is not None
+        await asyncio.shield(self._task)
+        if len(self._parts) > 1:
+            await asyncio.to_thread(self._roll)
+
+    async def _commit(self) -> None:
+        try:
+            while not self._closing:
+                await self._wake.wait()
+                if not self._closing:
+                    await asyncio.sleep(self._window)
+                await self._flush()
+                if len(self._parts) >= ROLL:
+                    await asyncio.to_thread(self._roll)
+            await self._flush()
+        finally:
+            # Nobody may be left waiting, whatever ended this.
+            _wake_all(self._waiting, StoreError(f"The journal {self._folder.where(FOLDER)} has been closed."))
+
+    async def _flush(self) -> None:
+        self._wake.clear()
+        lines, self._buffer = self._buffer, []
+        waiting, self._waiting = self._waiting, []
+        failed: StoreError | None = None
+        try:
+            if lines:
+                await asyncio.to_thread(self._write, lines)
+        except StoreError as error:
+            failed = error
+        except Exception as error:  # noqa: BLE001  # a folder's own; handed to everybody who waits
+            failed = StoreError(f"The journal {self._folder.where(FOLDER)} cannot be written: {error!r}.")
+        except BaseException:
+            self._waiting = waiting + self._waiting
+            raise
+        if failed is not None:
+            self._buffer = lines + self._buffer
+        _wake_all(waiting, failed)
+
+    def _write(self, lines: Sequence[bytes]) -> None:
+        name = self._name()
+        self._folder.create(name, encode_shard(lines))
+        self._parts.append(name)
+
+    def _roll(self) -> None:
+        parts, self._parts = self._parts, []
+        # Merging is tidying up: where it cannot be done (another merge was faster, the disk is full), nothing is lost.
+        with contextlib.suppress(StoreError):
+            merge(self._folder, parts, self._name)
+
+    def _name(self) -> str:
+        self._number += 1
+        return shard_name(self._clock(), f"{self._writer}-{self._number:06d}")
+
+
+def _wake_all(waiting: Sequence[asyncio.Future[None]], failed: StoreError | None) -> None:
+    for ready in waiting:
+        if ready.done():
+            continue
+        if failed is not None:
+            ready.set_exception(failed)
+        else:
+            ready.set_result(None)
+
+
+def read_events(folder: Folder, damaged: list[StoreError] | None = None) -> Iterator[tuple[str, int, int, Event]]:
+    """Yield ``(shard, offset, length, event)`` of the whole journal, in no order that matters.
+
+    A shard that vanishes while it is read has been merged: the listing is taken again until nothing is missing.
+
+    :param damaged: gets the error of each shard that cannot be read, and the others are read all the same. For people
+        who look what is wrong: a plan must never be made of what is left.
+    :raises CorruptShard: naming a shard that is damaged or newer.
+    :raises StoreError: naming what cannot be read.
+    """
+    seen: set[str] = set()
+    for number in range(TRIES):
+        # Listed twice at least: a listing taken during a merge may show neither the old shards nor the new one.
+        again = number == 0
+        for name in shard_names(folder):
+            if name in seen:
+                continue
+            try:
+                content = folder.read(name)
+                if content is None:
+                    again = True
+                    continue
+                seen.add(name)
+                for offset, length, event in decode_shard(folder.where(name), content):
+                    yield name, offset, length, event
+            except StoreError as error:
+                if damaged is None:
+                    raise
+                seen.add(name)
+                damaged.append(error)
+        if not again:
+            return
+    raise StoreError(f"The journal {folder.where(FOLDER)} is being merged faster than it can be read; try again.")

@@ -1,0 +1,125 @@
+"""Which images need a call. Decides from the journal's memory and the images' identities; calls nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from airflow_provider_describer.client.limiter import as_money
+from airflow_provider_describer.errors import DescriberError
+from airflow_provider_describer.images.reference import Ask
+from airflow_provider_describer.store.index import Known, Memory, OpenCall
+
+OnUnknown = Literal["retry", "hold", "fail"]
+Action = Literal["call", "attach", "reuse", "rejected", "unknown", "unusable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """An ask whose image has been looked at: its identities, or why it cannot be asked about."""
+
+    ask: Ask
+    keys: tuple[str, ...] = ()
+    sha256: str | None = None
+    version: str | None = None
+    error: DescriberError | None = None
+
+
+@dataclass(slots=True)
+class Planned:
+    """What is to be done for one identity: one call at most, however many asks share it.
+
+    ``lost`` counts earlier calls that were sent and never answered: a new call may pay a second time.
+    """
+
+    action: Action
+    first: Identified
+    others: list[Identified] = field(default_factory=list)
+    known: Known | None = None
+    open_call: tuple[str, OpenCall] | None = None
+    lost: int = 0
+
+    @property
+    def all(self) -> list[Identified]:
+        """Every ask of this identity."""
+        return [self.first, *self.others]
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a run is going to do."""
+
+    entries: list[Planned]
+    requested: int
+    keys: set[str] = field(default_factory=set)
+    """What the entries are told apart by."""
+
+    def claim(self, keys: tuple[str, ...], memory: Memory) -> bool:
+        """Take in an image that has changed since; False where its new content is known or asked about already."""
+        if memory.known(keys) is not None or not self.keys.isdisjoint(keys):
+            return False
+        self.keys.update(keys)
+        return True
+
+    def count(self, *actions: Action) -> int:
+        """Return how many asks have one of these actions."""
+        return sum(1 + len(entry.others) for entry in self.entries if entry.action in actions)
+
+    @property
+    def calls(self) -> int:
+        """How many calls there will be at most, unless one fails and is tried again."""
+        return sum(entry.action == "call" for entry in self.entries)
+
+    def summary(self, price: float | None) -> str:
+        """Return the plan in one line."""
+        copies = sum(len(entry.others) for entry in self.entries if entry.action in ("call", "attach"))
+        resent = sum(entry.lost > 0 for entry in self.entries if entry.action == "call")
+        parts = [f"{self.calls} new", f"{self.count('reuse') + copies} reused"]
+        for count, words in (
+            (self.count("rejected"), "rejected before"),
+            (self.count("unusable"), "that cannot be used"),
+            (self.count("attach"), "still running at the vendor"),
+            (self.count("unknown"), "of unknown outcome, left alone"),
+            (resent, "of them of unknown outcome, sent again"),
+        ):
+            if count:
+                parts.append(f"{count} {words}")
+        cost = "" if price is None else f", {as_money(self.calls * price)}"
+        return f"{self.requested} images: {', '.join(parts)}; at most {self.calls} calls{cost}"
+
+
+def make_plan(
+    images: Sequence[Identified], memory: Memory, *, on_unknown: OnUnknown = "retry", retry_rejected: bool = False
+) -> Plan:
+    """Return what is to be done for each image, in the order given."""
+    entries: list[Planned] = []
+    by_key: dict[str, Planned] = {}
+    for image in images:
+        # By content where it is known: two names of the same bytes are one identity.
+        key = image.keys[0] if image.keys else None
+        if key is not None and key in by_key:
+            by_key[key].others.append(image)
+            continue
+        entry = _decide(image, memory, on_unknown, retry_rejected=retry_rejected)
+        entries.append(entry)
+        if key is not None:
+            by_key[key] = entry
+    return Plan(entries, len(images), set(by_key))
+
+
+def _decide(image: Identified, memory: Memory, on_unknown: OnUnknown, *, retry_rejected: bool) -> Planned:
+    if image.error is not None:
+        return Planned("unusable", image)
+    known = memory.known(image.keys)
+    if known is not None and known.described:
+        return Planned("reuse", image, known=known)
+    open_call = memory.open_call(image.keys)
+    if open_call is not None and open_call[1].request_id:
+        return Planned("attach", image, open_call=open_call, lost=memory.lost_calls(image.keys) - 1)
+    if known is not None and not retry_rejected:
+        return Planned("rejected", image, known=known)
+    lost = memory.lost_calls(image.keys)
+    if lost and on_unknown != "retry":
+        return Planned("unknown", image, open_call=open_call, lost=lost)
+    return Planned("call", image, open_call=open_call, lost=lost)

@@ -1,0 +1,198 @@
+"""What stands between one image's flow and the run: turns, pauses, intents, and what each call costs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from airflow_provider_describer.client.flow import Sleep
+from airflow_provider_describer.description import Description, Running
+from airflow_provider_describer.errors import DescriberError, RateLimited, StoreError
+from airflow_provider_describer.images.reading import masked
+from airflow_provider_describer.images.showing import Shown
+from airflow_provider_describer.store.identity import keys_of
+from airflow_provider_describer.store.journal import new_call_id
+from airflow_provider_describer.store.plan import Identified, Planned
+from airflow_provider_describer.vendors.wire import Request
+
+if TYPE_CHECKING:
+    from airflow_provider_describer.batch import Batch
+
+
+class Stopped(Exception):  # no error: this image's turn will not come in this run
+    """The run is stopping, and this image's call has not been sent, or is left to run at the vendor."""
+
+
+class CallWatch:
+    """Watches the calls for one image.
+
+    ``call`` is the id of the call that was last sent and not closed; ``lost`` counts those whose answer was lost;
+    ``running`` is the request that runs at the vendor for it, as far as anybody knows.
+    """
+
+    def __init__(self, batch: Batch, entry: Planned) -> None:
+        self._batch = batch
+        self._planned = entry.first
+        self._ask = entry.first.ask
+        self._open = False
+        self._round = 0
+        self._shown: Identified | None = None
+        self.running: Running | None = None
+        self.in_journal = False
+        """Whether a later run would find the running request."""
+        self.call: str | None = None
+        self.lost = 0
+
+    def shows(self, shown: Shown) -> None:
+        """The image has been read: this is what its calls will show."""
+        keys = keys_of(self._ask.spec, self._ask.image.uri, shown.sha256, shown.version)
+        self._shown = Identified(self._ask, keys, shown.sha256, shown.version)
+
+    @property
+    def image(self) -> Identified:
+        """The image as it was shown; as it was planned where it has not been shown."""
+        return self._shown or self._planned
+
+    @property
+    def changed(self) -> bool:
+        """Whether the image is no longer the one that was planned."""
+        return self.image.keys[:1] != self._planned.keys[:1]
+
+    def attach(self, call: str, running: Running) -> None:
+        """The call was sent in an earlier try and runs at the vendor: it is only fetched."""
+        self.call, self.running, self.in_journal = call, running, True
+
+    async def turn(self, request: Request) -> None:
+        """Wait for the call's turn and make its intent durable; after this it is sent."""
+        batch = self._batch
+        await self._reserve()
+        try:
+            self.call = new_call_id()
+            if batch.journal is not None:
+                await batch.journal.durable({"event": "sent", "call": self.call, **self._subject()})
+            while not batch.throttle.has_room():
+                await self._settled()
+            if batch.stopping.is_set():
+                raise Stopped
+        except BaseException:
+            batch.budget.give_back()
+            batch.notify()
+            raise
+        self._open, self._round = True, batch.slowdowns
+        batch.throttle.under_way += 1
+        batch.totals.calls += 1
+
+    async def accepted(self, running: Running) -> None:
+        """The vendor runs the request and may bill it: its id is durable before the first poll."""
+        self.running = running
+        if self._batch.journal is None:
+            return
+        event = {"event": "accepted", "call": self.call, "request_id": running.request_id, **self._subject()}
+        try:
+            await self._batch.journal.durable(event)
+        except StoreError as error:
+            # No further call; but this one is being paid for, and its result is fetched for the result files.
+            self._batch.stop(error)
+        else:
+            self.in_journal = True
+
+    async def sleep(self, sleep: Sleep) -> None:
+        """Pause between attempts or polls."""
+        batch, error = self._batch, sleep.because
+        if self.in_journal:
+            await _rest(batch.leaving, sleep.seconds)
+        elif self.running is not None:
+            # It is being paid for, and no other run would find it: only its result ends the wait.
+            await asyncio.sleep(sleep.seconds)
+        else:
+            if error is not None:
+                self._failed(error, sleep.seconds)
+            await _rest(batch.stopping, sleep.seconds)
+
+    def ended(self, end: Description | DescriberError, *, pending: bool = False) -> None:
+        """The open call, if there is one, has ended so: count what it has cost, or may have.
+
+        :param pending: the image is left for a later run, which fetches the request's result if it runs on.
+        """
+        if not self._open and self.running is None:
+            return
+        batch = self._batch
+        cost = batch.caller.account.price_per_call
+        if isinstance(end, Description):
+            cost = end.cost_usd
+            batch.totals.count_paid(cost)
+            batch.throttle.faster()
+        elif end.billed == "no":
+            cost = 0.0
+        elif not (pending and self.in_journal):
+            batch.totals.count_failed_call(end.billed, cost)
+        if self._open:
+            self._open = False
+            batch.budget.settle(cost or 0.0)
+            batch.throttle.under_way -= 1
+            batch.notify()
+
+    async def _reserve(self) -> None:
+        """Wait until a call may start and is within the task's limits, and reserve it."""
+        batch = self._batch
+        while True:
+            while (wait := batch.pace.waits(batch.caller.clock())) > 0:
+                await _rest(batch.stopping, wait)
+            if batch.stopping.is_set():
+                raise Stopped
+            if batch.budget.take():
+                batch.pace.reserve(batch.caller.clock())
+                return
+            if not batch.may_afford_later():
+                # What is under way goes on; it is within the limits.
+                batch.totals.budget_reached = True
+                batch.notify()
+                raise Stopped
+            await self._settled()
+
+    async def _settled(self) -> None:
+        """Wait until a call has ended."""
+        batch = self._batch
+        if batch.stopping.is_set():
+            raise Stopped
+        batch.room.clear()
+        await batch.room.wait()
+
+    def _failed(self, error: DescriberError, seconds: float) -> None:
+        """The attempt has failed and is to be repeated: say so in the journal, and to others whom it concerns."""
+        batch = self._batch
+        self.ended(error)
+        self._close(error)
+        if not isinstance(error, RateLimited):
+            return
+        now = batch.caller.clock()
+        if error.retry_at is not None and error.retry_at > now:
+            batch.pace.pause_until(now + seconds)
+        elif self._round == batch.slowdowns:
+            # Calls that were under way together are told "too many" together: one reason to slow down, not many.
+            batch.slowdowns += 1
+            batch.throttle.slower()
+
+    def _close(self, error: DescriberError) -> None:
+        """The last call is to be tried again: say in the journal how it ended, so that it is not open any more."""
+        if self.call is None:
+            return
+        if error.billed != "no":
+            self.lost += 1
+        if self._batch.journal is not None:
+            event = "closed" if error.billed == "no" else "lost"
+            self._batch.journal.add({"event": event, "call": self.call, "why": error.kind, **self._subject()})
+        self.call = None
+
+    def _subject(self) -> dict[str, object]:
+        uri, now = masked(self._ask.image.uri), self._batch.caller.clock()
+        return {"keys": list(self.image.keys), "uri": uri, "at": round(now, 3)}
+
+
+async def _rest(ended: asyncio.Event, seconds: float) -> None:
+    """Sleep, unless the run has no time for it: then this image's turn is over."""
+    try:
+        await asyncio.wait_for(ended.wait(), seconds)
+    except TimeoutError:
+        return
+    raise Stopped

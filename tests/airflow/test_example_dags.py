@@ -1,0 +1,99 @@
+"""The example DAGs: short, importable without a word, and working."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow import __version__
+
+from airflow_provider_describer.emulator.process import EmulatorProcess
+
+AIRFLOW = tuple(map(int, __version__.split(".")[:2]))
+FOLDER = Path(__file__).resolve().parents[2] / "example_dags"
+EXAMPLES = sorted(path.name for path in FOLDER.glob("*.py"))
+
+
+@pytest.fixture(params=EXAMPLES)
+def example(request: pytest.FixtureRequest) -> Path:
+    return FOLDER / str(request.param)
+
+
+def test_there_are_examples() -> None:
+    assert "catalog_enrichment.py" in EXAMPLES
+
+
+def test_an_example_is_short(example: Path) -> None:
+    assert len(example.read_text(encoding="utf-8").splitlines()) <= 60
+
+
+def test_an_example_has_no_import_error_and_warns_of_nothing(example: Path, airflow_db: None) -> None:
+    home = "airflow.models.dagbag" if AIRFLOW < (3, 2) else "airflow.dag_processing.dagbag"
+    bag_of = importlib.import_module(home).BundleDagBag
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        bag = bag_of(dag_folder=example, bundle_path=FOLDER)
+    assert bag.import_errors == {}
+    assert bag.dags and all(dag.doc_md and dag.tags for dag in bag.dags.values())
+    ours = [
+        str(warning.message) for warning in heard if "describer" in warning.filename or example.name in warning.filename
+    ]
+    assert ours == [] and not getattr(bag, "captured_warnings", {})
+
+
+def test_catalog_enrichment_from_airflows_command_line(
+    airflow_db: None, accounts: EmulatorProcess, airflow_command: str, pictures: list[str], tmp_path: Path
+) -> None:
+    """As a user tries it, with everything it says in one place."""
+    conf = {"images": str(Path(pictures[0]).with_name("*.png")), "store": str(tmp_path)}
+    done = subprocess.run(
+        [airflow_command, "dags", "test", "catalog_enrichment", "--conf", json.dumps(conf)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert accounts.ledger(entries=False)["billed"] == 6
+    assert "6/6 images" in said and "6 described" in said
+    (results,) = (path for path in tmp_path.rglob("*.jsonl") if "failures" not in path.name and "results" in path.parts)
+    rows = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+    assert sorted(row["uri"] for row in rows) == sorted(pictures)
+    assert all(f"{row['uri']} -> {row['text'].splitlines()[0]}" in said for row in rows)
+    assert not [key for key in accounts.keys.values() if key in said]
+
+
+@pytest.mark.parametrize(
+    ("conf", "fields", "task", "words"),
+    [
+        ({"images": "/nowhere/*.jpg"}, {}, "describe", "images is empty"),
+        ({}, {"password": "wrong"}, "describe", "'image_describer_default'"),
+        ({"describer_conn_id": "nobody"}, {}, "describe", "nobody"),
+    ],
+)
+def test_catalog_enrichment_says_what_is_wrong(
+    accounts: EmulatorProcess,
+    run_dag: Callable[..., Any],
+    pictures: list[str],
+    tmp_path: Path,
+    conf: dict[str, str],
+    fields: dict[str, str],
+    task: str,
+    words: str,
+) -> None:
+    good = {"conn_type": "image_describer", "password": accounts.keys["image_describer"], "host": accounts.url}
+    ran = run_dag(
+        "catalog_enrichment",
+        {"image_describer_default": {**good, **fields}},
+        file="catalog_enrichment.py",
+        **{"images": str(Path(pictures[0]).with_name("*.png")), "store": str(tmp_path), **conf},
+    )
+    assert (ran.states[task], ran.states["publish"]) == ("failed", "upstream_failed")
+    assert words in str(ran.errors[task])
+    assert accounts.ledger(entries=False)["billed"] == 0

@@ -1,0 +1,220 @@
+"""What users pass as ``images``, made into asks, or refused with the item and the fix named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_describer.errors import BadInput
+from airflow_provider_describer.images.reference import Ask, asks_of
+from airflow_provider_describer.vendors import get_vendor
+
+IMAGE_DESCRIBER, SEGMIND = get_vendor("image_describer"), get_vendor("segmind")
+
+
+def asks(images: Any, **options: Any) -> list[Ask]:
+    return asks_of(images, options.pop("vendor", IMAGE_DESCRIBER), **options)
+
+
+def refusal(images: Any, **options: Any) -> str:
+    with pytest.raises(BadInput) as caught:
+        asks(images, **options)
+    return str(caught.value)
+
+
+def uris(images: Any, **options: Any) -> list[str]:
+    return [ask.image.uri for ask in asks(images, **options)]
+
+
+def prompt(text: object, **fields: object) -> str | None:
+    (ask,) = asks([{"uri": "a.jpg", "fields": fields}], prompt=text)
+    return ask.spec.prompt
+
+
+def test_uris_paths_and_dicts_in_the_order_given(tmp_path: Path) -> None:
+    given = ["b.jpg", tmp_path / "a.jpg", {"uri": "https://shop.example/c.jpg", "id": 7, "version": 3, "size": 10}]
+    found = asks(given)
+    assert [ask.image.uri for ask in found] == ["b.jpg", str(tmp_path / "a.jpg"), "https://shop.example/c.jpg"]
+    assert (found[2].id, found[2].image.version, found[2].image.size) == ("7", "3", 10)
+    assert {(ask.spec.prompt, ask.spec.lang) for ask in found} == {(IMAGE_DESCRIBER.default_prompt, "en")}
+
+
+@pytest.mark.parametrize("images", [("a", "b"), iter(["a", "b"]), {"a": 1, "b": 2}.keys(), (x for x in "ab")])
+def test_whatever_can_be_gone_through_is_a_list(images: object) -> None:
+    assert uris(images) == ["a", "b"]
+
+
+def test_lists_of_lists_as_mapped_tasks_return_them_are_one_list() -> None:
+    assert uris([["a", "b"], [], ["c"], "d"]) == ["a", "b", "c", "d"]
+
+
+def test_an_empty_list_asks_nothing() -> None:
+    assert asks([]) == []
+    assert asks([[], []]) == []
+
+
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        ("s3://bucket/a.jpg", "'s3://bucket/a.jpg' (str), expected a list: put it into brackets"),
+        (b"a.jpg", "a bytes, expected a list"),
+        (Path("a.jpg"), "expected a list"),
+        ({"uri": "https://shop.example/a.jpg?sig=hush"}, "a dict with the keys 'uri', expected a list"),
+        ("https://shop.example/a.jpg?sig=hush", "'https://shop.example/a.jpg?…' (str), expected a list"),
+        (None, "None (NoneType), expected a list"),
+        (7, "7 (int), expected a list"),
+    ],
+)
+def test_what_is_no_list_is_refused(images: object, says: str) -> None:
+    found = refusal(images)
+    assert found.startswith("images is ") and says in found
+    assert "hush" not in found
+
+
+@pytest.mark.parametrize(
+    ("item", "says"),
+    [
+        (7, "images[1] is 7 (int), expected an image uri such as '/data/a.jpg'"),
+        (None, "images[1] is None"),
+        ("", "images[1] is ''"),
+        ("  ", "images[1] is '  '"),
+        (b"a.jpg", "images[1] is a bytes"),
+        ({}, "images[1] is None"),
+        ({"uri": ["https://x.example/?sig=hush"]}, "images[1] is a list"),
+        ([["https://x.example/?sig=hush"]], "images[1][0] is a list"),
+        ("a\0.jpg", "NUL"),
+        ("https://x.example/a\0.jpg?sig=hush", "NUL"),
+        ("ftp://me:hush@x.example/a.jpg", "images[1] (ftp://x.example/a.jpg): "),
+        ("https://[oops/a.jpg?sig=hush", "images[1] (https://[oops/a.jpg?…): "),
+        ("https:///a.jpg", "no address"),
+        ({"url": "a.jpg", "Prompt": "x"}, "images[1] has the unknown key 'Prompt', 'url'; expected some of uri, "),
+        ({"uri": "a.jpg", "title": "x"}, "values for the prompt go into 'fields'"),
+        ({"uri": "a.jpg", "lang": "xx"}, "images[1] (a.jpg): lang='xx'"),
+        ({"uri": "a.jpg", "lang": 7}, "images[1] (a.jpg): lang=7"),
+        ({"uri": "a.jpg", "prompt": " "}, "images[1] (a.jpg): prompt is blank"),
+        ({"uri": "a.jpg", "prompt": ["x"]}, "images[1] (a.jpg): prompt is a list, expected a text"),
+        ({"uri": "a.jpg", "fields": "red"}, "images[1] (a.jpg): fields is 'red' (str), expected a dict"),
+        (
+            {"uri": "a.jpg", "prompt": "The {title}", "fields": {"name": "x"}},
+            "images[1] (a.jpg): prompt asks for {title}",
+        ),
+    ],
+)
+def test_a_bad_item_is_named_with_what_was_expected(item: object, says: str) -> None:
+    found = refusal(["good.jpg", item])
+    assert says in found
+    assert "hush" not in found
+
+
+def test_a_missing_field_names_those_there_are() -> None:
+    found = refusal([{"uri": "a.jpg", "fields": {"name": "x", "colour": "red"}}], prompt="The {title}")
+    assert "fields have colour, name" in found and "{{title}}" in found
+    assert "fields have none" in refusal(["a.jpg"], prompt="The {title}")
+
+
+def test_a_prompt_is_filled_from_each_images_fields() -> None:
+    images = [{"uri": f"{n}.jpg", "fields": {"title": f"shoe {n}", "no": n}} for n in range(3)]
+    found = asks(images, prompt="Describe {title}, number {no}.")
+    assert [ask.spec.prompt for ask in found] == [f"Describe shoe {n}, number {n}." for n in range(3)]
+
+
+def test_an_images_own_prompt_and_language_come_first() -> None:
+    (own, none) = asks(
+        [{"uri": "a", "prompt": "Own.", "lang": "fr"}, {"uri": "b", "prompt": None, "lang": None, "fields": None}],
+        prompt="Common.",
+        lang="de",
+    )
+    assert (own.spec.prompt, own.spec.lang) == ("Own.", "fr")
+    assert (none.spec.prompt, none.spec.lang) == ("Common.", "de")
+
+
+@pytest.mark.parametrize(
+    ("text", "filled"),
+    [
+        ("The {title}.", "The shoe."),
+        ("{title}{title}", "shoeshoe"),
+        ("The {{title}}.", "The {title}."),
+        ("{{{title}}}", "{shoe}"),
+        ('Answer as {"text": …}', 'Answer as {"text": …}'),
+        ("a set {} and {0} and { title }", "a set {} and {0} and { title }"),
+        ("50 % off {title!r}", "50 % off {title!r}"),
+        ("{title.__class__}", "{title.__class__}"),
+        ("half {", "half {"),
+    ],
+)
+def test_only_plain_names_in_braces_are_filled(text: str, filled: str) -> None:
+    assert prompt(text, title="shoe") == filled
+
+
+def test_what_is_filled_in_is_not_filled_again() -> None:
+    assert prompt("The {title}.", title="{secret} {{x}}") == "The {secret} {{x}}."
+
+
+@settings(deadline=None)
+@given(value=st.text(min_size=1).filter(lambda text: text.strip()))
+def test_any_text_is_filled_in_as_it_is(value: str) -> None:
+    assert prompt("{x}", x=value) == value
+
+
+@pytest.mark.parametrize("blank", ["", " \n", "{x}"])
+def test_a_blank_prompt_is_refused_before_anything_is_asked(blank: str) -> None:
+    assert "prompt is blank" in refusal([{"uri": "a.jpg", "fields": {"x": " "}}], prompt=blank)
+
+
+def test_several_languages_are_an_ask_each() -> None:
+    found = asks(["a", "b"], lang=["en", "de"])
+    assert [(ask.image.uri, ask.spec.lang) for ask in found] == [("a", "en"), ("a", "de"), ("b", "en"), ("b", "de")]
+
+
+@pytest.mark.parametrize(
+    ("lang", "says"),
+    [
+        ("xx", "lang='xx' is none that Image Describer writes; expected one of en, zh"),
+        (["en", "xx"], "lang='xx'"),
+        ([], "lang is an empty list"),
+        (None, "lang is None (NoneType); expected a language such as 'en'"),
+        (7, "lang is 7 (int)"),
+        (["en", None], "lang is a list"),
+        ("", "lang is '' (str)"),
+        (["en", "en"], "twice with the same prompt and language"),
+    ],
+)
+def test_a_language_that_is_none_is_refused(lang: object, says: str) -> None:
+    assert says in refusal(["a.jpg"], lang=lang)
+
+
+def test_a_vendor_that_writes_one_language_says_so() -> None:
+    assert "none that Segmind writes; expected one of en" in refusal(["a.jpg"], vendor=SEGMIND, lang="de")
+    (ask,) = asks(["a.jpg"], vendor=SEGMIND, prompt="Anything")
+    assert (ask.spec.prompt, ask.spec.lang) == (None, None)
+
+
+def test_duplicates_are_refused_and_both_named() -> None:
+    found = refusal(["a.jpg", "b.jpg", "c.jpg", "b.jpg"])
+    assert "'b.jpg' twice" in found and "the 2. and the 4. ask" in found and "'id'" in found
+    found = refusal([{"uri": "https://x.example/a.jpg?sig=hush"}] * 2)
+    assert "'https://x.example/a.jpg?…' twice" in found and "hush" not in found
+
+
+def test_a_duplicate_that_asks_something_else_or_has_its_own_name_is_none() -> None:
+    assert len(asks(["a", {"uri": "a", "prompt": "Else?"}, {"uri": "a", "lang": "de"}, {"uri": "a", "id": "x"}])) == 4
+    assert len(asks(["photo #1.jpg", "photo #2.jpg", "https://x.example/a?n=1", "https://x.example/a?n=2"])) == 4
+
+
+@pytest.mark.parametrize(
+    ("base", "uri", "whole"),
+    [
+        ("/data", "a.jpg", "/data/a.jpg"),
+        ("/data/", "sub/a b.jpg", "/data/sub/a b.jpg"),
+        ("https://x.example/shop/", "a.jpg", "https://x.example/shop/a.jpg"),
+        ("/data", "/elsewhere/a.jpg", "/elsewhere/a.jpg"),
+        ("/data", "https://x.example/a.jpg", "https://x.example/a.jpg"),
+        (None, "a.jpg", "a.jpg"),
+    ],
+)
+def test_names_are_joined_to_the_base(base: str | None, uri: str, whole: str) -> None:
+    assert uris([uri], images_base=base) == [whole]

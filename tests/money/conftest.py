@@ -1,0 +1,203 @@
+"""Shops with many pictures, and tasks in processes that can be killed. What is billed is the emulator's word alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from airflow_provider_describer.emulator.process import EmulatorProcess, child_environment
+from airflow_provider_describer.errors import DescriberError
+from airflow_provider_describer.store.folder import open_folder
+from airflow_provider_describer.store.journal import read_events
+from airflow_provider_describer.store.rows import STATUSES
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+@pytest.fixture(scope="session")
+def thousand(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A thousand distinct pictures, which no test changes."""
+    folder = tmp_path_factory.mktemp("thousand")
+    return draw_into(folder, 1000)
+
+
+def draw_into(folder: Path, count: int, first: int = 0) -> list[Path]:
+    """Make files of distinct pictures: one drawn JPEG, each time with another comment in it."""
+    target = io.BytesIO()
+    Image.new("RGB", (32, 24), (90, 120, 60)).save(target, "JPEG", comment="0" * 12)
+    head, tail = target.getvalue().split(b"0" * 12)
+    paths = [folder / f"{number:05d}.jpg" for number in range(first, first + count)]
+    for number, path in enumerate(paths, first):
+        path.write_bytes(head + b"%012d" % number + tail)
+    return paths
+
+
+@pytest.fixture(name="draw_into")
+def draw_into_fixture() -> Callable[..., list[Path]]:
+    return draw_into
+
+
+@dataclass
+class Journaled:
+    """What the journal says, in the words of the ledger: by the sha256 of images and the vendor's request ids."""
+
+    outcomes: dict[str, str] = field(default_factory=dict)
+    accepted: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Worker:
+    """A task in a child process."""
+
+    child: subprocess.Popen[str]
+    told: dict[str, Any]
+
+    def kill(self, emulator: EmulatorProcess) -> dict[str, Any] | None:
+        """Freeze the process, read the ledger of this very moment, and kill; None where it had ended already."""
+        self.child.send_signal(signal.SIGSTOP)
+        _, status = os.waitpid(self.child.pid, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            self.child.returncode = os.waitstatus_to_exitcode(status)
+            return None
+        ledger = emulator.ledger()
+        self.child.kill()
+        self.child.wait()
+        return ledger
+
+    def result(self) -> dict[str, Any]:
+        """Wait for its end and return the manifest and the error."""
+        out, errors = self.child.communicate()
+        assert self.child.returncode == 0, errors
+        result: dict[str, Any] = json.loads(out.splitlines()[-1])
+        return result
+
+
+@dataclass
+class Works:
+    """Starts workers for one shop; none outlives the test."""
+
+    emulator: EmulatorProcess
+    folder: Path
+    vendor: str = "image_describer"
+    extra: dict[str, Any] = field(default_factory=dict)
+    started: list[Worker] = field(default_factory=list)
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "store"
+
+    def start(
+        self, images: list[Path], *, poll_s: float = 0.02, run: dict[str, Any] | None = None, **limits: Any
+    ) -> Worker:
+        told = {
+            "vendor": self.vendor,
+            "key": self.emulator.keys[self.vendor],
+            "host": self.emulator.url,
+            "extra": self.extra,
+            "images": [str(path) for path in images],
+            "store": str(self.store),
+            "limits": limits,
+            "run": run or {"dag_id": "catalog", "run_id": "night", "task_id": "describe"},
+            "poll_s": poll_s,
+        }
+        file = self.folder / f"task-{len(self.started)}.json"
+        file.write_text(json.dumps(told), encoding="utf-8")
+        child = subprocess.Popen(
+            [sys.executable, str(WORKER), str(file)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=child_environment(),
+        )
+        worker = Worker(child, told)
+        self.started.append(worker)
+        return worker
+
+    def journaled(self) -> Journaled:
+        found = Journaled()
+        for _, _, _, event in read_events(open_folder(self.store)):
+            if event["event"] == "outcome":
+                found.outcomes[event["sha256"]] = event["status"]
+            elif event["event"] == "accepted":
+                found.accepted.add(event["request_id"])
+        return found
+
+
+@pytest.fixture
+def works(emulator: EmulatorProcess, tmp_path: Path) -> Iterator[Works]:
+    works = Works(emulator, tmp_path)
+    yield works
+    for worker in works.started:
+        worker.child.kill()
+        worker.child.wait()
+        for stream in (worker.child.stdout, worker.child.stderr):
+            if stream:
+                stream.close()
+
+
+def sums(paths: list[Path]) -> list[str]:
+    """The pictures' names in the ledger."""
+    return [sha256(path.read_bytes()).hexdigest() for path in paths]
+
+
+@pytest.fixture(name="sums")
+def sums_fixture() -> Callable[[list[Path]], list[str]]:
+    return sums
+
+
+@dataclass
+class Night:
+    """One run of a job, as its manifest, its rows and the ledger tell of it."""
+
+    manifest: dict[str, Any]
+    error: DescriberError | None
+    rows: list[dict[str, Any]]
+    ledger: dict[str, Any]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        counts: dict[str, int] = self.manifest["counts"]
+        return counts
+
+    @property
+    def cost(self) -> float:
+        """What it says to have cost at most."""
+        cost: float = self.manifest["cost_usd"] + self.manifest["unknown_cost_usd"]
+        return cost
+
+    def of(self, status: str) -> list[dict[str, Any]]:
+        return [row for row in self.rows if row["status"] == status]
+
+
+@pytest.fixture
+def night(shop: Any) -> Callable[..., Night]:
+    """Run a job to its end, and check that manifest, result files and failures agree with each other."""
+
+    def describe(images: list[Path], *, on_unknown: str = "retry", job: Any = None, **options: Any) -> Night:
+        job = job or shop.job(images, **options)
+        job.on_unknown = on_unknown
+        outcome = job.work()
+        rows, failures = (read_rows(outcome.manifest[name]) for name in ("results", "failures"))
+        counts = Counter(row["status"] for row in rows)
+        assert outcome.manifest["counts"] == {"requested": len(images), **dict.fromkeys(STATUSES, 0), **counts}
+        assert failures == [row for row in rows if row["status"] not in ("described", "reused")]
+        return Night(outcome.manifest, outcome.error, rows, shop.emulator.ledger())
+
+    return describe
+
+
+def read_rows(path: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\n")[:-1]]

@@ -1,0 +1,38 @@
+"""One task in a process of its own, which a test may kill: what to do is read from a file, what came of it printed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from airflow_provider_describer.account import account_from_connection
+from airflow_provider_describer.batch import Limits
+from airflow_provider_describer.client import flow
+from airflow_provider_describer.client.policy import RetryPolicy
+from airflow_provider_describer.images.reference import asks_of
+from airflow_provider_describer.job import Job
+from airflow_provider_describer.store.rows import Run
+from airflow_provider_describer.vendors import get_vendor
+
+
+def main(told: dict) -> None:
+    vendor = get_vendor(told["vendor"])
+    account = account_from_connection(
+        vendor.defaults(), conn_id="shop", password=told["key"], host=told["host"], extra=told["extra"]
+    )
+    flow.poll_pause = lambda asked: told["poll_s"]
+    job = Job(
+        flow.Caller(vendor, account, RetryPolicy(base=0.01, cap=0.02)),
+        asks_of(told["images"], vendor),
+        Limits(**told["limits"]),
+        store=told["store"],
+        run=Run(**told["run"]),
+        report=lambda line: None,
+    )
+    outcome = job.work()
+    print(json.dumps({"manifest": outcome.manifest, "error": outcome.error and str(outcome.error)}))
+
+
+if __name__ == "__main__":
+    main(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
