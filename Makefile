@@ -79,6 +79,10 @@ python_airflow-3.1 := "$$(.venv/tools/bin/python -c 'import sys; print(sys.execu
 	$(call quietly,set up the core environment (without Airflow),$(call environment,core,-c constraints/airflow-$(AIRFLOW_NEWEST).txt --group core --group test) && $(uv) pip install -q --python .venv/core --no-deps -e .)
 	@touch $@
 
+.venv/bench/.ready: pyproject.toml constraints/airflow-$(AIRFLOW_NEWEST).txt | $(tools)
+	$(call quietly,set up the benchmarks,$(call environment,bench,-c constraints/airflow-$(AIRFLOW_NEWEST).txt --group core --group bench) && $(uv) pip install -q --python .venv/bench --no-deps -e .)
+	@touch $@
+
 .venv/demo/.ready: pyproject.toml constraints/airflow-$(AIRFLOW_NEWEST).txt | $(tools)
 	$(call quietly,set up Airflow $(AIRFLOW_3.3) with the package,$(call environment,demo,-c constraints/airflow-$(AIRFLOW_NEWEST).txt -e '.[emulator]'))
 	@touch $@
@@ -127,8 +131,8 @@ lint: .venv/airflow-$(AIRFLOW_NEWEST)/.ready ## check style, architecture and ty
 	$(call quietly,ruff format,.venv/airflow-$(AIRFLOW_NEWEST)/bin/ruff format --check --diff $(CODE))
 	$(call quietly,mypy,.venv/airflow-$(AIRFLOW_NEWEST)/bin/mypy $(CODE))
 
-bench: .venv/core/.ready ## measure
-	@if [ -f benchmarks/run.py ]; then .venv/core/bin/python benchmarks/run.py $(BENCH_ARGS); else echo "There is no benchmark yet."; fi
+bench: .venv/bench/.ready ## measure, on an idle machine: make bench [BENCH_ARGS=--quick]
+	@.venv/bench/bin/python benchmarks/run.py $(BENCH_ARGS)
 
 lock: | $(tools) ## pin the dependencies again: make lock [UPGRADE=1]
 	$(foreach minor,$(AIRFLOW_NEWEST) $(AIRFLOW_FLOOR),$(call lock,$(minor)))

@@ -14,10 +14,9 @@ from airflow_provider_describer.images.reference import Ask
 from airflow_provider_describer.store.folder import open_folder
 from airflow_provider_describer.store.identity import keys_of
 from airflow_provider_describer.store.index import remember
-from airflow_provider_describer.store.journal import shard_name
 from airflow_provider_describer.store.plan import Identified, make_plan
 from airflow_provider_describer.store.rows import Run, row_of
-from airflow_provider_describer.store.shard import encode_event, encode_shard
+from airflow_provider_describer.store.shard import encode_shard, json_line, shard_name
 from airflow_provider_describer.vendors import get_vendor
 
 SHARD = 10_000
@@ -43,7 +42,7 @@ def fill(store: str, count: int) -> None:
             )
             row = row_of(image.ask, Run("d", "r", "t"), "described", 1.7e9, description=done, sha256=image.sha256)
             lines.append(
-                encode_event({"event": "outcome", "call": f"{number:024x}", "keys": list(image.keys), **row.to_dict()})
+                json_line({"event": "outcome", "call": f"{number:024x}", "keys": list(image.keys), **row.to_dict()})
             )
         folder.create(shard_name(1.7e9, f"bench-{start:09d}"), encode_shard(lines))
 

@@ -11,6 +11,7 @@ import pytest
 from airflow_provider_describer import batch
 from airflow_provider_describer.client.transport import AsyncClient
 from airflow_provider_describer.errors import StoreError
+from airflow_provider_describer.images import showing
 from airflow_provider_describer.store.folder import LocalFolder, open_folder
 from airflow_provider_describer.store.journal import read_events
 
@@ -22,7 +23,7 @@ def on_disk(store, kind):
 @pytest.fixture
 def checking_client(any_shop):
     """Clients that look at the disk before they send anything."""
-    sent = Counter()
+    sent: Counter[str] = Counter()
 
     class Checking(AsyncClient):
         async def _send(self, request):
@@ -37,13 +38,12 @@ def checking_client(any_shop):
     def new(connections):
         return Checking(timeout=30, connections=connections)
 
-    new.sent = sent
-    return new
+    return new, sent
 
 
 def test_write_order(any_shop, night, thousand, checking_client):
     job = any_shop.job(thousand[:20], concurrency=4)
-    job.new_client = checking_client
+    job.new_client, sent = checking_client
     counted = []
 
     def count(self, image, row, error, real=batch.Batch._count):
@@ -56,14 +56,14 @@ def test_write_order(any_shop, night, thousand, checking_client):
         result = night(thousand[:20], job=job)
 
     assert result.error is None and len(counted) == 20
-    assert checking_client.sent["calls"] == 20
-    assert (checking_client.sent["polls"] > 0) == (any_shop.fields["api_version"] == "v2")
+    assert sent["calls"] == 20
+    assert (sent["polls"] > 0) == (any_shop.fields["api_version"] == "v2")
 
 
 @pytest.mark.parametrize("healthy_writes", [0, 1, 3])
 def test_a_disk_that_fails_stops_the_run_and_hangs_nobody(any_shop, night, thousand, monkeypatch, healthy_writes):
     any_shop.faults(latency_s=0.05)
-    writes = Counter()
+    writes: Counter[str] = Counter()
     real = LocalFolder.create
 
     def create(self, name, content):
@@ -87,7 +87,7 @@ def test_a_disk_that_fails_stops_the_run_and_hangs_nobody(any_shop, night, thous
 def test_a_disk_that_recovers_gets_every_row(shop, night, thousand, monkeypatch):
     """One write fails, and the run ends; the rows of answers that came in until then are on disk all the same."""
     shop.faults(latency_s=0.05)
-    failed = []
+    failed: list[str] = []
     real = LocalFolder.create
 
     def create(self, name, content):
@@ -108,7 +108,7 @@ def test_a_disk_that_recovers_gets_every_row(shop, night, thousand, monkeypatch)
 
 def change_before_call(monkeypatch, changes):
     """Replace files between the plan and the calls."""
-    real = batch.show
+    real = showing.show
 
     async def show(reader, vendor, account, image):
         changes.pop(image.uri, lambda: None)()

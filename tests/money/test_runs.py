@@ -11,8 +11,8 @@ import pytest
 
 from airflow_provider_describer.errors import CorruptShard
 
-MANY = int(os.environ.get("DESCRIBER_TEST_IMAGES", "3000"))
-"""10 000 with the variable set so: a minute on two busy cores, half of it the emulator's."""
+MANY = int(os.environ.get("DESCRIBER_TEST_IMAGES", "10000"))
+"""Twenty seconds on two cores, half of them the emulator's; on a busy machine the variable may ask for fewer."""
 
 
 def test_out_of_credits_and_topped_up(shop, thousand):
@@ -88,7 +88,8 @@ def test_a_dry_run_calls_nothing(shop, thousand):
     shop.describe(thousand[60:63], concurrency=16)
     shop.emulator.reset()
 
-    job = shop.job(thousand[:100], report=(lines := []).append)
+    lines: list[str] = []
+    job = shop.job(thousand[:100], report=lines.append)
     job.dry_run = True
     outcome = job.work()
 

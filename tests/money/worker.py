@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from airflow_provider_describer.account import account_from_connection
 from airflow_provider_describer.batch import Limits
@@ -16,7 +17,7 @@ from airflow_provider_describer.store.rows import Run
 from airflow_provider_describer.vendors import get_vendor
 
 
-def main(told: dict) -> None:
+def main(told: dict[str, Any]) -> None:
     vendor = get_vendor(told["vendor"])
     account = account_from_connection(
         vendor.defaults(), conn_id="shop", password=told["key"], host=told["host"], extra=told["extra"]

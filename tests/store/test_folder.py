@@ -88,7 +88,12 @@ def test_file_and_folders_are_synced(store, tmp_path, monkeypatch):
     """Also the new folders' own entries: a synced file is lost with a folder that was not."""
     synced = []
     real = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(str(path_of(fd))), real(fd)))
+
+    def fsync(fd):
+        synced.append(str(path_of(fd)))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
     store.create(NAME, b"x")
     root = str(tmp_path)
     assert synced[:3] == [root, f"{root}/deep", f"{root}/deep/store"]

@@ -31,7 +31,7 @@ def test_an_event_is_on_disk_when_durable_returns(disk, events):
 
 def test_nobody_is_told_before_the_shard_is_written(disk, events):
     """Each durable() returns after the shard with its event is there: while writing, nobody has returned."""
-    returned = []
+    returned: list[int] = []
 
     def before(number, operation, name):
         if operation == "create":

@@ -77,7 +77,7 @@ def test_a_reader_at_any_step_of_a_merge(history, new_disk, plans_of):
     before = plans_of(history)
     for step in range(1, 30):
         disk = new_disk(history.files)
-        read = []
+        read: list[object] = []
         disturbed(disk, step, lambda disk=disk, read=read: read.append(plans_of(disk)))
         compact(disk)
         assert read in ([before], [])

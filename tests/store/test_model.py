@@ -77,8 +77,11 @@ class JournalMachine(RuleBasedStateMachine):
         runner, journal, waiting = writer
         runner.run(journal.durable(self.event(kind, call)))
         for one in (*waiting, (kind, call)):
-            self.model.apply(*one, self.content[one[1]])
+            self.tell(*one)
         waiting.clear()
+
+    def tell(self, kind, call):
+        self.model.apply(kind, call, self.content[call])
 
     def event(self, kind, call):
         content = self.content[call]
@@ -138,7 +141,7 @@ class JournalMachine(RuleBasedStateMachine):
         runner.run(journal.__aexit__(None, None, None))
         runner.close()
         for kind, call in waiting:
-            self.model.apply(kind, call, self.content[call])
+            self.tell(kind, call)
 
     # -- merges --------------------------------------------------------------------------------------------------
 

@@ -92,6 +92,7 @@ def test_a_running_request_is_attached_to_the_latest_first(disk, events, image):
     for on_unknown in ("retry", "hold", "fail"):
         (entry,) = make_plan([image("a")], remember(disk), on_unknown=on_unknown).entries
         assert entry.action == "attach" and entry.lost == 2
+        assert entry.open_call is not None
         call, opened = entry.open_call
         assert call == "c3" and opened.request_id == "request of c3" and opened.accepted_at == 8.0
 

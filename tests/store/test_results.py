@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import tempfile
@@ -58,8 +59,7 @@ def test_a_row_says_what_came_of_an_image(rows):
 
 @pytest.mark.skipif(importlib.util.find_spec("pandas") is None, reason="pandas is not installed")
 def test_pandas_reads_it_as_it_is(tmp_path, rows):
-    import pandas
-
+    pandas = importlib.import_module("pandas")
     with ResultFiles(LocalFolder(tmp_path), Run()) as files:
         files.write_all(rows[1:])
     table = pandas.read_json(files.results, lines=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from airflow_provider_describer.errors import CorruptShard
 from airflow_provider_describer.store.shard import decode_shard, encode_shard, json_line, shard_name
 
-EVENTS = [
+EVENTS: list[dict[str, Any]] = [
     {"event": "sent", "call": "c1", "keys": ["k1"], "uri": "/a b.jpg", "at": 1.5},
     {"event": "outcome", "call": "c1", "keys": ["k1"], "status": "described", "text": "Ein «Bär»\nund 🐻\u2028."},
 ]
