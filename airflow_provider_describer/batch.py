@@ -76,6 +76,7 @@ class Batch:
     """Asked about an image that has changed since it was planned: whether this run is the one to describe it."""
     stopped_by: DescriberError | None = field(default=None, init=False)
     slowdowns: int = field(default=0, init=False)
+    paused_until: float = field(default=0.0, init=False)
     pace: Pace = field(init=False)
     budget: Budget = field(init=False)
     throttle: Throttle = field(init=False)

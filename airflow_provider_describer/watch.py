@@ -67,13 +67,10 @@ class CallWatch:
         batch = self._batch
         await self._reserve()
         try:
-            self.call = new_call_id()
-            if batch.journal is not None:
-                await batch.journal.durable({"event": "sent", "call": self.call, **self._subject()})
-            while not batch.throttle.has_room():
-                await self._settled()
-            if batch.stopping.is_set():
-                raise Stopped
+            while not await self._intend():
+                # Everybody has been told to pause meanwhile, which may take long: the intent is withdrawn until then.
+                self._close("paused")
+                await self._keep_pace()
         except BaseException:
             batch.budget.give_back()
             batch.notify()
@@ -136,12 +133,8 @@ class CallWatch:
         """Wait until a call may start and is within the task's limits, and reserve it."""
         batch = self._batch
         while True:
-            while (wait := batch.pace.waits(batch.caller.clock())) > 0:
-                await _rest(batch.stopping, wait)
-            if batch.stopping.is_set():
-                raise Stopped
+            await self._keep_pace()
             if batch.budget.take():
-                batch.pace.reserve(batch.caller.clock())
                 return
             if not batch.may_afford_later():
                 # What is under way goes on; it is within the limits.
@@ -158,30 +151,51 @@ class CallWatch:
         batch.room.clear()
         await batch.room.wait()
 
+    async def _keep_pace(self) -> None:
+        """Wait until a call may start, without taking the moment."""
+        batch = self._batch
+        while (wait := batch.pace.waits(batch.caller.clock())) > 0:
+            await _rest(batch.stopping, wait)
+        if batch.stopping.is_set():
+            raise Stopped
+
+    async def _intend(self) -> bool:
+        """Make the intent durable and wait until the call may be sent; False where it may not any more."""
+        batch = self._batch
+        batch.pace.reserve(batch.caller.clock())
+        self.call = new_call_id()
+        if batch.journal is not None:
+            await batch.journal.durable({"event": "sent", "call": self.call, **self._subject()})
+        while not batch.throttle.has_room():
+            await self._settled()
+        if batch.stopping.is_set():
+            raise Stopped
+        return batch.paused_until <= batch.caller.clock()
+
     def _failed(self, error: DescriberError, seconds: float) -> None:
         """The attempt has failed and is to be repeated: say so in the journal, and to others whom it concerns."""
         batch = self._batch
         self.ended(error)
-        self._close(error)
+        if error.billed == "no":
+            self._close(error.kind)
+        else:
+            self.lost += 1
+            self._close(error.kind, "lost")
         if not isinstance(error, RateLimited):
             return
         now = batch.caller.clock()
         if error.retry_at is not None and error.retry_at > now:
-            batch.pace.pause_until(now + seconds)
+            batch.paused_until = max(batch.paused_until, now + seconds)
+            batch.pace.pause_until(batch.paused_until)
         elif self._round == batch.slowdowns:
             # Calls that were under way together are told "too many" together: one reason to slow down, not many.
             batch.slowdowns += 1
             batch.throttle.slower()
 
-    def _close(self, error: DescriberError) -> None:
-        """The last call is to be tried again: say in the journal how it ended, so that it is not open any more."""
-        if self.call is None:
-            return
-        if error.billed != "no":
-            self.lost += 1
-        if self._batch.journal is not None:
-            event = "closed" if error.billed == "no" else "lost"
-            self._batch.journal.add({"event": event, "call": self.call, "why": error.kind, **self._subject()})
+    def _close(self, why: str, event: str = "closed") -> None:
+        """Say in the journal how the last call ended, which is to be tried again, so that it is not open any more."""
+        if self.call is not None and self._batch.journal is not None:
+            self._batch.journal.add({"event": event, "call": self.call, "why": why, **self._subject()})
         self.call = None
 
     def _subject(self) -> dict[str, object]:

@@ -53,6 +53,7 @@ def test_write_order(any_shop, night, thousand, checking_client):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batch.Batch, "_count", count)
+        patch.setattr("airflow_provider_describer.client.flow.poll_pause", lambda asked: 0.0)
         result = night(thousand[:20], job=job)
 
     assert result.error is None and len(counted) == 20

@@ -11,7 +11,8 @@ import urllib.request
 
 import pytest
 
-from airflow_provider_describer.store.folder import open_folder
+from airflow_provider_describer.client.limiter import Budget
+from airflow_provider_describer.store.folder import LocalFolder, open_folder
 from airflow_provider_describer.store.index import remember
 from airflow_provider_describer.store.journal import read_events
 
@@ -66,6 +67,30 @@ def test_stop_starts_no_call_and_records_those_under_way(shop, night, thousand):
     shop.faults(price=PRICE)
     rest = night(thousand[:200])
     assert rest.error is None and rest.ledger["billed"] == 200
+
+
+def test_stop_while_the_first_intents_are_written(shop, night, thousand, monkeypatch):
+    """There is room for every one of them; none is sent, and none counts as spent."""
+    job = shop.job(thousand[:4], concurrency=4)
+    real, budgets = LocalFolder.create, []
+
+    def create(self, name, content):
+        job.stop()
+        real(self, name, content)
+
+    class Seen(Budget):
+        def take(self):
+            budgets.append(self)
+            return super().take()
+
+    monkeypatch.setattr(LocalFolder, "create", create)
+    monkeypatch.setattr("airflow_provider_describer.batch.Budget", Seen)
+    stopped = night(thousand[:4], job=job)
+
+    assert stopped.ledger["requests"] == stopped.manifest["calls"] == 0
+    assert stopped.counts["pending"] == 4
+    assert len(budgets) == 4 and budgets[0].calls == budgets[0].under_way == 0
+    assert not open_calls(shop)
 
 
 def test_stop_before_it_has_begun(shop, night, thousand):

@@ -1,0 +1,21 @@
+"""The same 200 images described in two ways: one batch task, and a mapped HttpOperator each."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from airflow.providers.http.operators.http import HttpOperator
+from airflow.sdk import DAG
+
+from airflow_provider_describer.operators.describe import DescribeImagesOperator
+
+PATHS = sorted(str(path) for path in Path(os.environ["BENCH_PICTURES"]).iterdir())
+
+with DAG("batch", schedule=None):
+    DescribeImagesOperator(task_id="describe", images=PATHS, store=os.environ["BENCH_STORE"], concurrency=32)
+
+with DAG("mapped", schedule=None, max_active_tasks=32):
+    HttpOperator.partial(
+        task_id="describe", http_conn_id="bench_http", endpoint="api/openapi-v2/describe-image", log_response=False
+    ).expand(data=[{"prompt": "Describe this image in detail.", "image": path} for path in PATHS])
