@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from run import HERE, KB, pictures, vendor
+from engine import HERE, KB, pictures, vendor
 
 IMAGES = 200
 PATIENCE_S = 300.0

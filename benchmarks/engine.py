@@ -1,6 +1,6 @@
 """Measure the engine against what it could be: prints one table of ratios, each of two things measured in this run.
 
-``python benchmarks/run.py [--quick]``; the machine should be otherwise idle. Goals stand beside the figures.
+``python benchmarks/engine.py [--quick]``; the machine should be otherwise idle. Goals stand beside the figures.
 """
 
 from __future__ import annotations
