@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -85,31 +85,21 @@ class LocalFolder:
             raise StoreError(f"{self.where(name)} cannot be read: {error}.") from None
 
     def create(self, name: str, content: bytes) -> None:
+        """Write a new file; see `_write`."""
+        self._write(name, [content])
+
+    def publish(self, spool: Path, name: str) -> None:
+        """Copy the file to its place; see `_write`."""
+        self._write(name, _chunks(spool))
+
+    def _write(self, name: str, chunks: Iterable[bytes]) -> None:
         """Write under a hidden name, sync, then give it its name: a kill leaves no half file to be found."""
         target = self._path / name
         hidden = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         try:
             _make_folder(target.parent)
             with hidden.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            hidden.rename(target)
-            _sync_folder(target.parent)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                hidden.unlink(missing_ok=True)
-            raise StoreError(f"{self.where(name)} cannot be written: {error}.") from None
-
-    def publish(self, spool: Path, name: str) -> None:
-        """Copy the file beside its place, then move it there."""
-        target = self._path / name
-        hidden = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-        try:
-            _make_folder(target.parent)
-            with spool.open("rb") as source, hidden.open("xb") as file:
-                while chunk := source.read(1 << 20):
-                    file.write(chunk)
+                file.writelines(chunks)
                 file.flush()
                 os.fsync(file.fileno())
             hidden.rename(target)
@@ -125,6 +115,12 @@ class LocalFolder:
             (self._path / name).unlink(missing_ok=True)
         except OSError as error:
             raise StoreError(f"{self.where(name)} cannot be removed: {error}.") from None
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            yield chunk
 
 
 def _make_folder(path: Path) -> None:
