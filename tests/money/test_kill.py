@@ -95,7 +95,8 @@ def test_a_thousand_segmind_v2_requests_and_twenty_kills(works, thousand, sums):
     finish(works, thousand, **options)
 
     ledger = check_bill(works, thousand, sums, risked)
-    assert ledger["requests"] == ledger["billed"]
+    unbilled = {entry["request_id"] for entry in ledger["entries"] if not entry["billed"]}
+    assert unbilled <= {request for request, answered in risked.items() if not answered}, "killed in mid-upload, if any"
     print(
         f"\n{KILLS} kills, Segmind v2: {ledger['billed']} requests billed for {len(thousand)} images; {len(risked)} "
         f"submissions were not in the journal when a worker was killed ({sum(risked.values())} of them answered); "
