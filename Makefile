@@ -97,7 +97,7 @@ build/dist/.built: pyproject.toml README.md LICENSE $(shell find airflow_provide
 	@touch $@
 
 .venv/airflow-%/.wheel: .venv/airflow-%/.ready build/dist/.built
-	$(call quietly,install the wheel beside Airflow $(AIRFLOW_$*),$(uv) pip install -q --python .venv/airflow-$* -c constraints/airflow-$*.txt --reinstall-package airflow-provider-describer "$$(ls build/dist/*.whl)[emulator]")
+	$(call quietly,install the wheel beside Airflow $(AIRFLOW_$*),$(uv) pip install -q --python .venv/airflow-$* -c constraints/airflow-$*.txt --reinstall-package airflow-provider-describer "$$(ls build/dist/*.whl)[emulator$(comma)amazon$(comma)google$(comma)parquet$(comma)scaling]")
 	@touch $@
 
 build/demo/photographs/CREDITS.txt: demo/photographs.py | $(tools)
@@ -127,7 +127,8 @@ test-floor: .venv/airflow-$(AIRFLOW_FLOOR)/.wheel
 lint: .venv/airflow-$(AIRFLOW_NEWEST)/.ready ## check style, architecture and types
 	$(call quietly,ruff check,.venv/airflow-$(AIRFLOW_NEWEST)/bin/ruff check $(CODE))
 	$(call quietly,ruff check: who may import Airflow,$(call only,$(airflow_rooms),airflow))
-	$(call quietly,ruff check: who may speak HTTP,$(call only,client/transport.py emulator,httpx httpcore requests aiohttp urllib3 urllib.request http.client))
+	$(call quietly,ruff check: who may speak to clouds,$(call only,buckets hooks,obstore boto3 botocore google.cloud google.auth))
+	$(call quietly,ruff check: who may speak HTTP,$(call only,client/transport.py client/over_httpx.py client/connections.py emulator,httpx httpcore h11 requests aiohttp urllib3 urllib.request http.client))
 	$(call quietly,ruff format,.venv/airflow-$(AIRFLOW_NEWEST)/bin/ruff format --check --diff $(CODE))
 	$(call quietly,mypy,.venv/airflow-$(AIRFLOW_NEWEST)/bin/mypy $(CODE))
 

@@ -1,7 +1,7 @@
 """One call as a generator of steps, written once and driven by `client/transport.py`.
 
 A flow yields a `Request` (and is sent the `Response`, or has the `DescriberError` of a failed sending thrown in), a
-`Sleep`, or an `Accepted`, and returns its result. It does nothing itself.
+`Turn` (and is sent the `Picture`), a `Sleep`, or an `Accepted`, and returns its result. It does nothing itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.client.policy import RetryPolicy
 from airflow_provider_describer.description import Description, Picture, Running, Spec
-from airflow_provider_describer.errors import DescriberError, RequestExpired
+from airflow_provider_describer.errors import DescriberError, RateLimited, RequestExpired, VendorUnavailable
 from airflow_provider_describer.vendors.vendor import Vendor
 from airflow_provider_describer.vendors.wire import Request, Response
 
@@ -35,13 +35,20 @@ class Sleep:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """A billable request is next: wait until it may be sent, then sign the picture's address, if it is to be signed."""
+
+    picture: Picture
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
     """The vendor runs the request and may bill it: keep its id before anything else."""
 
     running: Running
 
 
-Step = Request | Sleep | Accepted
+Step = Request | Turn | Sleep | Accepted
 Flow = Generator[Step, Any, T]
 
 
@@ -62,8 +69,9 @@ class Caller:
         """
         if upload:
             picture = yield from self.upload(picture)
-        request = self.vendor.build_request(self.account, spec, picture)
-        answer = yield from self._attempts(request, partial(self.vendor.parse_response, self.account, spec))
+        answer = yield from self._attempts(
+            partial(self._billed, spec, picture), partial(self.vendor.parse_response, self.account, spec)
+        )
         if isinstance(answer, Description):
             return answer
         yield Accepted(answer)
@@ -80,7 +88,7 @@ class Caller:
             yield Sleep(poll_pause(asked) if running.status != "COMPLETED" else 0.0)
             try:
                 answer = yield from self._attempts(
-                    self.vendor.build_poll(self.account, running),
+                    partial(_once, self.vendor.build_poll(self.account, running)),
                     partial(self.vendor.parse_poll, self.account, spec, running),
                     policy,
                 )
@@ -97,7 +105,7 @@ class Caller:
     def upload(self, picture: Picture) -> Flow[Picture]:
         """Put the picture on the vendor's storage and return it as the address there. Free of charge."""
         url = yield from self._attempts(
-            self.vendor.build_upload(self.account, picture),
+            partial(_once, self.vendor.build_upload(self.account, picture)),
             partial(self.vendor.parse_upload, self.account),
         )
         return replace(picture, content=None, url=url)
@@ -105,20 +113,40 @@ class Caller:
     def credits(self) -> Flow[float]:
         """Ask for the balance in USD. Free of charge."""
         request = self.vendor.build_credits(self.account)
-        return (yield from self._attempts(request, partial(self.vendor.parse_credits, self.account)))
+        return (yield from self._attempts(partial(_once, request), partial(self.vendor.parse_credits, self.account)))
 
     def check(self) -> Flow[str]:
         """Ask whether the key is good, once. Free of charge."""
         response = yield self.vendor.build_check(self.account)
         return self.vendor.parse_check(self.account, response)
 
-    def _attempts(self, request: Request, parse: Callable[[Response], T], policy: RetryPolicy | None = None) -> Flow[T]:
+    def has_ended(self, request_id: str) -> Flow[bool]:
+        """Look once whether a request that runs at the vendor has ended, however. A GET: free and safe to repeat."""
+        running = Running(request_id, self.clock())
+        try:
+            response = yield self.vendor.build_poll(self.account, running)
+            answer = self.vendor.parse_poll(self.account, self.vendor.spec(), running, response)
+        except (RateLimited, VendorUnavailable):
+            return False
+        except DescriberError:
+            # Expired, failed, or an account at fault: whoever fetches it says so.
+            return True
+        return isinstance(answer, Description) or answer.status == "COMPLETED"
+
+    def _billed(self, spec: Spec, picture: Picture) -> Flow[Response]:
+        """Wait for the call's turn and make it."""
+        picture = yield Turn(picture)
+        return (yield from _once(self.vendor.build_request(self.account, spec, picture)))
+
+    def _attempts(
+        self, send: Callable[[], Flow[Response]], parse: Callable[[Response], T], policy: RetryPolicy | None = None
+    ) -> Flow[T]:
         """Send until it is answered or given up. Attempts are counted by the kind of what went wrong."""
         policy = policy or self.policy
         failed: dict[type[DescriberError], int] = {}
         while True:
             try:
-                return parse((yield request))
+                return parse((yield from send()))
             except DescriberError as error:
                 attempt = failed[type(error)] = failed.get(type(error), 0) + 1
                 wait = policy.wait(error, attempt=attempt, jitter=self.jitter(), now=self.clock())
@@ -126,6 +154,11 @@ class Caller:
                     raise
                 reason = error
             yield Sleep(wait, because=reason)
+
+
+def _once(request: Request) -> Flow[Response]:
+    response: Response = yield request
+    return response
 
 
 def poll_pause(asked: int) -> float:
@@ -141,7 +174,7 @@ class Driver(Generic[T]):
         self._result: list[T] = []
         self.step: Step | None = self._advance(lambda: next(flow))
 
-    def reply(self, answer: Response | None) -> None:
+    def reply(self, answer: Response | Picture | None) -> None:
         self.step = self._advance(lambda: self._flow.send(answer))
 
     def fail(self, error: DescriberError) -> None:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
 class Pace:
-    """Spaces calls evenly, as a vendor may count its minute from any moment.
+    """When the next call may start. A vendor may count its minute from any moment.
 
     :param per_minute: calls a minute, or None for as many as come.
+    :param in_bursts: a minute's worth of calls as fast as they come, and none until the first of them is a minute old;
+        otherwise they are spaced evenly.
     """
 
     per_minute: float | None = None
+    in_bursts: bool = False
     _next_at: float = field(default=0.0, init=False)
+    _burst: deque[float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._burst = deque(maxlen=max(1, int(self.per_minute or 1)))
 
     def reserve(self, now: float) -> float:
         """Take the next free moment for one call and return the seconds until then."""
-        moment = max(now, self._next_at)
-        if self.per_minute:
+        moment = now + self.waits(now)
+        if self.per_minute and self.in_bursts:
+            self._burst.append(moment)
+        elif self.per_minute:
             self._next_at = moment + 60.0 / self.per_minute
         return moment - now
 
@@ -28,7 +38,17 @@ class Pace:
 
     def waits(self, now: float) -> float:
         """Return the seconds until a call may start, without taking the moment."""
-        return max(0.0, self._next_at - now)
+        full = len(self._burst) == self._burst.maxlen
+        return max(0.0, self._next_at - now, self._burst[0] + self._window - now if full else 0.0)
+
+    def idle_at(self) -> float:
+        """Return the moment from which on a whole burst may start, as a run that is resumed then will."""
+        return self._burst[-1] + self._window if self._burst else 0.0
+
+    @property
+    def _window(self) -> float:
+        """The seconds in which a burst is allowed."""
+        return max(1, int(self.per_minute or 1)) * 60.0 / (self.per_minute or 1.0)
 
 
 @dataclass(slots=True)

@@ -30,7 +30,6 @@ from airflow_provider_describer.errors import (
     VendorUnavailable,
 )
 from airflow_provider_describer.vendors import get_vendor
-from airflow_provider_describer.vendors.wire import Request
 
 NOW = 1_763_708_820.0
 PICTURE = Picture("image/jpeg", b"\xff\xd8\xff picture")
@@ -55,8 +54,7 @@ class Script:
             raise answer
         return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
 
-    async def turn(self, request: Request) -> None:
-        assert request.billable
+    async def turn(self) -> None:
         self.turns += 1
 
     async def accepted(self, running: Running) -> None:

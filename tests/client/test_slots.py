@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from airflow_provider_describer.client.transport import AsyncClient, SlotTransport
+from airflow_provider_describer.client.connections import Answer, Outgoing, Slots, Way
+from airflow_provider_describer.client.line import Server
+from airflow_provider_describer.client.transport import AsyncClient
 from airflow_provider_describer.errors import AmbiguousCall, BadInput, VendorUnavailable
 from airflow_provider_describer.vendors.wire import Response
 
@@ -51,27 +53,27 @@ def test_turns_between_two_servers_break_no_connection(tools: Tools) -> None:
 def test_many_servers_leave_few_connections_open() -> None:
     made: list[Named] = []
 
-    class Named(httpx.AsyncBaseTransport):
+    class Named:
         closed = False
 
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            return httpx.Response(200, stream=httpx.ByteStream(b""))
+        async def ask(self, outgoing: Outgoing) -> Answer:
+            return Answer(200, [], b"")
 
         async def aclose(self) -> None:
             self.closed = True
 
-    def make(proxy: str | None) -> Named:
+    def make(way: Way) -> Named:
         made.append(Named())
         return made[-1]
 
     async def scene() -> None:
-        slots = SlotTransport(2, make)
+        slots = Slots(2, make)
         for number in range(50):
-            request = httpx.Request("GET", f"http://host-{number}.example")
-            await (await slots.handle_async_request(request)).aclose()
+            way = Way(Server(False, f"host-{number}.example", 80))
+            await slots.ask(Outgoing(way, "", "GET", b"/", [], (), 1))
         assert sum(not each.closed for each in made) <= 2 * 2
         await slots.aclose()
-        assert all(each.closed for each in made)
+        assert len(made) == 50 and all(each.closed for each in made)
 
     asyncio.run(scene())
 

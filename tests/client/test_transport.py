@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from tests.conftest import Visit
 
 HUGE = (b"x" * (48 * 1024 * 1024), b"end")
-"""More than the sockets' buffers take, so that the end is not sent unless somebody reads. Like any vendor's body it
-ends with a short piece, whose writing is what notices that the connection broke under the long one."""
+"""More than the sockets' buffers take, so that the end is not sent unless somebody reads."""
 
 
 async def cut_at_once(visit: Visit) -> None:
@@ -248,7 +247,7 @@ def test_a_body_is_handed_on_piece_by_piece(tools: Tools) -> None:
 
 @pytest.mark.parametrize("vendor", list(vendors().values()), ids=lambda vendor: vendor.name)
 def test_every_call_with_a_picture_ends_with_a_short_piece(vendor: Vendor) -> None:
-    """The transport sees that the line broke under a long piece only when it writes the next."""
+    """Through a proxy, the transport sees that the line broke under a long piece only when it writes the next."""
     account = account_from_connection(vendor.defaults(), conn_id="shop", password="sk-secret")
     picture = Picture("image/jpeg", b"x" * (1 << 20))
     body = vendor.build_request(account, vendor.spec(), picture).body
