@@ -5,6 +5,7 @@
     │   └── BadConnection    names the connection, the field and the fix
     ├── StoreError           the description store cannot be read or written: nothing is called until it can
     │   └── CorruptShard     names the shard; "cannot read" is never "not there"
+    ├── BucketError          S3 or GCS said no, or nothing: what that means depends on what was wanted there
     ├── RejectedImage        this image is at fault: record it and go on with the others
     ├── UnreadableImage      the image could not be read now; nothing was sent: a later run tries again
     ├── AccountError         every further call would fail too: stop, keep what is done, do what it says
@@ -91,6 +92,16 @@ class CorruptShard(StoreError):
     """A shard of the journal is torn, damaged or of a newer version. Names it; is never taken for an empty one."""
 
     kind = "corrupt_shard"
+
+
+class BucketError(DescriberError):
+    """An object store refused or did not answer; nothing was read or written. Names the object.
+
+    ``kind`` is ``no_such_object``, ``no_such_bucket``, ``denied``, ``wrong_region``, ``throttled``, ``too_large``,
+    ``exists`` (of one to be created), ``changed`` (of one to be replaced), ``unsupported`` or ``unreachable``.
+    """
+
+    kind = "bucket"
 
 
 class RejectedImage(DescriberError):

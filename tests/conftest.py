@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from clouds import Cloud, gcs_cloud, s3_cloud
 from PIL import Image
 
 from airflow_provider_describer.account import Account, account_from_connection
@@ -67,6 +68,37 @@ def pictures(tmp_path: Path) -> Callable[..., list[Path]]:
     return make
 
 
+@pytest.fixture(scope="session")
+def new_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Cloud]]:
+    with s3_cloud(tmp_path_factory.mktemp("s3")) as new:
+        yield new
+
+
+@pytest.fixture(scope="session")
+def new_gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Cloud]]:
+    with gcs_cloud(tmp_path_factory.mktemp("gcs")) as new:
+        yield new
+
+
+@pytest.fixture
+def s3(new_s3: Callable[[], Cloud]) -> Cloud:
+    """A bucket of this test's own, in an S3 that behaves until told otherwise."""
+    return new_s3()
+
+
+@pytest.fixture
+def gcs(new_gcs: Callable[[], Cloud]) -> Cloud:
+    """A bucket of this test's own, in a GCS that behaves until told otherwise."""
+    return new_gcs()
+
+
+@pytest.fixture(params=["s3", "gcs"])
+def cloud(request: pytest.FixtureRequest) -> Cloud:
+    """Each of the two."""
+    found: Cloud = request.getfixturevalue(request.param)
+    return found
+
+
 @dataclass
 class Result:
     """What a job left behind."""
@@ -104,7 +136,8 @@ class Shop:
     policy: RetryPolicy = QUICK
 
     def account(self, **fields: Any) -> Account:
-        extra = {"price_per_call": 0.015, **self.fields, **fields}
+        # Images that tests serve lie on loopback.
+        extra = {"price_per_call": 0.015, "allow_private_hosts": True, **self.fields, **fields}
         key = self.key or self.emulator.keys[self.vendor]
         host = extra.pop("host", self.emulator.url)
         defaults = get_vendor(self.vendor).defaults()

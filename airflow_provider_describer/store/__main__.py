@@ -1,4 +1,7 @@
-"""`python -m airflow_provider_describer.store check|compact|show PATH`: a description store, looked at by people."""
+"""`python -m airflow_provider_describer.store check|compact|show PATH`: a description store, looked at by people.
+
+A store in a bucket (``s3://…``, ``gs://…``) is opened with the credentials that the environment has.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,17 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from airflow_provider_describer.client.limiter import as_money
 from airflow_provider_describer.errors import BadInput, StoreError
 from airflow_provider_describer.store.audit import Check, Show, Sums, check, open_store, show
 from airflow_provider_describer.store.folder import Folder
 from airflow_provider_describer.store.merge import compact
+
+if TYPE_CHECKING:
+    from airflow_provider_describer.buckets.address import Scheme
+    from airflow_provider_describer.buckets.bucket import Bucket
 
 SHOWN = 20
 """How many open calls are listed; all of them with --json."""
@@ -31,14 +39,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("show", "totals by vendor, prompt and day, and what may have been paid for twice"),
     ):
         command = commands.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
-        command.add_argument("path", metavar="PATH", help="the folder that tasks name as their store")
+        command.add_argument(
+            "path",
+            metavar="PATH",
+            help="the folder that tasks name as their store; s3:// and gs:// with this environment's credentials",
+        )
         command.add_argument("--json", action="store_true", help="for programs")
     given = parser.parse_args(arguments)
     try:
-        return _COMMANDS[given.command](open_store(given.path), as_json=given.json)
+        return _COMMANDS[given.command](open_store(given.path, _open_bucket), as_json=given.json)
     except (BadInput, StoreError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, BadInput) else 1
+
+
+def _open_bucket(scheme: Scheme, name: str) -> Bucket:
+    from airflow_provider_describer.buckets.opening import bucket_from_environment
+
+    return bucket_from_environment(scheme, name)
 
 
 def _check(folder: Folder, *, as_json: bool) -> int:

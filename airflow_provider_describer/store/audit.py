@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_describer.errors import BadInput, StoreError
 from airflow_provider_describer.store.folder import Folder, open_folder
@@ -16,13 +16,16 @@ from airflow_provider_describer.store.journal import read_events
 from airflow_provider_describer.store.merge import shard_names
 from airflow_provider_describer.store.shard import FOLDER, SUFFIX, Event, json_line
 
+if TYPE_CHECKING:
+    from airflow_provider_describer.buckets.opening import OpenBucket
 
-def open_store(path: str) -> Folder:
-    """Return the store at a path where there is one.
+
+def open_store(path: str, open_bucket: OpenBucket | None = None) -> Folder:
+    """Return the store at a path where there is one; ``open_bucket`` as in `open_folder`.
 
     :raises BadInput: where there is no journal: an empty answer would look like an empty store.
     """
-    folder = open_folder(path)
+    folder = open_folder(path, open_bucket)
     if not folder.names(FOLDER):
         inside = os.path.basename(path.rstrip("/")) == FOLDER  # noqa: PTH119  # may be an address
         hint = "give the folder above it" if inside else "give the folder that the task names as its store"
@@ -76,7 +79,11 @@ class Doubts:
         return {call: keys for call, keys in unanswered.items() if self._is_described(keys) == described}
 
     def _is_described(self, keys: tuple[str, ...]) -> bool:
-        return any(self.index.known[key].described for key in keys if key in self.index.known)
+        return any(self.index.known[key].described for key in self.index.linked(keys) if key in self.index.known)
+
+    def image(self, keys: tuple[str, ...]) -> str:
+        """Return what stands for the image that the identities name, whatever other names it has."""
+        return min(self.index.linked(keys[:1]), default="")
 
 
 def check(folder: Folder) -> Check:
@@ -93,7 +100,7 @@ def check(folder: Folder) -> Check:
     ]
     unknown = doubts.calls(described=False)
     found.unknown_calls = len(unknown)
-    found.unknown_images = len({keys[:1] for keys in unknown.values()})
+    found.unknown_images = len({doubts.image(keys) for keys in unknown.values()})
     return found
 
 
@@ -183,7 +190,7 @@ def show(folder: Folder) -> Show:
                 described[event["keys"][0]] += 1
     twice = doubts.calls(described=True)
     found.lost_calls = len(twice) + len(doubts.calls(described=False))
-    found.described_again = described.total() - len(described)
+    found.described_again = described.total() - len({doubts.image((key,)) for key in described})
     found.perhaps_twice = len(twice)
     found.twice_cost_usd = (found.described_again + found.perhaps_twice) * dearest
     return found

@@ -8,10 +8,16 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from airflow_provider_describer.buckets.address import Address, bucket_address, is_plain
 from airflow_provider_describer.errors import BadInput, StoreError
 from airflow_provider_describer.images.reading import local_path
+from airflow_provider_describer.store.bucket_folder import BucketFolder
+from airflow_provider_describer.vendors.wire import mask_query
+
+if TYPE_CHECKING:
+    from airflow_provider_describer.buckets.opening import OpenBucket
 
 
 class Folder(Protocol):
@@ -36,20 +42,39 @@ class Folder(Protocol):
         """Remove a file; no error where it is gone already."""
 
 
-def open_folder(store: str | os.PathLike[str]) -> Folder:
-    """Return the folder that ``store`` names.
+def open_folder(store: str | os.PathLike[str], open_bucket: OpenBucket | None = None) -> Folder:
+    """Return the folder that ``store`` names; ``open_bucket`` opens the bucket of an s3:// or gs:// address.
 
-    :raises BadInput: for a blank or unsupported one.
+    :raises BadInput: for a blank or unsupported one, or a bucket that nothing here can open.
     """
     name = os.fspath(store)
     if not name.strip():
         raise BadInput("store is blank, expected a folder; leave it out to have results inline in XCom.")
+    address = bucket_address(name)
+    if address is not None:
+        return _bucket_folder(address, open_bucket)
     path = local_path(name) if name.startswith("file://") or "://" not in name else None
     if path is None:
-        raise BadInput(f"store is {name!r}; this version stores descriptions in local folders and file:// only.")
+        raise BadInput(
+            f"store is {mask_query(name)!r}; expected a local folder, or an address file://, s3:// or gs://."
+        )
     if path.exists() and not path.is_dir():
         raise BadInput(f"store is {name!r}, which is a file; expected a folder, or a name for a new one.")
     return LocalFolder(path)
+
+
+def _bucket_folder(address: Address, open_bucket: OpenBucket | None) -> Folder:
+    prefix = address.key.removesuffix("/")
+    if prefix and not is_plain(prefix):
+        raise BadInput(
+            f"store is {str(address)!r}; expected no empty parts in it, no '.' or '..' and no control characters."
+        )
+    if open_bucket is None:
+        raise BadInput(
+            f"store is {str(address)!r}, and nothing here opens buckets; in Airflow the operators do, elsewhere pass "
+            "open_bucket=airflow_provider_describer.buckets.opening.bucket_from_environment."
+        )
+    return BucketFolder(open_bucket(address.scheme, address.bucket), prefix)
 
 
 class LocalFolder:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 
 from airflow_provider_describer.description import Spec
 
@@ -21,12 +22,36 @@ def version_key(spec: Spec, uri: str, version: str) -> str:
     return _digest("version", _asked(spec), uri, version)
 
 
-def keys_of(spec: Spec, uri: str, sha256: str | None, version: str | None) -> tuple[str, ...]:
-    """Return every identity that is known, the one by content first."""
+def etag_key(spec: Spec, md5: str, size: int) -> str:
+    """Return the identity of a description of an object whose store names its bytes by their MD5."""
+    return _digest("md5", _asked(spec), md5, size)
+
+
+def keys_of(spec: Spec, uri: str, sha256: str | None, version: str | None, size: int | None = None) -> tuple[str, ...]:
+    """Return every identity that is known, those by content first.
+
+    :param size: in bytes. With it, an ETag of S3 or GCS that is the MD5 of an object is an identity without its name,
+        so that a renamed or copied object is known before it is read. Other servers' ETags may be made of anything.
+    """
     keys = [content_key(spec, sha256)] if sha256 else []
     if version:
-        keys.append(version_key(spec, uri, version))
+        if size is not None and uri.startswith(("s3://", "gs://")) and _MD5.fullmatch(version):
+            keys.append(etag_key(spec, version, size))
+        keys.append(version_key(spec, _lasting(uri), version))
     return tuple(keys)
+
+
+_MD5 = re.compile("[0-9a-f]{32}")
+_SIGNED = re.compile(
+    r"(?<=[?&])(?:x-amz-|x-goog-|signature=|expires=|awsaccesskeyid=|googleaccessid=)[^&]*&?", re.IGNORECASE
+)
+
+
+def _lasting(uri: str) -> str:
+    """The address without what presigning adds, which is another for every listing of the same object."""
+    if "?" not in uri or not uri[:8].lower().startswith(("https://", "http://")):
+        return uri
+    return _SIGNED.sub("", uri).rstrip("?&")
 
 
 def _asked(spec: Spec) -> tuple[str | None, ...]:

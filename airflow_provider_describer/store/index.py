@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -43,6 +44,8 @@ class Index:
     open_calls: dict[str, OpenCall] = field(default_factory=dict)
     lost: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Calls whose answer was lost and recorded as lost, by key."""
+    _same: dict[str, list[str]] = field(default_factory=dict)
+    """All names of an image that has several, by each of them. One list for all of them."""
     _ended: set[str] = field(default_factory=set)
 
     def apply(self, shard: str, offset: int, length: int, event: Event) -> None:
@@ -64,6 +67,22 @@ class Index:
                         self.lost[key].add(call)
                 elif kind == "outcome":
                     self._outcome(shard, offset, length, event)
+            case "same":
+                self._link(event["keys"])
+
+    def linked(self, keys: tuple[str, ...]) -> Iterable[str]:
+        """Return the identities and all others that name the same image as one of them."""
+        if self._same.keys().isdisjoint(keys):
+            return keys
+        return {other for key in keys for other in self._same.get(key, (key,))}
+
+    def _link(self, keys: Sequence[str]) -> None:
+        names = max((self._same.get(key, []) for key in keys), key=len, default=[])
+        for key in keys:
+            group = self._same.get(key) or [key]
+            if group is not names:
+                names.extend(group)
+                self._same.update(dict.fromkeys(group, names))
 
     def _outcome(self, shard: str, offset: int, length: int, event: Event) -> None:
         status = event["status"]
@@ -95,12 +114,12 @@ class Memory:
 
     def known(self, keys: tuple[str, ...]) -> Known | None:
         """Return the best outcome of any of the identities, or None."""
-        found = [self.index.known[key] for key in keys if key in self.index.known]
+        found = [self.index.known[key] for key in self.index.linked(keys) if key in self.index.known]
         return max(found) if found else None
 
     def open_call(self, keys: tuple[str, ...]) -> tuple[str, OpenCall] | None:
         """Return the latest open call of any of the identities, one with a request id before one without."""
-        calls = {call for key in keys for call in self.open_by_key.get(key, ())}
+        calls = {call for key in self.index.linked(keys) for call in self.open_by_key.get(key, ())}
         if not calls:
             return None
         call = max(
@@ -115,8 +134,9 @@ class Memory:
 
     def lost_calls(self, keys: tuple[str, ...]) -> int:
         """Return how many calls of any of the identities were sent and never answered."""
-        lost = {call for key in keys for call in self.index.lost.get(key, ())}
-        return len(lost | {call for key in keys for call in self.open_by_key.get(key, ())})
+        linked = self.index.linked(keys)
+        lost = {call for key in linked for call in self.index.lost.get(key, ())}
+        return len(lost | {call for key in linked for call in self.open_by_key.get(key, ())})
 
     def row(self, keys: tuple[str, ...]) -> dict[str, Any]:
         """Return the stored row of a known outcome. Rows asked for in shard order read each shard once.

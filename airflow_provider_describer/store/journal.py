@@ -8,26 +8,37 @@ wakes whoever waits for them. Events:
 ``closed``    it ended known unbilled, and the image is still without a description
 ``lost``      its answer was lost, and the same run has sent another call
 ``outcome``   it ended: the row, with ``call`` and ``keys``
+``same``      all the ``keys`` name one image: what is known of one is known of each
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Self
+from concurrent.futures import ThreadPoolExecutor
+from typing import Self, TypeVar
 
 from airflow_provider_describer.errors import StoreError
 from airflow_provider_describer.store.folder import Folder
-from airflow_provider_describer.store.merge import TRIES, merge, shard_names
+from airflow_provider_describer.store.merge import ENDS, TRIES, merge, shard_names
 from airflow_provider_describer.store.shard import FOLDER, Event, decode_shard, encode_shard, json_line, shard_name
 
 WINDOW_S = 0.01
-"""How long events are gathered for one shard. Hidden behind the calls: more images are prepared than are called."""
+"""The least time between two shards, in which events are gathered."""
+SHARE = 12
+"""For calls that take longer it is this part of a call: a batch has images ready for a quarter of one."""
+MOST_WINDOWS = 5
+"""So many windows at most: answers that are not on disk yet are lost with the process."""
 ROLL = 256
 """So many small shards of one writer are merged into one."""
+ROLL_BYTES = 2 * 1024 * 1024
+"""Or fewer, once they are this large together: a merge has them all in memory."""
+
+T = TypeVar("T")
 
 
 def new_call_id() -> str:
@@ -47,18 +58,30 @@ class Journal:
         self._clock = clock
         self._window = window
         self._writer = secrets.token_hex(6)
-        self._number = 0
+        self._numbers = itertools.count(1)
         self._buffer: list[bytes] = []
         self._waiting: list[asyncio.Future[None]] = []
-        self._wake = asyncio.Event()
+        self._begun: dict[str, float] = {}
+        self._call_s = 0.0
+        self._due = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._last = float("-inf")
         self._closing = False
         self._parts: list[str] = []
+        self._parts_bytes = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
+        self._rolling: asyncio.Task[None] | None = None
+        # Two: shards go on being written during a merge. Own ones, as memory that many threads take in turn piles up.
+        self._threads = ThreadPoolExecutor(2, "journal")
 
     def add(self, event: Event) -> None:
         """Write the event with the next shard; nobody waits for it."""
         self._buffer.append(json_line(event))
-        self._wake.set()
+        if self._loop is not None:
+            self._time(event, self._loop.time())
+            if self._timer is None:
+                self._timer = self._loop.call_at(self._last + self._interval(), self._due.set)
 
     async def durable(self, event: Event) -> None:
         """Write the event and return once it would survive the loss of this process.
@@ -68,45 +91,67 @@ class Journal:
         if self._task is None or self._task.done():
             raise StoreError(f"The journal {self._folder.where(FOLDER)} is not open.")
         self.add(event)
+        # Of one waiter alone: the row may be of a paid answer, and goes to disk whoever stops waiting for it.
         ready = asyncio.get_running_loop().create_future()
         self._waiting.append(ready)
-        # Shielded: the row may be of a paid answer, and goes to disk whoever stops waiting for it.
-        await asyncio.shield(ready)
+        await ready
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._commit())
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._commit())
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._closing = True
-        self._wake.set()
+        self._due.set()
         assert self._task is not None
-        await asyncio.shield(self._task)
-        if len(self._parts) > 1:
-            await asyncio.to_thread(self._roll)
+        try:
+            await asyncio.shield(self._task)
+            if self._rolling is not None:
+                await asyncio.shield(self._rolling)
+            await self._roll()
+        finally:
+            self._threads.shutdown(wait=False)
+
+    def _time(self, event: Event, now: float) -> None:
+        """Learn how long calls take."""
+        if event["event"] == "sent":
+            self._begun[event["call"]] = now
+        elif event["event"] in ENDS and (begun := self._begun.pop(event["call"], None)) is not None:
+            taken = now - begun
+            self._call_s = taken if not self._call_s else (7 * self._call_s + taken) / 8
+
+    def _interval(self) -> float:
+        """Seconds from one shard to the next: few shards, and no call that waits for them."""
+        return min(max(self._window, self._call_s / SHARE), MOST_WINDOWS * self._window)
 
     async def _commit(self) -> None:
         try:
             while not self._closing:
-                await self._wake.wait()
-                if not self._closing:
-                    await asyncio.sleep(self._window)
+                await self._due.wait()
                 await self._flush()
-                if len(self._parts) >= ROLL:
-                    await asyncio.to_thread(self._roll)
+                if len(self._parts) >= ROLL or self._parts_bytes >= ROLL_BYTES:
+                    self._roll_along()
             await self._flush()
         finally:
             # Nobody may be left waiting, whatever ended this.
             _wake_all(self._waiting, StoreError(f"The journal {self._folder.where(FOLDER)} has been closed."))
 
     async def _flush(self) -> None:
-        self._wake.clear()
+        self._due.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._last = asyncio.get_running_loop().time()
         lines, self._buffer = self._buffer, []
         waiting, self._waiting = self._waiting, []
         failed: StoreError | None = None
         try:
             if lines:
-                await asyncio.to_thread(self._write, lines)
+                name = self._name()
+                size = await self._in_thread(self._write, name, lines)
+                self._parts.append(name)
+                self._parts_bytes += size
         except StoreError as error:
             failed = error
         except Exception as error:  # noqa: BLE001  # a folder's own; handed to everybody who waits
@@ -118,20 +163,29 @@ class Journal:
             self._buffer = lines + self._buffer
         _wake_all(waiting, failed)
 
-    def _write(self, lines: Sequence[bytes]) -> None:
-        name = self._name()
-        self._folder.create(name, encode_shard(lines))
-        self._parts.append(name)
+    def _in_thread(self, work: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
-    def _roll(self) -> None:
-        parts, self._parts = self._parts, []
-        # Merging is tidying up: where it cannot be done (another merge was faster, the disk is full), nothing is lost.
-        with contextlib.suppress(StoreError):
-            merge(self._folder, parts, self._name)
+    def _write(self, name: str, lines: Sequence[bytes]) -> int:
+        content = encode_shard(lines)
+        self._folder.create(name, content)
+        return len(content)
+
+    def _roll_along(self) -> None:
+        """Merge what has been written, while more is written."""
+        if self._rolling is None or self._rolling.done():
+            self._rolling = asyncio.create_task(self._roll())
+
+    async def _roll(self) -> None:
+        parts, self._parts, self._parts_bytes = tuple(self._parts), [], 0
+        if len(parts) > 1:
+            # Merging is tidying up: where it cannot be done (another merge was faster, the disk is full), nothing is
+            # lost.
+            with contextlib.suppress(Exception):
+                await self._in_thread(merge, self._folder, parts, self._name)
 
     def _name(self) -> str:
-        self._number += 1
-        return shard_name(self._clock(), f"{self._writer}-{self._number:06d}")
+        return shard_name(self._clock(), f"{self._writer}-{next(self._numbers):06d}")
 
 
 def _wake_all(waiting: Sequence[asyncio.Future[None]], failed: StoreError | None) -> None:

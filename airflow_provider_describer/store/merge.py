@@ -10,24 +10,23 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import blake2b
 
 from airflow_provider_describer.errors import StoreError
 from airflow_provider_describer.store.folder import Folder
 from airflow_provider_describer.store.shard import (
     FOLDER,
     SUFFIX,
-    Event,
-    decode_shard,
     encode_shard,
-    json_line,
+    glance,
+    shard_lines,
     shard_name,
 )
 
 SHARD_BYTES = 16 * 1024 * 1024
 """About how large a merged shard becomes."""
-GROUP_BYTES = 4 * SHARD_BYTES
+GROUP_BYTES = 2 * SHARD_BYTES
 """How much is merged at a time, which bounds the memory that it takes."""
+BEGINNINGS = ("sent", "accepted")
 ENDS = ("closed", "lost", "outcome")
 TRIES = 10
 
@@ -39,21 +38,23 @@ class Vanished(StoreError):
 def merge(folder: Folder, names: Sequence[str], new_name: Callable[[], str]) -> list[str]:
     """Merge shards into few and return the new ones' names. What has ended leaves only its end behind.
 
+    Lines are taken over as they are, each once. All of them are in memory meanwhile.
+
     :raises Vanished: where another merge was faster; nothing has been removed then.
     """
-    ended = {event["call"] for event in _events(folder, names) if event["event"] in ENDS}
+    begins: dict[bytes, str] = {}
+    ended: set[str] = set()
+    for line in _lines(folder, names):
+        kind, call = glance(line)
+        if kind in ENDS:
+            ended.add(call)
+        begins[line] = call if kind in BEGINNINGS else ""
     made: list[str] = []
     lines: list[bytes] = []
     size = 0
-    written: set[bytes] = set()
-    for event in _events(folder, names):
-        if event["event"] not in ENDS and event["call"] in ended:
+    for line, call in begins.items():
+        if call in ended:
             continue
-        line = json_line(event)
-        mark = blake2b(line, digest_size=16).digest()
-        if mark in written:
-            continue
-        written.add(mark)
         lines.append(line)
         size += len(line)
         if size >= SHARD_BYTES:
@@ -111,10 +112,10 @@ def _create(folder: Folder, name: str, lines: Sequence[bytes]) -> str:
     return name
 
 
-def _events(folder: Folder, names: Sequence[str]) -> Iterator[Event]:
+def _lines(folder: Folder, names: Sequence[str]) -> Iterator[bytes]:
     for name in names:
         content = folder.read(name)
         if content is None:
             raise Vanished(f"{folder.where(name)} vanished while it was merged; another merge is at work.")
-        for _, _, event in decode_shard(folder.where(name), content):
-            yield event
+        for _, line in shard_lines(folder.where(name), content):
+            yield line

@@ -35,7 +35,7 @@ class Planned:
 
     action: Action
     first: Identified
-    others: list[Identified] = field(default_factory=list)
+    others: Sequence[Identified] = ()
     known: Known | None = None
     open_call: tuple[str, OpenCall] | None = None
     lost: int = 0
@@ -52,15 +52,13 @@ class Plan:
 
     entries: list[Planned]
     requested: int
-    keys: set[str] = field(default_factory=set)
-    """What the entries are told apart by."""
+    owners: dict[str, Planned] = field(default_factory=dict)
+    """The entry that each identity belongs to."""
 
-    def claim(self, keys: tuple[str, ...], memory: Memory) -> bool:
-        """Take in an image that has changed since; False where its new content is known or asked about already."""
-        if memory.known(keys) is not None or not self.keys.isdisjoint(keys):
-            return False
-        self.keys.update(keys)
-        return True
+    def owner(self, entry: Planned, keys: tuple[str, ...]) -> Planned:
+        """Give the entry identities that reading its image has shown; return whose they are, if another's already."""
+        owners = (self.owners.setdefault(key, entry) for key in keys)
+        return next((owner for owner in owners if owner is not entry), entry)
 
     def count(self, *actions: Action) -> int:
         """Return how many asks have one of these actions."""
@@ -94,21 +92,26 @@ def make_plan(
 ) -> Plan:
     """Return what is to be done for each image, in the order given."""
     entries: list[Planned] = []
-    by_key: dict[str, Planned] = {}
+    owners: dict[str, Planned] = {}
+    copies: dict[int, list[Identified]] = {}
     for image in images:
         # By content where it is known: two names of the same bytes are one identity.
-        key = image.keys[0] if image.keys else None
-        if key is not None and key in by_key:
-            by_key[key].others.append(image)
+        owner = next((owners[key] for key in image.keys if key in owners), None)
+        if owner is not None:
+            copies.setdefault(id(owner), []).append(image)
             continue
-        entry = _decide(image, memory, on_unknown, retry_rejected=retry_rejected)
+        entry = decide(image, memory, on_unknown, retry_rejected=retry_rejected)
         entries.append(entry)
-        if key is not None:
-            by_key[key] = entry
-    return Plan(entries, len(images), set(by_key))
+        owners.update(dict.fromkeys(image.keys, entry))
+    for entry in entries:
+        entry.others = copies.get(id(entry), ())
+    return Plan(entries, len(images), owners)
 
 
-def _decide(image: Identified, memory: Memory, on_unknown: OnUnknown, *, retry_rejected: bool) -> Planned:
+def decide(
+    image: Identified, memory: Memory, on_unknown: OnUnknown = "retry", *, retry_rejected: bool = False
+) -> Planned:
+    """Return what is to be done for one image, as if it were alone."""
     if image.error is not None:
         return Planned("unusable", image)
     known = memory.known(image.keys)

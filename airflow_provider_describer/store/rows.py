@@ -66,8 +66,16 @@ class Row:
         return {name: getattr(self, name) for name in self.__slots__}
 
     def to_line(self) -> str:
-        """The row as one line of JSON, with its line break."""
-        return json_line(self.to_dict()).decode()
+        """The row as one line of JSON, with its line break, that every reader takes.
+
+        A broken character, as in a file name that is no UTF-8, is written out as ``\\udcff``: pandas cannot hold it.
+        """
+        values = self.to_dict()
+        return json_line({name: _readable(value) for name, value in values.items()}).decode()
+
+
+def _readable(value: object) -> object:
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def row_of(  # noqa: PLR0913  # a row has many sources

@@ -144,7 +144,7 @@ def test_copies_of_a_killed_merge_are_counted_once(store, run):
         ("empty", "give the folder that the task names as its store"),
         ("store/journal", "give the folder above it"),
         ("a_file", "which is a file"),
-        ("ftp://host/x", "local folders and file:// only"),
+        ("ftp://host/x", "expected a local folder"),
     ],
 )
 def test_a_path_that_is_no_store_is_said_to_be_none(tmp_path, store, run, monkeypatch, command, path, words):

@@ -1,4 +1,4 @@
-"""A local folder: a file is there whole and durably, or not at all; what cannot be read is not what is not there."""
+"""Folders: a file is there whole and durably, or not at all; what cannot be read is not what is not there."""
 
 from __future__ import annotations
 
@@ -21,6 +21,15 @@ def store(tmp_path):
     return LocalFolder(tmp_path / "deep" / "store")
 
 
+@pytest.fixture(params=["local", "s3", "gcs"])
+def folder(request, store):
+    """A folder of each kind."""
+    if request.param == "local":
+        return store
+    cloud = request.getfixturevalue(request.param)
+    return open_folder(f"{cloud.uri}/deep/store/", cloud.open_bucket)
+
+
 def names_in(path):
     return [entry.name for entry in path.iterdir()]
 
@@ -29,17 +38,31 @@ def path_of(descriptor):
     return (DESCRIPTORS / str(descriptor)).readlink()
 
 
-def test_a_file_is_created_read_listed_and_deleted(store):
-    assert store.names("journal") == [] and store.read(NAME) is None
-    store.create(NAME, b"0123456789")
-    store.create("journal/b.jsonl", b"")
-    assert store.names("journal") == [NAME, "journal/b.jsonl"]
-    assert store.read(NAME) == b"0123456789"
-    assert store.read(NAME, 2, 3) == b"234" and store.read(NAME, 8) == b"89"
-    assert store.read("journal/b.jsonl") == b""
-    store.delete(NAME)
-    store.delete(NAME)
-    assert store.read(NAME) is None
+def test_a_file_is_created_read_listed_and_deleted(folder):
+    assert folder.names("journal") == [] and folder.read(NAME) is None
+    folder.create("journal/b.jsonl", b"")
+    folder.create(NAME, b"0123456789")
+    folder.create("journal-of-others/x.jsonl", b"x")
+    assert folder.names("journal") == [NAME, "journal/b.jsonl"]
+    assert folder.read(NAME) == b"0123456789"
+    assert folder.read(NAME, 2, 3) == b"234" and folder.read(NAME, 8) == b"89" and folder.read(NAME, 8, 99) == b"89"
+    assert folder.read(NAME, 10) == b"" and folder.read(NAME, 99, 5) == b"" and folder.read(NAME, 3, 0) == b""
+    assert folder.read("journal/b.jsonl") == b"" and folder.read("journal/b.jsonl", 0, 5) == b""
+    folder.delete(NAME)
+    folder.delete(NAME)
+    assert folder.read(NAME) is None
+    assert folder.where(NAME).endswith("deep/store/journal/a.jsonl") and folder.where().endswith("deep/store")
+
+
+def test_publish_replaces_what_is_there(folder, tmp_path):
+    spool = tmp_path / "spool"
+    for text in ("first", "second"):
+        spool.write_text(text)
+        folder.publish(spool, "results/r.jsonl")
+        assert folder.read("results/r.jsonl") == text.encode()
+    with pytest.raises(StoreError, match=r"results/n\.jsonl cannot be written"):
+        folder.publish(tmp_path / "not there", "results/n.jsonl")
+    assert folder.names("results") == ["results/r.jsonl"]
 
 
 def test_hidden_leftovers_of_a_killed_writer_are_no_files(store, tmp_path):
@@ -136,22 +159,17 @@ def test_what_may_not_be_read_is_an_error(store, tmp_path):
         store.read(NAME)
 
 
-def test_publish_replaces_what_is_there(store, tmp_path):
-    spool = tmp_path / "spool"
-    for text in ("first", "second"):
-        spool.write_text(text)
-        store.publish(spool, "results/r.jsonl")
-        assert store.read("results/r.jsonl") == text.encode()
-    assert store.names("results") == ["results/r.jsonl"]
+def test_a_publish_that_fails_leaves_nothing(store, tmp_path):
     with pytest.raises(StoreError, match="cannot be written"):
         store.publish(tmp_path / "not there", "results/r.jsonl")
-    assert names_in(tmp_path / "deep/store/results") == ["r.jsonl"]
+    assert names_in(tmp_path / "deep/store/results") == []
 
 
-@pytest.mark.parametrize("store", ["", "  ", "s3://bucket/x", "ftp://host/x"])
+@pytest.mark.parametrize("store", ["", "  ", "ftp://host/x", "https://host/x?secret"])
 def test_a_store_that_cannot_be_is_bad_input(store):
-    with pytest.raises(BadInput, match="store is "):
+    with pytest.raises(BadInput, match="store is ") as caught:
         open_folder(store)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_store_that_is_a_file_is_bad_input(tmp_path):
@@ -172,3 +190,65 @@ def test_no_descriptor_is_left_open(store):
         store.create(f"journal/{number}.jsonl", b"x")
         store.read(f"journal/{number}.jsonl")
     assert len(names_in(DESCRIPTORS)) == before
+
+
+# -- in buckets --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("store", ["s3://bucket/x", "gs://bucket"])
+def test_a_bucket_that_nothing_opens_is_bad_input(store):
+    with pytest.raises(BadInput, match="pass open_bucket="):
+        open_folder(store)
+
+
+@pytest.mark.parametrize("prefix", ["/x", "x//", "x//y", "./x", "x/../y", "x\n"])
+def test_a_prefix_that_cannot_be_is_bad_input_and_nothing_is_opened(prefix):
+    def open_bucket(scheme, name):
+        raise AssertionError
+
+    with pytest.raises(BadInput, match="expected no empty parts"):
+        open_folder(f"s3://bucket/{prefix}", open_bucket)
+
+
+def test_a_whole_bucket_is_a_store(cloud):
+    for address in (cloud.uri, f"{cloud.uri}/"):
+        folder = open_folder(address, cloud.open_bucket)
+        folder.create(NAME, b"x") if folder.read(NAME) is None else None
+        assert folder.names("journal") == [NAME]
+        assert folder.where(NAME) == f"{cloud.uri}/{NAME}"
+    assert cloud.bucket().read(NAME).data == b"x"
+
+
+def test_only_this_level_of_a_bucket_is_listed(cloud):
+    bucket = cloud.bucket()
+    for key in ("s/results/a", "s/results/dag/b", "s/results", "s/results.bak/c", "results/d"):
+        bucket.put(key, b"x")
+    assert open_folder(f"{cloud.uri}/s", cloud.open_bucket).names("results") == ["results/a"]
+
+
+def test_a_bucket_that_cannot_be_reached_is_an_error_and_not_nothing(cloud, tmp_path):
+    folder = open_folder(f"{cloud.uri}/s", cloud.open_bucket)
+    folder.create(NAME, b"x")
+    (tmp_path / "spool").write_bytes(b"x")
+    cloud.server.deny()
+    for act in (
+        lambda: folder.names("journal"),
+        lambda: folder.read(NAME),
+        lambda: folder.create("journal/b.jsonl", b""),
+        lambda: folder.publish(tmp_path / "spool", NAME),
+        lambda: folder.delete(NAME),
+    ):
+        with pytest.raises(StoreError, match=f"{cloud.uri}/s/journal.* cannot be "):
+            act()
+    cloud.server.calm()
+    assert folder.names("journal") == [NAME] and folder.read(NAME) == b"x"
+
+
+def test_a_file_whose_answer_is_lost_is_there_once(cloud):
+    folder = open_folder(f"{cloud.uri}/s", cloud.open_bucket)
+    cloud.server.lose_answers(method="PUT", times=99)
+    folder.create(NAME, b"rows")
+    assert folder.names("journal") == [NAME] and folder.read(NAME) == b"rows"
+    with pytest.raises(StoreError, match="journal/a"):
+        folder.create(NAME, b"other rows")
+    assert folder.read(NAME) == b"rows"

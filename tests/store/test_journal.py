@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
@@ -180,11 +181,99 @@ def test_small_shards_are_merged_while_it_runs(disk, events, monkeypatch):
         async with Journal(disk, window=0) as journal:
             for number in range(20):
                 await journal.durable(events.outcome(str(number)))
+                if journal._rolling is not None:
+                    await journal._rolling
                 # Four are merged into one when they are complete, which leaves at most five in five rolls.
                 assert len(shards(disk)) <= 5 + 4
 
     asyncio.run(work())
     assert len(calls(disk)) == len(set(calls(disk))) == 20
+
+
+def test_large_shards_are_merged_sooner(disk, events, monkeypatch):
+    """A merge has them all in memory."""
+    monkeypatch.setattr(journal_module, "ROLL_BYTES", 5000)
+
+    async def work():
+        async with Journal(disk, window=0) as journal:
+            for number in range(30):
+                await journal.durable(events.outcome(str(number), text="long " * 200))
+                if journal._rolling is not None:
+                    await journal._rolling
+                assert sum(len(content) < 5000 for content in disk.files.values()) <= 5
+
+    asyncio.run(work())
+    assert len(calls(disk)) == len(set(calls(disk))) == 30
+
+
+def test_what_is_written_during_a_merge_stays(disk, events, monkeypatch):
+    """The merge removes the shards that it has read and no other, even if one is complete while it removes them."""
+    monkeypatch.setattr(journal_module, "ROLL", 3)
+    reached, go_on = threading.Event(), threading.Event()
+
+    def before(number, operation, name):
+        if operation == "delete":
+            reached.set()
+            assert go_on.wait(30)
+
+    async def work():
+        async with Journal(disk, window=0) as journal:
+            for number in range(3):
+                await journal.durable(events.outcome(str(number)))
+            disk.before = before
+            assert await asyncio.to_thread(reached.wait, 30)
+            # The merge waits with the old shards and its own on the disk; nobody who writes waits for it.
+            for number in range(3, 6):
+                await journal.durable(events.outcome(str(number)))
+            disk.calm()
+            go_on.set()
+
+    asyncio.run(work())
+    assert calls(disk) == sorted("012345")
+
+
+def test_the_first_of_a_burst_does_not_wait_for_a_window(disk, events):
+    """The window is the least time between two shards: long enough here for the test to stop if it were waited for."""
+
+    async def work():
+        journal = Journal(disk, window=1e6)
+        await journal.__aenter__()
+        await journal.durable(events.sent("first"))
+        waiting = asyncio.create_task(journal.durable(events.outcome("second")))
+        await asyncio.sleep(0.01)
+        assert calls(disk) == ["first"] and not waiting.done()
+        # Closing waits for no window either.
+        await journal.__aexit__(None, None, None)
+        await waiting
+
+    asyncio.run(work())
+    assert calls(disk) == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("call_s", "interval"),
+    [(0.0, 0.01), (0.05, 0.01), (0.12, 0.01), (0.36, 0.03), (0.6, 0.05), (4.0, 0.05), (1e9, 0.05)],
+)
+def test_shards_are_a_twelfth_of_a_call_apart_within_bounds(disk, events, call_s, interval):
+    journal = Journal(disk, window=0.01)
+    assert journal._interval() == 0.01
+    for number in range(50):
+        journal._time(events.sent(str(number)), number)
+        journal._time(events.accepted(str(number)), number + call_s / 2)
+        journal._time(events.outcome(str(number)), number + call_s)
+        # Of another writer's call nothing is known.
+        journal._time(events.outcome("unheard of"), number + 1e6)
+    assert journal._interval() == pytest.approx(interval)
+    assert not journal._begun
+
+
+def test_how_long_calls_take_is_learned_anew(disk, events):
+    journal = Journal(disk, window=0.01)
+    for call_s in (0.0, 4.0, 0.24):
+        for number in range(60):
+            journal._time(events.sent(str(number)), 0.0)
+            journal._time(events.closed(str(number)), call_s)
+    assert journal._interval() == pytest.approx(0.02, rel=0.05)
 
 
 @pytest.mark.parametrize("operation", ["read", "delete", "create"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 
 import pytest
 
@@ -11,6 +12,7 @@ from airflow_provider_describer.store import merge as merge_module
 from airflow_provider_describer.store.index import remember
 from airflow_provider_describer.store.journal import read_events
 from airflow_provider_describer.store.merge import compact, merge, shard_names
+from airflow_provider_describer.store.shard import encode_shard, json_line, shard_lines
 
 
 @pytest.fixture
@@ -183,6 +185,40 @@ def test_two_ends_of_one_call_are_both_kept(disk, events, plans_of):
     compact(disk)
     assert plans_of(disk) == before
     assert sorted(event["status"] for event in all_events(disk)) == ["described", "unknown"]
+
+
+def lines(disk):
+    return [line for name in shard_names(disk) for _, line in shard_lines(name, disk.files[name])]
+
+
+def test_lines_are_left_byte_for_byte(disk, events):
+    """Also such as this release does not write: spaced, in another order, of a kind that it does not know."""
+    told = [
+        json.dumps({"call": "c1", "event": "sent", "keys": [events.key("a")], "uri": "u", "at": 1.0}).encode() + b"\n",
+        json.dumps({"event": "sent", "call": "\u00e9", "keys": [events.key("b")], "uri": "u", "at": 1.0}).encode()
+        + b"\n",
+        json_line(events.outcome("\u00e9", "b", text="\udcff «Bär»\u2028", more=[1, 2.50, None])),
+        b'{ "status":"unknown", "event":"outcome","call":"c2", "keys":["' + events.key("c").encode() + b'"] }\n',
+        json_line({"event": "same", "keys": [events.key("a"), events.key("b")], "uri": "u", "at": 1.0, "call": "c1"}),
+        json_line({"event": "new in a later release", "call": "c2"}),
+        json_line({"event": "of no call"}),
+    ]
+    for number, line in enumerate(told):
+        disk.files[f"journal/{number}.jsonl"] = encode_shard([line])
+    disk.put("9", events.sent("c2", "c"), events.outcome("c1"))
+    compact(disk)
+    # What c1, c2 and é began with has gone: all three have ended.
+    assert lines(disk) == [*told[2:], json_line(events.outcome("c1"))]
+
+
+def test_what_is_the_same_stays_the_same(disk, events, plans_of):
+    disk.put("1", events.sent("c1", "a"), events.outcome("c1", "a"), events.sent("c2", "b"))
+    disk.put("2", {"event": "same", "call": "c2", "keys": [events.key("a"), events.key("b")], "uri": "u", "at": 1.0})
+    disk.put("3", events.closed("c2"))
+    before = plans_of(disk)
+    assert [action for _, _, action, *_ in before[:4]] == ["reuse", "reuse", "call", "call"]
+    compact(disk)
+    assert plans_of(disk) == before
 
 
 def test_large_shards_are_left_alone_and_new_ones_are_not_larger(disk, events, monkeypatch, plans_of):

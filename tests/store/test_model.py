@@ -17,8 +17,12 @@ from airflow_provider_describer.store.index import Index, Memory, remember
 from airflow_provider_describer.store.journal import Journal
 from airflow_provider_describer.store.merge import compact
 
-CONTENTS = "abc"
+CONTENTS = "abcd"
 ENDS = ("closed", "lost", "described", "rejected", "unknown")
+
+
+def same(call, keys):
+    return {"event": "same", "keys": keys, "uri": "u", "at": 1.0, "call": call}
 
 
 class Model:
@@ -26,8 +30,12 @@ class Model:
 
     def __init__(self):
         self.calls = {}
+        self.links = []
 
     def apply(self, kind, call, content):
+        if kind == "same":
+            self.links.append(set(content))
+            return
         said = self.calls.setdefault(call, {"content": content, "said": set()})["said"]
         said.add(kind)
 
@@ -39,8 +47,16 @@ class Model:
             for content in CONTENTS
         ]
 
+    def names(self, content):
+        """All that name the same image, found by walking the links until there is no new one."""
+        names = {content}
+        while more := {name for link in self.links if link & names for name in link} - names:
+            names |= more
+        return names
+
     def decide(self, content, on_unknown, retry_rejected):
-        calls = {call: about["said"] for call, about in self.calls.items() if about["content"] == content}
+        names = self.names(content)
+        calls = {call: about["said"] for call, about in self.calls.items() if about["content"] in names}
         opened = [call for call, said in calls.items() if not said & set(ENDS)]
         running = [call for call in opened if "accepted" in calls[call]]
         lost = len(opened) + sum(bool(said & {"lost", "unknown"}) for said in calls.values())
@@ -94,6 +110,8 @@ class JournalMachine(RuleBasedStateMachine):
                 return make.closed(call)
             case "lost":
                 return make.lost(call, content)
+            case "same":
+                return same(call, [make.key(name) for name in content])
         return make.outcome(call, content, kind)
 
     @precondition(lambda self: self.writers)
@@ -106,6 +124,13 @@ class JournalMachine(RuleBasedStateMachine):
         if accepted:
             self.durable(writer, "accepted", call)
         self.running.append(call)
+
+    @precondition(lambda self: self.writers)
+    @rule(data=st.data(), contents=st.lists(st.sampled_from(CONTENTS), min_size=2, max_size=3))
+    def link(self, data, contents):
+        call = next(self.ids)
+        self.content[call] = contents
+        self.durable(data.draw(st.sampled_from(self.writers)), "same", call)
 
     @precondition(lambda self: self.writers and self.running)
     @rule(data=st.data(), kind=st.sampled_from(ENDS))
@@ -195,6 +220,7 @@ def ends_of_all_kinds(events):
     told += [events.closed("0"), events.outcome("1", "a"), events.lost("2", "b")]
     told += [events.outcome("3", "b", "rejected"), events.outcome("4", "c", "unknown")]
     # The same outcome twice, as after a merge that was killed, and a call of which two runs tell different ends.
+    told += [same("5", [events.key("a"), events.key("c")]), same("6", [events.key("d"), events.key("c")])]
     told += [events.outcome("1", "a"), events.outcome("4", "c", "rejected"), events.outcome("3", "b", "unknown")]
     return told
 

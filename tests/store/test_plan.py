@@ -125,11 +125,10 @@ def test_an_image_without_any_identity_is_never_taken_for_another(image):
     assert [len(entry.all) for entry in make_plan(nameless, Memory()).entries] == [1, 1]
 
 
-def test_an_image_that_changed_is_claimed_once(disk, events, image):
-    disk.put("1", events.outcome("c", "known"))
-    memory = remember(disk)
-    plan = make_plan([image("a"), image("b")], memory)
-    assert not plan.claim(image("known").keys, memory)
-    assert not plan.claim(image("b").keys, memory)
-    assert plan.claim(image("new").keys, memory)
-    assert not plan.claim(image("new").keys, memory)
+def test_an_identity_belongs_to_the_entry_that_had_it_first(image):
+    plan = make_plan([image("a"), image("b")], Memory())
+    a, b = plan.entries
+    assert plan.owner(a, image("a").keys) is a
+    assert plan.owner(a, image("new").keys) is a
+    assert plan.owner(b, image("new").keys) is a
+    assert plan.owner(b, image("a").keys) is a

@@ -36,6 +36,13 @@ def read(path):
     return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\n")[:-1]]
 
 
+def as_written(row):
+    return {
+        name: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+        for name, value in row.to_dict().items()
+    }
+
+
 def test_every_row_and_the_failures_once_more(tmp_path, rows):
     run = Run("my_dag", "manual__2026-01-01T00:00:00+00:00", "group.task", 3)
     with ResultFiles(LocalFolder(tmp_path), run) as files:
@@ -43,8 +50,10 @@ def test_every_row_and_the_failures_once_more(tmp_path, rows):
         assert not Path(files.results).exists()
     assert files.results == str(tmp_path / "results/my_dag" / run.run_id / "group.task-3.jsonl")
     assert files.failures == str(tmp_path / "results/my_dag" / run.run_id / "group.task-3.failures.jsonl")
-    assert read(files.results) == [row.to_dict() for row in rows]
-    assert read(files.failures) == [row.to_dict() for row in rows[1:]]
+    assert read(files.results) == [as_written(row) for row in rows]
+    assert read(files.failures) == [as_written(row) for row in rows[1:]]
+    # What no text can hold is spelt out, so that one odd name makes no file unreadable.
+    assert read(files.results)[0]["uri"] == r"/photos/\udcff.jpg" and r"\ud83d" in read(files.results)[0]["text"]
 
 
 def test_a_row_says_what_came_of_an_image(rows):
@@ -76,7 +85,7 @@ def test_they_are_there_when_the_run_fails(tmp_path, rows):
 
     with pytest.raises(KeyboardInterrupt):
         work()
-    assert read(files.results) == [rows[0].to_dict()]
+    assert read(files.results) == [as_written(rows[0])]
     assert files.results == str(tmp_path / "results/no_dag/no_run/no_task.jsonl")
 
 

@@ -1,0 +1,200 @@
+"""What goes wrong, by both clouds alike: its kind, the object, what to do, and never a secret."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import traceback
+
+import pytest
+from loopback import Answer, xml_error
+
+from airflow_provider_describer.errors import BucketError
+
+ACTS = {
+    "read": lambda bucket: bucket.read("k"),
+    "aread": lambda bucket: asyncio.run(bucket.aread("k", max_bytes=9)),
+    "entries": lambda bucket: list(bucket.entries()),
+    "create": lambda bucket: bucket.create("k", b""),
+    "put": lambda bucket: bucket.put("k", b""),
+    "replace": lambda bucket: bucket.replace("k", b"", "0"),
+    "replace nothing": lambda bucket: bucket.replace("k", b"", None),
+    "delete": lambda bucket: bucket.delete("k"),
+}
+
+
+@pytest.fixture(params=ACTS)
+def act(request):
+    """Each thing that can be done."""
+    return ACTS[request.param]
+
+
+def failure(act, bucket):
+    with pytest.raises(BucketError) as caught:
+        act(bucket)
+    return caught.value
+
+
+@pytest.mark.parametrize("act", [name for name in ACTS if name != "replace"], indirect=True)
+def test_a_bucket_that_is_not_there(cloud, act):
+    error = failure(act, cloud.bucket("no-such-bucket"))
+    assert error.kind == "no_such_bucket"
+    assert "no-such-bucket" in str(error) and "endpoint" in str(error)
+
+
+def test_denied(bucket, cloud, act):
+    cloud.server.deny()
+    error = failure(act, bucket)
+    assert error.kind == "denied"
+    assert str(error).startswith(f"{cloud.uri}/") and "403" in str(error) and "credentials" in str(error)
+
+
+def test_throttled_for_a_moment(bucket, cloud):
+    bucket.put("k", b"x")
+    for name in ("read", "aread", "entries", "put", "delete"):
+        cloud.server.slow_down(times=2)
+        ACTS[name](bucket)
+
+
+def test_throttled_for_long(bucket, cloud, act):
+    cloud.server.slow_down(times=float("inf"))
+    error = failure(act, bucket)
+    assert error.kind == "throttled"
+    assert "503" in str(error) and "concurrency" in str(error)
+    assert len(cloud.server.requests) > 1
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 504])
+def test_other_ways_of_not_answering(bucket, cloud, status):
+    cloud.server.fail(status, "InternalError", times=float("inf"))
+    error = failure(ACTS["read"], bucket)
+    assert error.kind == ("throttled" if status == 429 else "unreachable")
+    assert f"({status}" in str(error)
+
+
+def test_nobody_listens(cloud, act):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{closed.getsockname()[1]}"
+        error = failure(act, cloud.bucket(endpoint=f"http://{host}"))
+    assert error.kind == "unreachable"
+    assert host in str(error)
+
+
+def test_connections_are_cut(bucket, cloud, act):
+    cloud.server.cut(times=float("inf"))
+    assert failure(act, bucket).kind == "unreachable"
+
+
+LOGIN = {"Content-Type": "text/html"}
+LIKE_AN_OBJECT = {**LOGIN, "ETag": '"e"', "Last-Modified": "Tue, 14 Jan 2025 08:00:00 GMT"}
+
+
+@pytest.mark.parametrize("act", ["create", "put", "replace", "replace nothing"], indirect=True)
+def test_a_page_to_log_in_at_takes_no_write(cloud, act):
+    cloud.server.instead(Answer(200, b"<html>Log in</html>", LOGIN), times=99)
+    assert failure(act, cloud.bucket()).kind in ("unreachable", "unsupported")
+
+
+@pytest.mark.parametrize("headers", [LOGIN, LIKE_AN_OBJECT], ids=["plain", "like an object"])
+def test_a_page_to_log_in_at_is_no_empty_listing(cloud, headers):
+    """Which is what the library takes it for: everything would be paid for again."""
+    cloud.server.instead(Answer(200, b"<html>Log in</html>", headers), times=99)
+    assert failure(ACTS["entries"], cloud.bucket()).kind == "unreachable"
+
+
+def test_an_empty_listing_of_who_may_list_and_not_read(bucket, cloud):
+    cloud.server.deny(path="nothing-")
+    assert list(bucket.entries()) == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        xml_error(301, "PermanentRedirect", "The bucket must be addressed using the specified endpoint."),
+        xml_error(400, "AuthorizationHeaderMalformed", "the region 'us-east-1' is wrong; expecting 'eu-west-1'"),
+    ],
+    ids=["redirect", "malformed"],
+)
+def test_another_region(s3, act, answer):
+    s3.server.instead(answer, times=float("inf"))
+    error = failure(act, s3.bucket())
+    assert error.kind == "wrong_region" and "region_name" in str(error)
+
+
+def test_a_key_that_the_library_cannot_express_ends_a_listing_with_its_name(bucket, cloud):
+    bucket.put("fine/a", b"")
+    page = (
+        "<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>a//b</Key><ETag>e</ETag><Size>1</Size>"
+        "<LastModified>2025-01-14T08:00:00.000Z</LastModified></Contents></ListBucketResult>"
+    )
+    cloud.server.instead(Answer(200, page.encode(), {"Content-Type": "application/xml"}), method="GET")
+    error = failure(ACTS["entries"], bucket)
+    assert error.kind == "unsupported" and "'a//b'" in str(error)
+    assert len(list(bucket.entries("fine/"))) == 1
+
+
+# -- secrets -----------------------------------------------------------------------------------------------------------
+
+TOKEN = "FwoGZXIvYXdzEXAMPLEsessiontoken"
+
+
+def texts(error):
+    return "".join((str(error), repr(error), *traceback.format_exception(error)))
+
+
+def texts_of(act, bucket):
+    """All that can be read of what it raises, if it does."""
+    try:
+        act(bucket)
+    except BucketError as error:
+        return texts(error)
+    return ""
+
+
+def test_no_answer_puts_a_secret_into_an_error(bucket, cloud, act):
+    """S3 repeats the request as it was signed, a session's token in it; some put a signed address into a message."""
+    secret = [TOKEN, *cloud.secrets()]
+    body = (
+        f"<Error><Code>SignatureDoesNotMatch</Code><Message>GET http://h/k?X-Amz-Signature={TOKEN} Bearer {secret[-1]}"
+        f"</Message><CanonicalRequest>x-amz-security-token:{TOKEN} {secret[-1]}</CanonicalRequest></Error>"
+    )
+    for status in (400, 401, 403, 404, 409, 412, 416, 500, 503):
+        cloud.server.calm()
+        cloud.server.instead(Answer(status, body.encode()), times=99)
+        shown = texts_of(act, bucket)
+        assert not [one for one in secret if one in shown]
+    assert "SignatureDoesNotMatch" in shown or "503" in shown
+
+
+def test_a_wrong_secret(s3):
+    wrong = {**s3._credentials(), "secret_access_key": "wrong-secret", "token": TOKEN}
+    error = failure(ACTS["read"], s3.bucket(credential_provider=lambda: wrong))
+    assert error.kind == "denied" and "SignatureDoesNotMatch" in str(error)
+    assert TOKEN not in texts(error) and "wrong-secret" not in texts(error)
+
+
+def test_an_unknown_key(s3):
+    wrong = {**s3._credentials(), "access_key_id": "AKIAUNKNOWN"}
+    error = failure(ACTS["entries"], s3.bucket(credential_provider=lambda: wrong))
+    assert error.kind == "denied" and "InvalidAccessKeyId" in str(error)
+
+
+def test_a_wrong_token(gcs):
+    wrong = {**gcs._credentials(), "token": TOKEN}
+    error = failure(ACTS["read"], gcs.bucket(credential_provider=lambda: wrong))
+    assert error.kind == "denied" and "401" in str(error)
+    assert TOKEN not in texts(error)
+
+
+def test_credentials_that_cannot_be_had(cloud, act):
+    def provide():
+        raise PermissionError(f"the vault says no to {TOKEN}")
+
+    error = failure(act, cloud.bucket(credential_provider=provide))
+    assert error.kind == "denied" and "PermissionError" in str(error)
+    assert TOKEN not in texts(error)
+
+
+def test_a_bucket_shows_its_address_and_nothing_else(bucket, cloud):
+    assert repr(bucket) == f"Bucket('{cloud.uri}/')"

@@ -1,0 +1,127 @@
+"""Keeps a session's processes, and ends them all, with whatever they have started, when its stdin closes.
+
+A test session may be killed without a chance to clean up; its end of the pipe closes all the same. Run as a program: a
+JSON object a line on stdin, ``{"start": name, "command": […], "log": path, "env": {…}}``, ``{"kill": name}`` or
+``{"remove": folder}`` (when all is over), each answered with a line.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+GRACE_S = 5.0
+PR_SET_CHILD_SUBREAPER = 36
+
+
+class Keeper:
+    """The keeper, as whoever has started it sees it."""
+
+    def __init__(self) -> None:
+        self._child = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            # What is sent to the test session's group (Ctrl-C, a timeout) is not for us.
+            start_new_session=True,
+        )
+
+    def start(self, name: str, command: list[str], log: Path, env: dict[str, str]) -> int:
+        """Start a process in a group of its own and return its id; it appends to the log."""
+        answer = self._tell(start=name, command=command, log=str(log), env=env)
+        pid: int = answer["pid"]
+        return pid
+
+    def kill(self, name: str) -> None:
+        """`kill -9` a process and all that it has started; return when they are gone."""
+        self._tell(kill=name)
+
+    def remove(self, folder: Path) -> None:
+        """Have a folder removed when all processes are gone."""
+        self._tell(remove=str(folder))
+
+    def close(self) -> None:
+        """End all; return when they are gone."""
+        assert self._child.stdin and self._child.stdout
+        self._child.stdin.close()
+        self._child.wait()
+        self._child.stdout.close()
+
+    def _tell(self, **order: Any) -> dict[str, Any]:
+        assert self._child.stdin and self._child.stdout
+        print(json.dumps(order), file=self._child.stdin, flush=True)
+        answer: dict[str, Any] = json.loads(self._child.stdout.readline())
+        return answer
+
+
+def keep() -> None:
+    """Do as stdin says until it closes, then end everything."""
+    if sys.platform == "linux":
+        # Orphans of those that are killed become ours, so that they are found.
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    kept: dict[str, subprocess.Popen[bytes]] = {}
+    folders: list[str] = []
+    try:
+        for line in sys.stdin:
+            order, answer = json.loads(line), {}
+            if name := order.get("start"):
+                kept[name] = start(order)
+                answer["pid"] = kept[name].pid
+            elif name := order.get("kill"):
+                end([psutil.Process(kept[name].pid)], 0.0)
+                kept.pop(name).wait()
+            else:
+                folders.append(order["remove"])
+            print(json.dumps(answer), flush=True)
+    finally:
+        end(psutil.Process().children(), GRACE_S)
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def start(order: dict[str, Any]) -> subprocess.Popen[bytes]:
+    with Path(order["log"]).open("ab") as log:
+        return subprocess.Popen(
+            order["command"],
+            env=order["env"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def end(processes: list[psutil.Process], grace: float) -> None:
+    """Ask the processes to end; kill those that do not in time, and all that they have started."""
+    family = list(processes)
+    for process in processes:
+        family += process.children(recursive=True)
+    if grace:
+        send(processes, signal.SIGTERM)
+        psutil.wait_procs(family, grace)
+        # Orphans that have come to us meanwhile.
+        family += psutil.Process().children(recursive=True)
+    send(family, signal.SIGKILL)
+    psutil.wait_procs(family, GRACE_S)
+
+
+def send(processes: list[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        try:
+            process.send_signal(number)
+        except psutil.NoSuchProcess:
+            continue
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    keep()

@@ -1,0 +1,287 @@
+"""A real Airflow: scheduler with LocalExecutor, triggerer, DAG processor and API server, for a test session."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import postgresql
+from keeper import Keeper
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
+
+from airflow_provider_describer.emulator.process import child_environment
+
+PATIENCE_S = 180.0
+"""For what takes seconds on an idle machine."""
+LOOK_EVERY_S = 0.2
+ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
+BUSY = ("queued", "running")
+"""States in which a task holds a slot of its pool."""
+COMPONENTS = {
+    "scheduler": ["scheduler", "--skip-serve-logs"],
+    "triggerer": ["triggerer", "--skip-serve-logs"],
+    "dag-processor": ["dag-processor"],
+    "api-server": ["api-server", "--workers", "1"],
+}
+
+
+class ApiError(RuntimeError):
+    """Airflow's API has refused what it was asked."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A task instance at one look; ``at`` is in epoch seconds."""
+
+    at: float
+    state: str | None
+    try_number: int
+    pid: int | None
+    trigger_id: int | None
+
+
+@dataclass
+class LiveAirflow:
+    """An Airflow in a home of its own, made for the DAG files of one folder.
+
+    :param database: ``postgresql``, ``sqlite``, or empty for the better one that the machine has.
+    :param migrated: a migrated SQLite database to begin with, to save the time.
+    """
+
+    home: Path
+    dags: Path
+    database: str = ""
+    migrated: Path | None = None
+    keeper: Keeper = field(default_factory=Keeper)
+    last_killed: int = 0
+    """The job of the triggerer that was killed last."""
+
+    def __post_init__(self) -> None:
+        self.logs = self.home / "components"
+        self.logs.mkdir(parents=True)
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        bin_folder = None if self.database == "sqlite" else postgresql.programs()
+        if bin_folder is not None:
+            log = self.logs / "postgresql.log"
+            self.database_url = postgresql.start_postgresql(bin_folder, self.keeper, _free_port(), log)
+        else:
+            assert self.database != "postgresql", "PostgreSQL, psycopg2 or asyncpg is not installed"
+            self.database_url = f"sqlite:///{self.home / 'airflow.db'}"
+        self._engine = create_engine(self.database_url, poolclass=NullPool)
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    @property
+    def backend(self) -> str:
+        """`postgresql` or `sqlite`."""
+        return self._engine.dialect.name
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What every component is told."""
+        bundle = {
+            "name": "live",
+            "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+            "kwargs": {"path": str(self.dags)},
+        }
+        inherited = {name: value for name, value in child_environment().items() if not name.startswith("AIRFLOW_CONN_")}
+        return {
+            **inherited,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "AIRFLOW_HOME": str(self.home),
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(self.port),
+            "AIRFLOW__API__SECRET_KEY": os.environ["AIRFLOW__API_AUTH__JWT_SECRET"],
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__PARALLELISM": "16",
+            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([bundle]),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database_url,
+            # A triggerer that has died is noticed in seconds.
+            "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
+            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
+            "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "2",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def start(self) -> None:
+        """Return when everything runs and the DAG files have been read."""
+        self._migrate()
+        for component in COMPONENTS:
+            self.start_component(component)
+        files = sorted(path.stem for path in self.dags.glob("*.py"))
+        self.until(self._is_healthy, "a healthy Airflow")
+        self.until(lambda: self._files_read() >= len(files), f"the DAGs of {files}")
+
+    def start_component(self, name: str) -> None:
+        """Start what is in `COMPONENTS` by that name; the triggerer also again, after `kill`."""
+        airflow = str(Path(sys.executable).with_name("airflow"))
+        self.keeper.start(name, [airflow, *COMPONENTS[name]], self.logs / f"{name}.log", self.environment)
+
+    def kill(self, name: str) -> None:
+        """`kill -9`, with all its children."""
+        self.keeper.kill(name)
+
+    def close(self) -> None:
+        """End everything."""
+        self.keeper.close()
+        self._engine.dispose()
+
+    # --- asking it ---
+
+    def api(self, method: str, path: str, body: object = None) -> Any:
+        """Ask Airflow's public API; raise ApiError with what it says where it refuses."""
+        request = urllib.request.Request(
+            f"{self.url}/api/v2/{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"content-type": "application/json"},
+            method=method,
+        )
+        try:
+            with self._opener.open(request, timeout=60.0) as response:
+                content = response.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                raise ApiError(f"{method} {path}: {error.code} {error.read().decode(errors='replace')}") from None
+        return json.loads(content) if content else None
+
+    def rows(self, statement: str, **values: Any) -> list[Any]:
+        """Ask the metadata database."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                with self._engine.connect() as connection:
+                    return list(connection.execute(text(statement), values))
+            except OperationalError:
+                # SQLite is locked for moments.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(LOOK_EVERY_S)
+
+    def until(self, found: Callable[[], Any], what: str, within: float = PATIENCE_S) -> Any:
+        """Ask again and again until the answer is true; return it."""
+        deadline = time.monotonic() + within
+        while not (answer := found()):
+            assert time.monotonic() < deadline, f"no sign of {what} within {within:.0f} s"
+            time.sleep(LOOK_EVERY_S)
+        return answer
+
+    def trigger_kwargs(self, trigger_id: int | None) -> str:
+        """Return what the metadata database keeps for a trigger, decrypted; empty where there is none."""
+        from airflow.models.trigger import Trigger
+
+        found = self.rows("select kwargs from trigger where id = :id", id=trigger_id)
+        # Text as it lies there: no key may be in it in any form.
+        return json.dumps(Trigger._decrypt_kwargs(found[0].kwargs), default=str) if found else ""
+
+    def run(self, dag_id: str, run_id: str, **conf: Any) -> LiveRun:
+        """Start a DAG run."""
+        body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
+        self.api("POST", f"dags/{dag_id}/dagRuns", body)
+        return LiveRun(self, dag_id, run_id)
+
+    def _migrate(self) -> None:
+        if self.backend == "sqlite" and self.migrated is not None and self.migrated.exists():
+            shutil.copy(self.migrated, self.home / "airflow.db")
+            return
+        command = [str(Path(sys.executable).with_name("airflow")), "db", "migrate"]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def _is_healthy(self) -> bool:
+        try:
+            health = self.api("GET", "monitor/health")
+        except (ApiError, OSError):
+            return False
+        return all(health[part]["status"] == "healthy" for part in ("scheduler", "triggerer", "dag_processor"))
+
+    def _files_read(self) -> int:
+        return len({row.fileloc for row in self.rows("select fileloc from dag where is_stale = false")})
+
+
+@dataclass
+class LiveRun:
+    """A DAG run, of whose tasks the one named `describe` is looked at."""
+
+    airflow: LiveAirflow
+    dag_id: str
+    run_id: str
+    task_id: str = "describe"
+
+    def look(self) -> Seen:
+        """Return how the task is now; a state of None where it is not scheduled yet, or gone."""
+        found = self.airflow.rows(
+            "select state, try_number, pid, trigger_id from task_instance "
+            "where dag_id = :dag_id and run_id = :run_id and task_id = :task_id",
+            dag_id=self.dag_id,
+            run_id=self.run_id,
+            task_id=self.task_id,
+        )
+        now = time.time()
+        return Seen(now, *found[0]) if found else Seen(now, None, 0, None, None)
+
+    def changes(self, within: float = PATIENCE_S) -> Iterator[Seen]:
+        """Yield the task at every change of its state, the last time when it has ended."""
+        deadline, last = time.monotonic() + within, None
+        while last is None or last.state not in ENDED:
+            now = self.look()
+            if last is None or (now.state, now.try_number) != (last.state, last.try_number):
+                last = now
+                yield now
+            assert time.monotonic() < deadline, f"{self.run_id} is {now.state} after {within:.0f} s"
+            time.sleep(LOOK_EVERY_S)
+
+    def until(self, *states: str, within: float = PATIENCE_S) -> Seen:
+        """Wait until the task is in one of the states; fail where it ends in another."""
+        for seen in self.changes(within):
+            if seen.state in states:
+                return seen
+        raise AssertionError(f"{self.run_id} is {seen.state}, not {' or '.join(states)}")
+
+    def manifest(self, key: str = "return_value") -> Any:
+        """Return what the task has pushed."""
+        value = self.airflow.api("GET", f"{self._instance}/xcomEntries/{key}")["value"]
+        return json.loads(value) if isinstance(value, str) else value
+
+    def mark(self, state: str) -> None:
+        """Mark the task as somebody does in the UI."""
+        self.airflow.api("PATCH", self._instance, {"new_state": state})
+
+    def clear(self) -> None:
+        """Clear the task as somebody does in the UI."""
+        body = {"dry_run": False, "only_failed": False, "dag_run_id": self.run_id, "task_ids": [self.task_id]}
+        self.airflow.api("POST", f"dags/{self.dag_id}/clearTaskInstances", body)
+
+    def delete(self) -> None:
+        """Delete the DAG run as somebody does in the UI: one that runs has to be marked first."""
+        self.airflow.api("PATCH", self._run, {"state": "failed"})
+        self.airflow.api("DELETE", self._run)
+
+    @property
+    def _run(self) -> str:
+        return f"dags/{self.dag_id}/dagRuns/{quote(self.run_id, safe='')}"
+
+    @property
+    def _instance(self) -> str:
+        return f"{self._run}/taskInstances/{self.task_id}"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

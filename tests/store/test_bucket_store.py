@@ -1,0 +1,129 @@
+"""A journal in a bucket: written, merged, read and looked at, while the store throttles, cuts and refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from airflow_provider_describer.errors import CorruptShard, StoreError
+from airflow_provider_describer.store.__main__ import main
+from airflow_provider_describer.store.folder import open_folder
+from airflow_provider_describer.store.index import remember
+from airflow_provider_describer.store.journal import Journal, read_events
+from airflow_provider_describer.store.merge import compact, shard_names
+
+
+@pytest.fixture
+def folder(cloud):
+    return open_folder(f"{cloud.uri}/catalog", cloud.open_bucket)
+
+
+@pytest.fixture
+def write(folder, events):
+    """Have so many calls journaled, each in a shard of its own."""
+
+    def write(calls, writer=folder):
+        async def work():
+            async with Journal(writer, window=0) as journal:
+                for call in calls:
+                    await journal.durable(events.sent(call, call))
+                    await journal.durable(events.outcome(call, call))
+
+        asyncio.run(work())
+
+    return write
+
+
+def calls(folder):
+    return sorted(event["call"] for *_, event in read_events(folder) if event["event"] == "outcome")
+
+
+def test_what_is_journaled_is_remembered(folder, write, events):
+    write(["1", "2", "3"])
+    assert calls(folder) == ["1", "2", "3"]
+    assert remember(folder).row((events.key("2"),))["text"] == "2 by 2"
+
+
+def test_merging_beside_writers_and_readers(folder, write, plans_of):
+    write([f"first {number}" for number in range(5)])
+    with ThreadPoolExecutor(4) as threads:
+        writers = [threads.submit(write, [f"{writer} {number}" for number in range(5)]) for writer in range(2)]
+        merges = [threads.submit(compact, folder) for _ in range(2)]
+        for future in (*writers, *merges):
+            future.result()
+    plans_before = plans_of(folder)
+    assert len(calls(folder)) >= 15 and len(set(calls(folder))) == 15
+    compact(folder)
+    assert len(shard_names(folder)) == 1 and plans_of(folder) == plans_before
+
+
+def test_a_store_that_throttles_and_cuts_now_and_then(cloud, folder, write):
+    cloud.server.slow_down(method="PUT", times=2)
+    cloud.server.lose_answers(method="PUT", path="journal", times=1)
+    cloud.server.slow_down(method="GET", times=1)
+    write(["1", "2"])
+    assert calls(folder) == ["1", "2"]
+
+
+def test_nothing_is_durable_that_was_refused(cloud, folder, write):
+    cloud.server.deny(method="PUT")
+    with pytest.raises(StoreError, match=f"{cloud.uri}/catalog/journal/.* cannot be written"):
+        write(["1"])
+    cloud.server.calm()
+    assert calls(folder) == []
+
+
+def test_a_shard_that_may_not_be_read_stops_everything(cloud, folder, write):
+    write(["1"])
+    [name] = shard_names(folder)
+    cloud.server.deny(method="GET", path=name)
+    for act in (remember, compact):
+        with pytest.raises(StoreError, match=name):
+            act(folder)
+
+
+def test_a_damaged_shard_is_named(cloud, folder, write):
+    write(["1"])
+    [name] = shard_names(folder)
+    cloud.bucket().put(f"catalog/{name}", folder.read(name)[:-1])
+    with pytest.raises(CorruptShard, match=name):
+        calls(folder)
+
+
+@pytest.fixture
+def command(cloud, monkeypatch, capsys):
+    """The command, with the credentials in the environment."""
+    for name in [name for name in os.environ if name.startswith(("AWS_", "GOOGLE_", "STORAGE_EMULATOR_HOST"))]:
+        monkeypatch.delenv(name)
+    for name, value in cloud.environment.items():
+        monkeypatch.setenv(name, value)
+
+    def command(*arguments):
+        code = main(arguments)
+        return code, capsys.readouterr()
+
+    return command
+
+
+def test_the_command_looks_at_buckets(cloud, folder, write, command):
+    write(["1", "2"])
+    for uri in (f"{cloud.uri}/catalog", f"{cloud.uri}/catalog/"):
+        code, shown = command("check", uri, "--json")
+        assert code == 0 and json.loads(shown.out)["store"] == f"{cloud.uri}/catalog"
+    code, shown = command("compact", f"{cloud.uri}/catalog")
+    assert code == 0 and shown.out.startswith(f"{cloud.uri}/catalog: ") and len(shard_names(folder)) == 1
+    code, shown = command("show", f"{cloud.uri}/catalog", "--json")
+    assert code == 0 and json.loads(shown.out)["total"]["described"] == 2
+
+
+def test_the_command_where_there_is_no_store(cloud, command):
+    code, shown = command("check", f"{cloud.uri}/nothing")
+    assert code == 2 and f"'{cloud.uri}/nothing' is no description store" in shown.err
+    code, shown = command("check", f"{cloud.uri}/catalog/journal")
+    assert code == 2
+    code, shown = command("check", f"{cloud.uri[:5]}no-such-bucket/catalog")
+    assert code == 1 and "no such bucket" in shown.err and "Traceback" not in shown.err
