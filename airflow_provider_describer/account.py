@@ -26,6 +26,7 @@ EXTRAS = (
     "api_version",
     "image_transport",
     "storage_host",
+    "allow_private_hosts",
 )
 """What a connection's extra may say; the form has a field for each."""
 
@@ -35,7 +36,8 @@ class Account:
     """Who pays, where, and within which limits: everything that a connection says.
 
     ``timeout`` is in seconds for one HTTP answer; ``price_per_call`` and ``max_cost_per_day`` are in USD;
-    ``requests_per_minute`` counts billable calls. The key is in no repr.
+    ``requests_per_minute`` counts billable calls. ``allow_private_hosts`` lets images be read from web servers within
+    a private network. The key is in no repr.
     """
 
     vendor: str
@@ -50,6 +52,7 @@ class Account:
     price_per_call: float | None = None
     api_version: ApiVersion = "v1"
     image_transport: ImageTransport = "auto"
+    allow_private_hosts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,18 @@ class _Fields:
             raise self.complain(name, value, "a number above 0")
         return number
 
+    def flag(self, name: str) -> bool:
+        value = self.extra.get(name)
+        if isinstance(value, bool):
+            return value
+        # Airflow 3.1's form knows only text.
+        word = value.strip().lower() if isinstance(value, str) else value
+        if word in (None, "", "false"):
+            return False
+        if word != "true":
+            raise self.complain(name, value, "true or false")
+        return True
+
     def choice(self, name: str, choices: tuple[str, ...]) -> str | None:
         value = self.text(name)
         if value is not None and value not in choices:
@@ -144,6 +159,7 @@ def account_from_connection(
         price_per_call=fields.positive("price_per_call") or defaults.price_per_call,
         api_version=fields.choice("api_version", get_args(ApiVersion)) or "v1",  # type: ignore[arg-type]  # checked
         image_transport=fields.choice("image_transport", get_args(ImageTransport)) or "auto",  # type: ignore[arg-type]
+        allow_private_hosts=fields.flag("allow_private_hosts"),
     )
 
 

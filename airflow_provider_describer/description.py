@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from airflow_provider_describer.errors import Billed
@@ -77,7 +78,8 @@ class Running:
 class Picture:
     """An image made ready to be sent: bytes (``content``) or an address the vendor fetches itself (``url``).
 
-    The url may be a presigned one, which is a secret: it is in no repr.
+    ``sign`` makes that address when the call's turn has come, as a presigned one soon expires; it may ask a cloud, and
+    blocks. Such an address is a secret: it is in no repr.
     """
 
     media_type: str
@@ -85,7 +87,8 @@ class Picture:
     url: str | None = field(default=None, repr=False)
     filename: str = "image"
     inline: bool = False
+    sign: Callable[[], str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if (self.content is None) == (self.url is None):
-            raise ValueError("a Picture has either content or a url")
+        if [self.content, self.url, self.sign].count(None) != 2:
+            raise ValueError("a Picture has content, a url, or what signs one")

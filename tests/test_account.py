@@ -19,6 +19,7 @@ SECRET = "hunter2-pasted-into-the-wrong-field"
 NUMBERS = ["timeout", "requests_per_minute", "max_cost_per_day", "price_per_call"]
 CHOICES = ["api_version", "image_transport"]
 TEXTS = ["limits_path", "storage_host", *CHOICES]
+FLAGS = ["allow_private_hosts"]
 
 
 def account(defaults: Defaults = OWN, **fields: Any) -> Account:
@@ -46,7 +47,7 @@ def test_an_empty_connection_means_the_vendors_own() -> None:
 
 @pytest.mark.parametrize("blank", [None, "", " ", "\n"])
 def test_blank_fields_mean_the_default(blank: str | None) -> None:
-    extra = dict.fromkeys([*NUMBERS, *TEXTS], blank)
+    extra = dict.fromkeys([*NUMBERS, *TEXTS, *FLAGS], blank)
     assert account(host=blank, schema=blank, extra=extra) == account()
     assert account(extra=blank) == account()
     assert account(extra=json.dumps(extra)) == account()
@@ -62,6 +63,7 @@ def test_a_full_connection_is_read_whole() -> None:
         "api_version": "v2",
         "image_transport": "upload",
         "storage_host": "https://storage.example.com/",
+        "allow_private_hosts": True,
     }
     found = account(host="https://api.example.com/", extra=json.dumps(extra))
     assert found == Account(
@@ -77,6 +79,7 @@ def test_a_full_connection_is_read_whole() -> None:
         price_per_call=0.01,
         api_version="v2",
         image_transport="upload",
+        allow_private_hosts=True,
     )
     assert found == account(host="https://api.example.com/", extra=extra)
 
@@ -130,7 +133,36 @@ def test_what_is_no_text_is_refused(field: str, bad: object) -> None:
     refused(field, extra={field: bad})
 
 
-@pytest.mark.parametrize("field", [*NUMBERS, *TEXTS])
+@pytest.mark.parametrize("field", FLAGS)
+@pytest.mark.parametrize(
+    ("value", "means"),
+    [
+        (True, True),
+        ("true", True),
+        (" True\n", True),
+        ("TRUE", True),
+        (False, False),
+        ("false", False),
+        ("False", False),
+    ],
+)
+def test_a_switch_is_on_or_off_in_a_browsers_words_too(field: str, value: object, means: bool) -> None:
+    assert getattr(account(extra={field: value}), field) is means
+    assert getattr(account(extra=json.dumps({field: value})), field) is means
+
+
+@pytest.mark.parametrize("field", FLAGS)
+@pytest.mark.parametrize("bad", [0, 1, 1.0, "1", "0", "yes", "on", "null", [], [True], {}, {"a": SECRET}, SECRET])
+def test_what_is_neither_on_nor_off_is_refused(field: str, bad: object) -> None:
+    assert "expected true or false" in refused(field, extra={field: bad})
+
+
+@pytest.mark.parametrize("host", ["http://127.0.0.1:8901", "http://10.0.0.1", None])
+def test_a_private_vendor_allows_no_private_images(host: str | None) -> None:
+    assert account(host=host).allow_private_hosts is False
+
+
+@pytest.mark.parametrize("field", [*NUMBERS, *TEXTS, *FLAGS])
 def test_a_secret_in_the_wrong_field_is_not_shown(field: str) -> None:
     if field == "limits_path":
         assert account(extra={field: SECRET}).limits_path == SECRET
@@ -146,7 +178,9 @@ def test_an_extra_that_is_no_json_object_is_refused(bad: str) -> None:
     assert "not a JSON object" in refused("extra", extra=bad)
 
 
-@pytest.mark.parametrize("typo", ["max_cost_per_days", "Timeout", "request_per_minute", "price_percall"])
+@pytest.mark.parametrize(
+    "typo", ["max_cost_per_days", "Timeout", "request_per_minute", "price_percall", "allow_private_host"]
+)
 def test_a_misspelt_limit_is_never_no_limit(typo: str) -> None:
     assert "did you mean" in refused(typo, extra={typo: 1})
 
@@ -250,7 +284,11 @@ def test_any_host_is_an_address_or_a_bad_connection(host: str, schema: str | Non
     assert said
 
 
-@given(extra=st.dictionaries(st.sampled_from([*NUMBERS, *TEXTS]), st.none() | st.text() | st.floats() | st.integers()))
+@given(
+    extra=st.dictionaries(
+        st.sampled_from([*NUMBERS, *TEXTS, *FLAGS]), st.none() | st.booleans() | st.text() | st.floats() | st.integers()
+    )
+)
 def test_any_extra_is_an_account_or_a_bad_connection(extra: dict[str, object]) -> None:
     said = ""
     try:
@@ -262,3 +300,4 @@ def test_any_extra_is_an_account_or_a_bad_connection(extra: dict[str, object]) -
     else:
         assert found.timeout > 0 and (found.price_per_call or 0) > 0
         assert found.api_version in ("v1", "v2")
+        assert found.allow_private_hosts in (True, False)

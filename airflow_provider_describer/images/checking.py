@@ -6,9 +6,16 @@ import re
 from collections.abc import Collection
 
 from airflow_provider_describer.errors import RejectedImage
+from airflow_provider_describer.images.dimensions import Measured, measure
 
 HEAD = 4096
 """How many bytes from the start decide the type."""
+MOST_PIXELS = 178_956_970
+"""The most that an image may unfold to: 0.5 GB of memory, and where Pillow stops too."""
+LONG_EDGE = 50_000
+"""An edge of more pixels than this must be backed by a file of a fitting size."""
+_PIXELS_A_BYTE = 1000
+"""What a picture of one colour throughout is compressed to, and no photograph."""
 
 _FTYP_BRANDS = {
     b"avif": "image/avif",
@@ -118,3 +125,42 @@ def check_image(
             kind="too_large",
         )
     return kind
+
+
+def check_content(uri: str, content: bytes, kind: str, *, taker: str, takes_animation: bool = False) -> Measured:
+    """Return what the whole file's headers say of it, once nothing speaks against paying for it.
+
+    Takes some 10 µs for a JPEG of any size: the picture itself is not decoded, so one that is damaged in its middle
+    passes.
+
+    :param kind: the media type, as `check_image` returned it.
+    :param taker: the vendor's name for messages.
+    :param takes_animation: whether the vendor documents what it makes of an animated image.
+    :raises RejectedImage: naming the image and what is wrong with it; kinds ``corrupt``, ``too_many_pixels``,
+        ``animated``.
+    """
+    measured = measure(content, kind)
+    if measured.flaw:
+        raise RejectedImage(
+            f"{uri}: the {kind} is damaged or cut short: {measured.flaw}. Fetch or export it again.", kind="corrupt"
+        )
+    if _unfolds_too_far(measured, len(content)):
+        raise RejectedImage(
+            f"{uri}: {measured.width} x {measured.height} pixels in a file of {len(content)} bytes are more than are "
+            f"taken (at most {MOST_PIXELS / 1e6:.0f} million). Scale it down.",
+            kind="too_many_pixels",
+        )
+    if measured.frames > 1 and not takes_animation:
+        raise RejectedImage(
+            f"{uri}: is animated, and {taker} does not say which picture of it would be described. Extract a frame.",
+            kind="animated",
+        )
+    return measured
+
+
+def _unfolds_too_far(measured: Measured, size: int) -> bool:
+    pixels = measured.pixels
+    if pixels is None:
+        return False
+    edge = max(measured.width or 0, measured.height or 0)
+    return pixels > MOST_PIXELS or (edge > LONG_EDGE and pixels > size * _PIXELS_A_BYTE)

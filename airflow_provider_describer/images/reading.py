@@ -3,30 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 from urllib.parse import unquote, urljoin, urlsplit
 
+from airflow_provider_describer.buckets.address import Address, bucket_address, is_plain
+from airflow_provider_describer.buckets.bucket import Bucket, Content, Signed
+from airflow_provider_describer.buckets.opening import OpenBucket
 from airflow_provider_describer.client.flow import Flow
 from airflow_provider_describer.client.transport import AsyncClient
 from airflow_provider_describer.description import Image
 from airflow_provider_describer.errors import (
     BadInput,
+    BucketError,
     RejectedImage,
     UnexpectedAnswer,
     UnreadableImage,
     VendorUnavailable,
 )
 from airflow_provider_describer.images.checking import HEAD
+from airflow_provider_describer.images.trust import Trust, is_public_host
 from airflow_provider_describer.vendors.wire import Request, Response, mask_query
 
 REDIRECTS = 5
 
+Reach = Literal["public", "private"] | None
+"""Who could fetch an image by an address: anybody, this network alone, or nobody as it has none."""
+
+
+def check_reference(uri: str) -> None:
+    """Let pass what can be read: a local path, ``file://``, ``http(s)://``, ``s3://`` and ``gs://``.
+
+    :raises BadInput: naming what is wrong with it.
+    """
+    address = bucket_address(uri)
+    if address is None:
+        local_path(uri)
+    elif not address.key.strip("/"):
+        raise BadInput(f"{uri!r} names a bucket and no image in it; list it first (ListImagesOperator).")
+
 
 def local_path(uri: str) -> Path | None:
-    """Return the path that a local reference names (``/a/b.jpg``, ``b.jpg``, ``file:///a/b.jpg``), or None.
+    """Return the path that a local reference names (``/a/b.jpg``, ``file:///a/b.jpg``), or None for a web address.
 
     :raises BadInput: for a scheme that cannot be read, naming those that can.
     """
@@ -42,7 +63,7 @@ def local_path(uri: str) -> Path | None:
         _check_address(uri)
         return None
     raise BadInput(
-        f"{mask_query(uri)!r}: images are read from local paths, file:// and https:// addresses, not {scheme}://."
+        f"{mask_query(uri)!r}: images are read from local paths, file://, s3://, gs:// and https://, not {scheme}://."
     )
 
 
@@ -62,60 +83,148 @@ def is_web(uri: str) -> bool:
     return uri[:8].lower().startswith(("https://", "http://"))
 
 
+def is_local(uri: str) -> bool:
+    """Whether the reference is a local file."""
+    return "://" not in uri or uri[:7].lower() == "file://"
+
+
 def masked(uri: str) -> str:
     """Return the reference as messages and rows name it: a web address without its query, which may be a secret.
 
-    A path keeps its ``?`` and ``#``: there they are part of the name.
+    A path and a key keep their ``?`` and ``#``: there they are part of the name.
     """
-    return uri if local_or_file(uri) else mask_query(uri)
-
-
-def local_or_file(uri: str) -> bool:
-    """Whether the reference names a local file."""
-    return "://" not in uri or uri[:7].lower() == "file://"
+    named = uri[:7].lower().startswith(("file://", "s3://", "gs://"))
+    return mask_query(uri) if "://" in uri and not named else uri
 
 
 def is_private_host(url: str) -> bool:
     """Whether the address names a host that only this network can reach; looks nothing up."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return not ipaddress.ip_address(host).is_global
-    except ValueError:
-        return "." not in host or host.endswith((".local", ".internal", ".localhost"))
+    return not is_public_host(urlsplit(url).hostname or "")
 
 
 class Reader:
-    """Reads images. ``client`` is for web addresses only and carries no vendor's key."""
+    """Reads images: each at most once, none larger than the vendor takes.
 
-    def __init__(self, client: AsyncClient) -> None:
+    :param client: for web addresses only; carries no vendor's key.
+    :param trust: what the listing may lead to; None for whatever it likes.
+    :param open_bucket: for s3:// and gs://.
+    """
+
+    def __init__(
+        self, client: AsyncClient, *, trust: Trust | None = None, open_bucket: OpenBucket | None = None
+    ) -> None:
         self._client = client
+        self._trust = trust
+        self._open_bucket = open_bucket
+        self._reaches: dict[tuple[str, str], Reach] = {}
 
-    async def read(self, image: Image, max_bytes: int) -> bytes:
-        """Return the image's bytes.
+    def path(self, uri: str) -> Path:
+        """Return the path of a local image.
+
+        :raises RejectedImage: for one outside the folder that the listing is for.
+        """
+        path = local_path(uri)
+        assert path is not None, "only of local references"
+        return self._trust.check_local(uri, path) if self._trust else path
+
+    async def read(self, image: Image, max_bytes: int) -> Content:
+        """Return an image's bytes, and of an object the version of what was read.
 
         :raises RejectedImage: ``missing`` or ``too_large``: nothing that reading again would mend.
         :raises UnreadableImage: it cannot be read now; that says nothing about whether it is there.
         """
-        path = local_path(image.uri)
-        if path is not None:
-            return await asyncio.to_thread(read_file, image.uri, path, max_bytes)
-        return (await self._client.arun(_get(image.uri, {}, max_bytes))).content
+        if (address := bucket_address(image.uri)) is not None:
+            return await self._read_object(address, max_bytes)
+        if is_web(image.uri):
+            content = (await self._client.arun(_get(image.uri, {}, max_bytes, self._trust))).content
+        else:
+            content = await asyncio.to_thread(read_file, image.uri, self.path(image.uri), max_bytes)
+        return Content(content, None, len(content))
 
     async def look(self, image: Image, max_bytes: int) -> tuple[bytes, int | None, str | None]:
-        """Return a web image's first 4 KiB, its size and its version token (ETag or Last-Modified) where told.
+        """Return an image's first 4 KiB, its size and its version token (ETag or Last-Modified) where told.
 
         :raises RejectedImage, UnreadableImage: as `read`; a server that knows no ranges sends it all.
         """
-        response = await self._client.arun(_get(image.uri, {"range": f"bytes=0-{HEAD - 1}"}, max_bytes))
+        if (address := bucket_address(image.uri)) is not None:
+            found = await self._read_object(address, None, HEAD)
+            return found.data, found.size, found.version
+        response = await self._client.arun(_get(image.uri, {"range": f"bytes=0-{HEAD - 1}"}, max_bytes, self._trust))
         headers = response.headers
         total = headers.get("content-range", "").rpartition("/")[2]
         size = int(total) if total.isdigit() else len(response.content) if response.status == 200 else None
         return response.content[:HEAD], size, headers.get("etag") or headers.get("last-modified")
 
+    def reach(self, uri: str) -> Reach:
+        """Return who could fetch the image by an address: blocking for an object, as one is signed to see its host.
 
-def _get(url: str, headers: dict[str, str], max_bytes: int) -> Flow[Response]:
+        :raises UnreadableImage: where it cannot be told now.
+        """
+        if is_web(uri):
+            return "private" if is_private_host(uri) else "public"
+        address = bucket_address(uri)
+        if address is None:
+            return None
+        if (address.scheme, address.bucket) not in self._reaches:
+            try:
+                # Of any key: the image's own may be one that cannot be signed, which says nothing about the others.
+                reach = self.reach(self._bucket(address).sign("image", 60).url)
+            except BucketError as error:
+                if error.kind not in ("unsupported", "denied"):
+                    raise UnreadableImage(str(error), kind=error.kind) from None
+                reach = None
+            self._reaches[address.scheme, address.bucket] = reach
+        return self._reaches[address.scheme, address.bucket]
+
+    def knows(self, uri: str) -> bool:
+        """Whether `reach` would have nothing to ask."""
+        address = bucket_address(uri)
+        return address is None or (address.scheme, address.bucket) in self._reaches
+
+    def signer(self, uri: str) -> Callable[[float], Signed]:
+        """Return what signs an address of the object, for that many seconds. Blocking: it may ask the cloud."""
+        address = bucket_address(uri)
+        assert address is not None, "only of objects"
+
+        def sign(seconds: float) -> Signed:
+            try:
+                return self._bucket(address).sign(address.key, seconds)
+            except BucketError as error:
+                raise UnreadableImage(str(error), kind=error.kind) from None
+
+        return sign
+
+    async def _read_object(self, address: Address, max_bytes: int | None, length: int | None = None) -> Content:
+        try:
+            return await self._bucket(address).aread(address.key, max_bytes=max_bytes, length=length)
+        except BucketError as error:
+            raise _unread(address, error, max_bytes) from None
+
+    def _bucket(self, address: Address) -> Bucket:
+        if self._open_bucket is None:
+            raise BadInput(f"{address}: nothing here knows how to open buckets; give a storage_conn_id.")
+        return self._open_bucket(address.scheme, address.bucket)
+
+
+def _unread(address: Address, error: BucketError, max_bytes: int | None) -> Exception:
+    """What a bucket's refusal means for one image, and where it means as much for all of them."""
+    match error.kind:
+        case "no_such_object":
+            return RejectedImage(f"{address}: there is no such object.", kind="missing")
+        case "too_large":
+            return _too_large(str(address), None, max_bytes or 0)
+        case "unsupported" if not is_plain(address.key):
+            return RejectedImage(str(error), kind="unsupported_key")
+        case "no_such_bucket" | "wrong_region":
+            return BadInput(str(error), kind=error.kind)
+    return UnreadableImage(str(error), kind=error.kind)
+
+
+def _get(url: str, headers: dict[str, str], max_bytes: int, trust: Trust | None) -> Flow[Response]:
     shown, target = mask_query(url), url
     for _ in range(REDIRECTS + 1):
+        if trust:
+            trust.check_web(target, shown)
         try:
             response: Response = yield Request(
                 "GET", target, {"accept": "image/*,*/*;q=0.5", **headers}, max_answer=max_bytes
@@ -123,9 +232,10 @@ def _get(url: str, headers: dict[str, str], max_bytes: int) -> Flow[Response]:
         except VendorUnavailable as error:
             raise UnreadableImage(f"{shown}: {error}") from None
         except BadInput as error:
-            if error.kind != "bad_address":
+            if error.kind not in ("bad_address", "forbidden_address"):
                 raise
-            raise RejectedImage(f"{shown}: {error}", kind="missing") from None
+            kind = "missing" if error.kind == "bad_address" else error.kind
+            raise RejectedImage(f"{shown}: {error}", kind=kind) from None
         except UnexpectedAnswer:
             raise _too_large(url, None, max_bytes) from None
         if response.status in (200, 206):
@@ -146,6 +256,8 @@ def _get(url: str, headers: dict[str, str], max_bytes: int) -> Flow[Response]:
 def _refused(shown: str, status: int) -> RejectedImage | UnreadableImage:
     if status in (404, 410):
         return RejectedImage(f"{shown}: there is no such image (HTTP {status}).", kind="missing")
+    if status == 400:
+        return UnreadableImage(f"{shown}: HTTP 400; if it is a presigned URL, it may have expired.")
     if status in (401, 403):
         return UnreadableImage(f"{shown}: access denied (HTTP {status}); a presigned URL may have expired.")
     if status == 416:

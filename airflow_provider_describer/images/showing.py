@@ -1,23 +1,44 @@
-"""How an image is shown to a vendor: as bytes in the call, by its own address, or on the vendor's storage."""
+"""How an image is shown to a vendor: as bytes in the call, by an address, or on the vendor's storage."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+import re
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from airflow_provider_describer.account import Account
-from airflow_provider_describer.description import Image, Picture
+from airflow_provider_describer.buckets.address import bucket_address
+from airflow_provider_describer.buckets.bucket import Signed
+from airflow_provider_describer.description import Image, Picture, Spec
 from airflow_provider_describer.errors import BadInput, RejectedImage, UnreadableImage
-from airflow_provider_describer.images.checking import HEAD, check_image
-from airflow_provider_describer.images.reading import Reader, is_private_host, is_web, local_path, masked, read_file
+from airflow_provider_describer.images.checking import HEAD, check_content, check_image
+from airflow_provider_describer.images.reading import (
+    Reach,
+    Reader,
+    is_local,
+    is_private_host,
+    is_web,
+    masked,
+    read_file,
+)
 from airflow_provider_describer.images.reference import Ask
+from airflow_provider_describer.images.scaling import scale_down
 from airflow_provider_describer.store.identity import keys_of
 from airflow_provider_describer.store.plan import Identified
 from airflow_provider_describer.vendors.vendor import Vendor
+
+SIGNED_FOR_S = 2 * 3600.0
+"""How long a presigned address lives: a vendor's queue may take an hour before it fetches."""
+SHORTEST_S = 600.0
+"""One that lives shorter, as the credentials that sign it end, would die in the vendor's queue."""
+LARGEST_TO_SCALE = 200_000_000
+"""Bytes of an image that is scaled down before it is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +46,8 @@ class Shown:
     """A picture ready for one call, and what is known of the content it shows.
 
     ``upload`` says that its bytes go to the vendor's storage first. ``sha256`` is None where the vendor fetches the
-    image itself; ``version`` is then what the image's server calls its content, if anything.
+    image itself; ``version`` is then what the image's server calls its content, if anything. ``saved`` counts the bytes
+    that scaling it down has saved.
     """
 
     picture: Picture
@@ -33,100 +55,207 @@ class Shown:
     sha256: str | None
     version: str | None
     size: int | None
+    saved: int = 0
 
 
-def choose_transport(vendor: Vendor, account: Account, uri: str) -> str:
-    """Return how the image reaches the vendor: ``url``, ``file``, ``inline`` or ``upload``.
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """How an image reaches the vendor (``url``, ``file``, ``inline`` or ``upload``), and why so, for the log."""
 
-    ``auto`` passes a public web address through (the vendor fetches it; one transfer instead of two), unless it is one
-    that only this network reaches, and sends bytes in the vendor's preferred way otherwise.
+    way: str
+    why: str
 
+
+def choose_transport(vendor: Vendor, account: Account, uri: str, reach: Reach, *, scaled: bool = False) -> Transport:
+    """Return how the image reaches the vendor.
+
+    ``auto`` lets the vendor fetch what it can (one transfer instead of two): public web addresses, and for a vendor
+    that takes bytes only by way of an upload also objects, by an address that is signed for it.
+
+    :param reach: who could fetch the image by an address.
+    :param scaled: whether it is scaled down, which an address knows nothing of.
     :raises BadInput: where the connection's ``image_transport`` does not fit the vendor or the image.
     """
-    wanted = account.image_transport
+    wanted, preferred = account.image_transport, vendor.transports[0]
+    fetchable = reach == "public" or (reach == "private" and is_private_host(account.base_url))
     if wanted == "auto":
-        reachable = is_web(uri) and (is_private_host(account.base_url) or not is_private_host(uri))
-        return "url" if reachable else vendor.transports[0]
+        if scaled:
+            return Transport(preferred, "they are scaled down first")
+        if is_web(uri) and fetchable:
+            return Transport("url", f"{vendor.title} fetches public addresses itself")
+        if fetchable and preferred == "upload":
+            return Transport("url", f"{vendor.title} fetches them by addresses that are signed for it")
+        unfetchable = reach is None and reach_matters(vendor, account, uri)
+        return Transport(preferred, "they have no address" if unfetchable else f"it is how {vendor.title} takes bytes")
     if wanted != "url" and wanted not in vendor.transports:
         raise BadInput(
             f"Connection {account.conn_id!r}: image_transport is {wanted!r}, which {vendor.title} does not take; "
             f"expected auto, url, {' or '.join(vendor.transports)}."
         )
-    if wanted == "url" and not is_web(uri):
-        raise BadInput(
-            f"Connection {account.conn_id!r}: image_transport is 'url', but {uri!r} has no address that the vendor "
-            "could fetch. Choose auto."
+    if wanted == "url" and (reach is None or scaled):
+        because = (
+            "max_pixels asks for another image than the one at its address"
+            if scaled
+            else (
+                f"{masked(uri)!r} has no address that the vendor could fetch"
+                + (" (the storage connection's credentials cannot sign one)" if bucket_address(uri) else "")
+            )
         )
-    return wanted
+        raise BadInput(f"Connection {account.conn_id!r}: image_transport is 'url', but {because}. Choose auto.")
+    return Transport(wanted, "the connection says so")
 
 
-async def show(reader: Reader, vendor: Vendor, account: Account, image: Image) -> Shown:
+def reach_matters(vendor: Vendor, account: Account, uri: str) -> bool:
+    """Whether `choose_transport` asks who could fetch the image: of an object it takes a signature to tell."""
+    return is_web(uri) or account.image_transport == "url" or vendor.transports[0] == "upload"
+
+
+async def show(reader: Reader, vendor: Vendor, account: Account, ask: Ask) -> Shown:
     """Read and check the image and return it ready for a call; nothing that is billed happens here.
 
     :raises RejectedImage: naming the image and what is wrong with it.
     :raises UnreadableImage: where it cannot be read now.
     """
-    transport = choose_transport(vendor, account, image.uri)
-    if not is_web(image.uri):
-        return await asyncio.to_thread(_show_file, vendor, account, image)
-    if transport != "url":
-        content = await reader.read(image, vendor.max_bytes)
-        return _shown(vendor, image, transport, content)
+    image, spec = ask.image, ask.spec
+    if is_local(image.uri):
+        return await asyncio.to_thread(_show_file, reader, vendor, account, ask)
+    reach: Reach = None
+    if reach_matters(vendor, account, image.uri):
+        reach = reader.reach(image.uri) if reader.knows(image.uri) else await asyncio.to_thread(reader.reach, image.uri)
+    transport = choose_transport(vendor, account, image.uri, reach, scaled=bool(spec.preprocessing)).way
+    if transport == "url":
+        return await _show_address(reader, vendor, image)
+    content = await reader.read(image, _most_bytes(vendor, spec))
+    version = read_version(image.version, content.version)
+    make = partial(_shown, vendor, ask, transport, content.data, version)
+    # Decoding takes a while and lets other threads run; the rest takes microseconds.
+    return await asyncio.to_thread(make) if spec.preprocessing else make()
+
+
+async def _show_address(reader: Reader, vendor: Vendor, image: Image) -> Shown:
+    """Look at the first bytes only, and let the vendor fetch the rest."""
     head, size, version = await reader.look(image, vendor.max_bytes)
     kind = _checked(vendor, image, head, size)
-    sha256 = None
-    if not (version or image.version):
+    if bucket_address(image.uri) is not None:
+        version = read_version(image.version, version)
+        sign = partial(_signed, image.uri, reader.signer(image.uri))
+        return Shown(Picture(kind, sign=sign), False, None, version, size)
+    version, sha256 = image.version or version, None
+    if not version:
         # Without a token of its server's, only the bytes tell whether the image is the one described before.
-        sha256 = hashlib.sha256(await reader.read(image, vendor.max_bytes)).hexdigest()
-    return Shown(Picture(kind, url=image.uri), False, sha256, image.version or version, size)
+        sha256 = hashlib.sha256((await reader.read(image, vendor.max_bytes)).data).hexdigest()
+    return Shown(Picture(kind, url=image.uri), False, sha256, version, size)
+
+
+_ETAG = re.compile(r"[0-9a-f]{32}(-\d+)?")
+
+
+def read_version(listed: str | None, read: str | None) -> str | None:
+    """Return the version that an image is known by: the one that was read, where it can be told from the listing's.
+
+    A catalog's own token, or a generation, is another kind of name than an ETag: that they differ says nothing.
+    """
+    if listed is None or read is None:
+        return read or listed
+    same_kind = bool(_ETAG.fullmatch(listed)) == bool(_ETAG.fullmatch(read)) and listed.isdigit() == read.isdigit()
+    return read if same_kind else listed
+
+
+def _signed(uri: str, sign: Callable[[float], Signed]) -> str:
+    signed = sign(SIGNED_FOR_S)
+    left = signed.expires_at - time.time()
+    if left < SHORTEST_S:
+        raise UnreadableImage(
+            f"{uri}: an address signed now would live for {max(0.0, left):.0f} s only, as the storage connection's "
+            f"credentials end then; the vendor may need {SHORTEST_S:.0f} s. Use longer-lived credentials, or "
+            "image_transport 'upload'.",
+            kind="credentials_end",
+        )
+    return signed.url
 
 
 async def identify(reader: Reader, vendor: Vendor, account: Account, asks: Sequence[Ask]) -> list[Identified]:
     """Look at images as `show` does and keep only what they are known by, or why they cannot be described.
 
-    Local files are looked at together in one thread, so a handful at a time is faster than one by one.
+    An object or web image whose listing names its version is not looked at: its name and version are enough. Local
+    files are looked at together in one thread, so a handful at a time is faster than one by one.
 
     :raises DescriberError: where it is neither an image's fault nor one of reading it.
     """
-    if not any(is_web(ask.image.uri) for ask in asks):
-        return await asyncio.to_thread(_identify_files, vendor, account, asks)
+    if all(is_local(ask.image.uri) for ask in asks):
+        return await asyncio.to_thread(_identify_files, reader, vendor, asks)
+    return [await _identified(reader, vendor, account, ask) for ask in asks]
+
+
+async def _identified(reader: Reader, vendor: Vendor, account: Account, ask: Ask) -> Identified:
+    image = ask.image
+    try:
+        if image.version and not is_local(image.uri):
+            return _identity(ask, None, image.version, image.size)
+        if bucket_address(image.uri) is None:
+            shown = await show(reader, vendor, account, ask)
+            return _identity(ask, shown.sha256, shown.version, shown.size)
+        head, size, version = await reader.look(image, vendor.max_bytes)
+        if not ask.spec.preprocessing:
+            _checked(vendor, image, head, size)
+        return _identity(ask, None, version, size)
+    except (RejectedImage, UnreadableImage) as error:
+        return Identified(ask, error=_alone(error))
+
+
+def _identify_files(reader: Reader, vendor: Vendor, asks: Sequence[Ask]) -> list[Identified]:
     found = []
     for ask in asks:
         try:
-            shown = await show(reader, vendor, account, ask.image)
+            content = read_file(ask.image.uri, reader.path(ask.image.uri), _most_bytes(vendor, ask.spec))
+            _check(vendor, ask, content)
+            found.append(_identity(ask, hashlib.sha256(content).hexdigest(), ask.image.version, len(content)))
         except (RejectedImage, UnreadableImage) as error:
-            found.append(Identified(ask, error=error))
-        else:
-            found.append(_known_by(ask, shown))
+            found.append(Identified(ask, error=_alone(error)))
     return found
 
 
-def _identify_files(vendor: Vendor, account: Account, asks: Sequence[Ask]) -> list[Identified]:
-    found = []
-    for ask in asks:
-        try:
-            found.append(_known_by(ask, _show_file(vendor, account, ask.image)))
-        except (RejectedImage, UnreadableImage) as error:
-            found.append(Identified(ask, error=error))
-    return found
+def _alone(error: RejectedImage | UnreadableImage) -> RejectedImage | UnreadableImage:
+    """The error without where it came from: that holds the whole image in memory for as long as the plan lives."""
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
 
 
-def _known_by(ask: Ask, shown: Shown) -> Identified:
-    return Identified(ask, keys_of(ask.spec, ask.image.uri, shown.sha256, shown.version), shown.sha256, shown.version)
+def _identity(ask: Ask, sha256: str | None, version: str | None, size: int | None) -> Identified:
+    return Identified(ask, keys_of(ask.spec, ask.image.uri, sha256, version, size), sha256, version)
 
 
-def _show_file(vendor: Vendor, account: Account, image: Image) -> Shown:
-    path = local_path(image.uri)
-    assert path is not None, "web addresses are shown by show()"
-    content = read_file(image.uri, path, vendor.max_bytes)
-    return _shown(vendor, image, choose_transport(vendor, account, image.uri), content)
+def _show_file(reader: Reader, vendor: Vendor, account: Account, ask: Ask) -> Shown:
+    uri = ask.image.uri
+    content = read_file(uri, reader.path(uri), _most_bytes(vendor, ask.spec))
+    transport = choose_transport(vendor, account, uri, None, scaled=bool(ask.spec.preprocessing))
+    return _shown(vendor, ask, transport.way, content, ask.image.version)
 
 
-def _shown(vendor: Vendor, image: Image, transport: str, content: bytes) -> Shown:
-    kind = _checked(vendor, image, content[:HEAD], len(content))
-    picture = Picture(kind, content, filename=_filename(image.uri, kind), inline=transport == "inline")
+def _most_bytes(vendor: Vendor, spec: Spec) -> int:
+    return LARGEST_TO_SCALE if spec.preprocessing else vendor.max_bytes
+
+
+def _shown(vendor: Vendor, ask: Ask, transport: str, content: bytes, version: str | None) -> Shown:
+    image, size = ask.image, len(content)
     sha256 = hashlib.sha256(content).hexdigest()
-    return Shown(picture, transport == "upload", sha256, image.version, len(content))
+    kind = _check(vendor, ask, content)
+    if max_pixels := _max_pixels(ask.spec):
+        content = scale_down(content, max_pixels, uri=masked(image.uri)).content
+        kind = _checked(vendor, image, content[:HEAD], len(content))
+    picture = Picture(kind, content, filename=_filename(image.uri, kind), inline=transport == "inline")
+    return Shown(picture, transport == "upload", sha256, version, size, size - len(content))
+
+
+def _check(vendor: Vendor, ask: Ask, content: bytes) -> str:
+    """Return the media type of the whole image; one that is to be scaled down may be too large as it is."""
+    kind = _checked(vendor, ask.image, content[:HEAD], None if _max_pixels(ask.spec) else len(content))
+    check_content(masked(ask.image.uri), content, kind, taker=vendor.title)
+    return kind
+
+
+def _max_pixels(spec: Spec) -> int:
+    return int(spec.preprocessing.partition("=")[2] or 0)
 
 
 def _checked(vendor: Vendor, image: Image, head: bytes, size: int | None) -> str:
@@ -141,5 +270,16 @@ def _checked(vendor: Vendor, image: Image, head: bytes, size: int | None) -> str
 
 
 def _filename(uri: str, kind: str) -> str:
-    name = PurePosixPath(urlsplit(uri).path if is_web(uri) else uri).name or "image"
-    return name if "." in name else f"{name}.{kind.removeprefix('image/')}"
+    """The image's own name, with the ending of what it is now: vendors may look at it."""
+    name = PurePosixPath(urlsplit(uri).path if is_web(uri) else uri)
+    if name.suffix.lower() in _SUFFIXES.get(kind, (name.suffix.lower(),)) and name.suffix:
+        return name.name
+    return f"{name.stem or 'image'}{_SUFFIXES.get(kind, ('.' + kind.removeprefix('image/'),))[0]}"
+
+
+_SUFFIXES = {
+    "image/jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "image/png": (".png",),
+    "image/webp": (".webp",),
+    "image/gif": (".gif",),
+}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import zlib
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from airflow_provider_describer.errors import RejectedImage
-from airflow_provider_describer.images.checking import check_image, media_type
+from airflow_provider_describer.images.checking import MOST_PIXELS, check_content, check_image, media_type
 
 
 def box(major: bytes, *compatible: bytes, size: int | None = None) -> bytes:
@@ -173,3 +177,96 @@ def test_each_reason_to_reject_names_the_image_and_the_way_out(
     assert caught.value.kind == kind
     assert says in str(caught.value)
     assert caught.value.billed == "no"
+
+
+# --- with all of the bytes there ---
+
+
+def written(picture: Image.Image, form: str, **options: object) -> bytes:
+    target = io.BytesIO()
+    picture.save(target, form, **options)
+    return target.getvalue()
+
+
+def moving(form: str) -> bytes:
+    pictures = [Image.new("RGB", (9, 7), colour) for colour in ("red", "green", "blue")]
+    return written(pictures[0], form, save_all=True, append_images=pictures[1:])
+
+
+def png(width: int, height: int, filling: int = 0) -> bytes:
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(b"") + bytes(filling))
+        + chunk(b"IEND", b"")
+    )
+
+
+def refused(content: bytes, form: str, **options: bool) -> RejectedImage:
+    with pytest.raises(RejectedImage, match=r"^s/a\.jpg: ") as caught:
+        check_content("s/a.jpg", content, f"image/{form.lower()}", taker="Segmind", **options)
+    assert caught.value.billed == "no"
+    return caught.value
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
+def test_a_whole_image_passes_and_its_size_is_told(draw: Callable[..., bytes], form: str) -> None:
+    for padding in (b"", bytes(3)):
+        found = check_content("s/a.jpg", draw(3, form) + padding, f"image/{form.lower()}", taker="Segmind")
+        assert (found.width, found.height, found.frames) == (32, 24, 1)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP"])
+@pytest.mark.parametrize("part", [0.2, 0.5, 0.95])
+def test_an_image_that_is_cut_short_is_not_paid_for(draw: Callable[..., bytes], form: str, part: float) -> None:
+    content = draw(4, form, (200, 160))
+    error = refused(content[: int(len(content) * part)], form)
+    assert error.kind == "corrupt"
+    assert f"the image/{form.lower()} is damaged or cut short: " in str(error) and "export it again" in str(error)
+
+
+def test_an_image_of_no_size_is_not_paid_for() -> None:
+    error = refused(png(0, 0), "PNG")
+    assert error.kind == "corrupt" and "its size is 0 x 0 pixels" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(MOST_PIXELS + 1, 1), (13378, 13377), (50_001, 50_001), (2**31 - 1, 2**31 - 1)]
+)
+def test_an_image_of_too_many_pixels_is_not_paid_for(width: int, height: int) -> None:
+    error = refused(png(width, height, 10_000_000), "PNG")
+    assert error.kind == "too_many_pixels"
+    assert f"{width} x {height} pixels" in str(error) and "Scale it down" in str(error)
+
+
+def test_as_many_pixels_as_pillow_opens_are_taken() -> None:
+    assert Image.MAX_IMAGE_PIXELS and 2 * Image.MAX_IMAGE_PIXELS == MOST_PIXELS
+    assert check_content("a", png(10_000, 17_895), "image/png", taker="Segmind").pixels == 178_950_000
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "filling", "taken"),
+    [(60_000, 100, 0, False), (100, 60_000, 0, False), (60_000, 100, 6000, True), (50_000, 100, 0, True)],
+)
+def test_a_long_edge_must_be_backed_by_a_file_of_a_fitting_size(
+    width: int, height: int, filling: int, taken: bool
+) -> None:
+    content = png(width, height, filling)
+    if taken:
+        assert check_content("a", content, "image/png", taker="Segmind").width == width
+    else:
+        error = refused(content, "PNG")
+        assert error.kind == "too_many_pixels" and f"in a file of {len(content)} bytes" in str(error)
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP"])
+def test_an_animated_image_is_taken_only_by_a_vendor_that_says_what_it_makes_of_it(form: str) -> None:
+    error = refused(moving(form), form)
+    assert error.kind == "animated"
+    assert "Segmind does not say which picture of it would be described. Extract a frame" in str(error)
+    assert check_content("a", moving(form), f"image/{form.lower()}", taker="x", takes_animation=True).frames > 1
+    assert refused(moving(form)[:40], form, takes_animation=True).kind == "corrupt"

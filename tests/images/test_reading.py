@@ -1,4 +1,4 @@
-"""The bytes of local images: bounded, whole, and each way of not getting them told apart."""
+"""References, and the bytes of local images: bounded, whole, and each way of not getting them told apart."""
 
 from __future__ import annotations
 
@@ -6,23 +6,37 @@ import asyncio
 import os
 import tracemalloc
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_provider_describer.buckets.bucket import Content
 from airflow_provider_describer.client.transport import AsyncClient
 from airflow_provider_describer.description import Image
 from airflow_provider_describer.errors import BadInput, DescriberError, RejectedImage, UnreadableImage
-from airflow_provider_describer.images.reading import Reader, is_private_host, is_web, local_path, masked
+from airflow_provider_describer.images.reading import (
+    Reader,
+    check_reference,
+    is_private_host,
+    is_web,
+    local_path,
+    masked,
+)
+
+if TYPE_CHECKING:
+    from tests.conftest import Loopback
 
 MB = 1_000_000
 
 
 def read(uri: str, max_bytes: int = MB) -> bytes:
-    async def scene() -> bytes:
+    async def scene() -> Content:
         async with AsyncClient(timeout=5) as client:
             return await Reader(client).read(Image(uri), max_bytes)
 
-    return asyncio.run(scene())
+    content = asyncio.run(scene())
+    assert (content.size, content.version) == (len(content.data), None)
+    return content.data
 
 
 def failure(uri: str, max_bytes: int = MB) -> DescriberError:
@@ -146,7 +160,7 @@ def test_a_file_that_we_may_not_read_is_unreadable(tmp_path: Path) -> None:
     ("uri", "says"),
     [
         ("ftp://me:hush@host/a.jpg?x=hush", "not ftp://"),
-        ("s3://bucket/a.jpg", "not s3://"),
+        ("hdfs://me:hush@host/a.jpg", "read from local paths, file://, s3://, gs:// and https://, not hdfs://"),
         ("file://server/share/a.jpg", "three slashes"),
         ("http:///a.jpg?x=hush", "no address"),
         ("https://[oops/a.jpg?x=hush", "no address"),
@@ -157,9 +171,38 @@ def test_a_file_that_we_may_not_read_is_unreadable(tmp_path: Path) -> None:
 )
 def test_an_address_that_can_never_be_read_is_bad_input(uri: str, says: str) -> None:
     with pytest.raises(BadInput) as caught:
-        local_path(uri)
+        check_reference(uri)
     assert says in str(caught.value)
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("s3://shop", "'s3://shop' names a bucket and no image in it; list it first"),
+        ("gs://shop//", "names a bucket and no image"),
+        ("s3:///a.jpg", "names no bucket"),
+        ("gcs://shop/a.jpg", "write gs://shop/a.jpg instead"),
+        ("s3://AKIA:hush@shop/a.jpg", "storage_conn_id"),
+    ],
+)
+def test_an_address_in_a_bucket_that_can_never_be_read_is_bad_input(uri: str, says: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        check_reference(uri)
+    assert says in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "uri", ["a.jpg", "file:///a.jpg", "https://host/a.jpg", "s3://shop/a b%20#?+é.jpg", "GS://shop/a/b.jpg"]
+)
+def test_what_can_be_read_passes(uri: str) -> None:
+    check_reference(uri)
+
+
+@pytest.mark.parametrize("uri", ["s3://shop/a.jpg", "gs://shop/a.jpg"])
+def test_an_object_is_read_only_by_who_can_open_buckets(uri: str) -> None:
+    assert type(error := failure(uri)) is BadInput and "give a storage_conn_id" in str(error)
 
 
 def test_web_addresses_are_known_in_any_case() -> None:
@@ -169,7 +212,8 @@ def test_web_addresses_are_known_in_any_case() -> None:
 
 def test_only_a_web_address_is_shown_without_its_query() -> None:
     assert masked("https://me:hush@shop.example/a.jpg?sig=hush#x") == "https://shop.example/a.jpg?…"
-    for name in ("/data/what?.jpg", "photo #1.jpg", "file:///data/photo #1.jpg"):
+    keys = ("s3://shop/what?.jpg", "gs://shop/photo #1.jpg", "S3://shop/a?b.jpg")
+    for name in ("/data/what?.jpg", "photo #1.jpg", "file:///data/photo #1.jpg", "FILE:///data/a?b.jpg", *keys):
         assert masked(name) == name
 
 
@@ -190,3 +234,24 @@ def test_only_a_web_address_is_shown_without_its_query() -> None:
 )
 def test_hosts_that_only_this_network_reaches(url: str, private: bool) -> None:
     assert is_private_host(url) == private
+
+
+@pytest.mark.parametrize("do", ["read", "look"])
+def test_a_name_that_leads_to_a_forbidden_address_is_not_connected_to(loopback: type[Loopback], do: str) -> None:
+    """Which is found out only when it is resolved: as a name, it could lead anywhere."""
+
+    async def scene() -> None:
+        async with loopback(lambda visit: asyncio.sleep(0)) as server, AsyncClient(timeout=5, guard=never) as client:
+            image = Image(f"http://localhost:{server.port}/a.jpg?sig=hush")
+            with pytest.raises(RejectedImage) as caught:
+                await getattr(Reader(client), do)(image, MB)
+        assert (caught.value.kind, caught.value.billed) == ("forbidden_address", "no")
+        assert str(caught.value).startswith(f"http://localhost:{server.port}/a.jpg?…: ")
+        assert "private address" in str(caught.value) and "hush" not in str(caught.value)
+        assert server.connections == 0
+
+    asyncio.run(scene())
+
+
+def never(ip: str) -> bool:
+    return False

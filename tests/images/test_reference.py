@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_describer.errors import BadInput
-from airflow_provider_describer.images.reference import Ask, asks_of
+from airflow_provider_describer.images.reference import Ask, ask_of, asks_of
 from airflow_provider_describer.vendors import get_vendor
 
 IMAGE_DESCRIBER, SEGMIND = get_vendor("image_describer"), get_vendor("segmind")
@@ -50,6 +51,26 @@ def test_whatever_can_be_gone_through_is_a_list(images: object) -> None:
 
 def test_lists_of_lists_as_mapped_tasks_return_them_are_one_list() -> None:
     assert uris([["a", "b"], [], ["c"], "d"]) == ["a", "b", "c", "d"]
+    assert uris([[["a"], ["b", "c"]], [[], [{"uri": "d"}]]]) == ["a", "b", "c", "d"]
+
+
+class Lazy(Sequence[object]):
+    """As Airflow hands over what mapped tasks have returned: fetched one by one, and no list."""
+
+    def __init__(self, *values: object) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.values[index]
+
+
+def test_what_mapped_tasks_have_returned_is_one_list(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('"c"\n{"uri": "d", "version": "v"}\n')
+    assert uris(Lazy(["a", "b"], str(tmp_path / "a.jsonl"), [{"uri": "e"}], [["f"], ["g"]])) == list("abcdefg")
+    assert asks(Lazy()) == []
 
 
 def test_an_empty_list_asks_nothing() -> None:
@@ -65,6 +86,9 @@ def test_an_empty_list_asks_nothing() -> None:
         (Path("a.jpg"), "expected a list"),
         ({"uri": "https://shop.example/a.jpg?sig=hush"}, "a dict with the keys 'uri', expected a list"),
         ("https://shop.example/a.jpg?sig=hush", "'https://shop.example/a.jpg?…' (str), expected a list"),
+        ("https://shop.example/list.csv", "not from the web"),
+        ("s3://bucket/list.jsonl", "no bucket can be opened here"),
+        ("/nowhere/list.jsonl", "there is no such file"),
         (None, "None (NoneType), expected a list"),
         (7, "7 (int), expected a list"),
     ],
@@ -85,7 +109,8 @@ def test_what_is_no_list_is_refused(images: object, says: str) -> None:
         (b"a.jpg", "images[1] is a bytes"),
         ({}, "images[1] is None"),
         ({"uri": ["https://x.example/?sig=hush"]}, "images[1] is a list"),
-        ([["https://x.example/?sig=hush"]], "images[1][0] is a list"),
+        ({"https://x.example/?sig=hush"}, "images[1] is a set"),
+        ([[7]], "images[1][0][0] is 7 (int)"),
         ("a\0.jpg", "NUL"),
         ("https://x.example/a\0.jpg?sig=hush", "NUL"),
         ("ftp://me:hush@x.example/a.jpg", "images[1] (ftp://x.example/a.jpg): "),
@@ -218,3 +243,113 @@ def test_a_duplicate_that_asks_something_else_or_has_its_own_name_is_none() -> N
 )
 def test_names_are_joined_to_the_base(base: str | None, uri: str, whole: str) -> None:
     assert uris([uri], images_base=base) == [whole]
+
+
+@pytest.mark.parametrize(
+    ("base", "uri", "whole"),
+    [
+        ("s3://shop", "a.jpg", "s3://shop/a.jpg"),
+        ("s3://shop/", "catalog/a b%20#?+é.jpg", "s3://shop/catalog/a b%20#?+é.jpg"),
+        ("gs://shop/catalog/", "a.jpg", "gs://shop/catalog/a.jpg"),
+        ("s3://shop/catalog", "a.jpg", "s3://shop/catalog/a.jpg"),
+        ("s3://shop/catalog//", "a.jpg", "s3://shop/catalog//a.jpg"),
+        ("s3://shop/", "/a.jpg", "s3://shop//a.jpg"),
+        ("s3://shop/", "odd/http://x/a.jpg", "s3://shop/odd/http://x/a.jpg"),
+        ("s3://shop/", "ftp://x/a.jpg", "s3://shop/ftp://x/a.jpg"),
+        ("s3://shop/", "gs://other/a.jpg", "gs://other/a.jpg"),
+        ("s3://shop/", "https://x.example/a.jpg", "https://x.example/a.jpg"),
+        ("s3://aws_default@shop/", "a@b.jpg", "s3://shop/a@b.jpg"),
+        ("file:///data/a%20b", "50%20off.jpg", "/data/a b/50%20off.jpg"),
+        (Path("/data"), "a.jpg", "/data/a.jpg"),
+        ("/", "a.jpg", "/a.jpg"),
+        ("", "a.jpg", "a.jpg"),
+    ],
+)
+def test_a_key_is_joined_as_it_is(base: object, uri: str, whole: str) -> None:
+    assert uris([uri], images_base=base) == uris([{"uri": uri}], images_base=base) == [whole]
+
+
+def test_keys_as_s3_list_operator_returns_them_without_those_of_folders() -> None:
+    keys = ["catalog/", "catalog/a.jpg", "catalog/sub/", "catalog/sub/b.jpg"]
+    assert uris(keys, images_base="s3://shop/") == ["s3://shop/catalog/a.jpg", "s3://shop/catalog/sub/b.jpg"]
+    assert refusal([["a.jpg"], ["b/"], [7]], images_base="s3://shop/").startswith("images[2][0] is 7")
+
+
+@pytest.mark.parametrize(
+    ("base", "says"),
+    [
+        (7, "images_base is 7 (int), expected something like 's3://bucket/'"),
+        (b"/data", "images_base is a bytes"),
+        ("s3://", "names no bucket"),
+        ("gcs://shop/", "write gs://shop/ instead"),
+    ],
+)
+def test_a_base_that_is_none_is_refused(base: object, says: str) -> None:
+    assert says in refusal(["a.jpg"], images_base=base)
+
+
+class StoragePath:
+    """As ObjectStoragePath of Airflow 3.2 and later: no PathLike, and its text names the connection."""
+
+    def __init__(self, protocol: str, path: str) -> None:
+        self.protocol, self.path = protocol, path
+
+    def __str__(self) -> str:
+        return f"{self.protocol}://aws_default@{self.path}"
+
+
+def test_paths_of_object_storage_without_their_connection() -> None:
+    given = [StoragePath("s3", "shop/a b#1.jpg"), StoragePath("file", "/data/50%20off.jpg")]
+    wanted = ["s3://shop/a b#1.jpg", "/data/50%20off.jpg"]
+    assert uris(given) == uris([{"uri": path} for path in given]) == wanted
+    assert uris(["s3://aws_default@shop/a@b.jpg", "gs://google_cloud_default@shop/b.jpg"]) == [
+        "s3://shop/a@b.jpg",
+        "gs://shop/b.jpg",
+    ]
+    assert uris(["/data/me@shop.jpg"]) == ["/data/me@shop.jpg"]
+    assert "expected a list: put it into brackets" in refusal(StoragePath("s3", "shop/a.jpg"))
+
+
+def test_a_listing_file_stands_for_its_list(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("uri,title\na.jpg,Shoe\nb.jpg,Hat\n")
+    for listing in (tmp_path / "list.csv", str(tmp_path / "list.csv"), [tmp_path / "list.csv"]):
+        found = asks(listing, prompt="The {title}", images_base="s3://shop/")
+        assert [(ask.image.uri, ask.spec.prompt) for ask in found] == [
+            ("s3://shop/a.jpg", "The Shoe"),
+            ("s3://shop/b.jpg", "The Hat"),
+        ]
+
+
+def test_a_listing_does_not_lead_to_another(tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").write_text('"b.jpg"\n')
+    (tmp_path / "a.jsonl").write_text(f'"{tmp_path}/b.jsonl"\n')
+    assert uris(tmp_path / "a.jsonl") == [f"{tmp_path}/b.jsonl"]
+
+
+# --- one image ---
+
+
+@pytest.mark.parametrize("image", ["a.jpg", Path("a.jpg"), {"uri": "a.jpg"}, StoragePath("file", "a.jpg")])
+def test_one_image_is_one_ask(image: object) -> None:
+    assert ask_of(image, IMAGE_DESCRIBER, prompt="Which?") == asks(["a.jpg"], prompt="Which?")[0]
+
+
+@pytest.mark.parametrize(
+    ("image", "lang", "says"),
+    [
+        (["a.jpg"], "en", "image is a list, expected one image; DescribeImagesOperator takes many"),
+        ((), "en", "image is a tuple"),
+        ("/data/list.jsonl", "en", "image is '/data/list.jsonl' (str), expected one image"),
+        (Path("list.csv"), "en", "image is 'list.csv' (str)"),
+        (StoragePath("s3", "shop/list.parquet"), "en", "image is 's3://shop/list.parquet' (str)"),
+        ("https://x.example/?sig=hush&x=.csv", "en", "expected one image"),
+        ("a.jpg", ["en", "de"], "lang is a list, expected one language"),
+        ("a.jpg", None, "lang is None"),
+        (7, "en", "images[0] is 7 (int)"),
+    ],
+)
+def test_what_would_be_several_calls_is_no_one_image(image: object, lang: object, says: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        ask_of(image, IMAGE_DESCRIBER, lang=lang)
+    assert says in str(caught.value)
+    assert "hush" not in str(caught.value)

@@ -15,13 +15,12 @@ from airflow_provider_describer.client.transport import AsyncClient
 from airflow_provider_describer.description import Image
 from airflow_provider_describer.errors import BadInput, DescriberError, RejectedImage, UnreadableImage
 from airflow_provider_describer.images.reading import Reader
-from airflow_provider_describer.images.showing import Shown, choose_transport, show
+from airflow_provider_describer.images.reference import Ask
+from airflow_provider_describer.images.showing import Shown, Transport, choose_transport, show
 from airflow_provider_describer.vendors import get_vendor
 
 if TYPE_CHECKING:
     from tests.conftest import Loopback, Visit
-
-IMAGE_DESCRIBER, SEGMIND = get_vendor("image_describer"), get_vendor("segmind")
 
 
 def account(vendor: str = "image_describer", host: str | None = None, **extra: Any) -> Account:
@@ -30,11 +29,23 @@ def account(vendor: str = "image_describer", host: str | None = None, **extra: A
 
 
 async def shown(uri: str, paid_by: Account, version: str | None = None) -> Shown | DescriberError:
+    vendor = get_vendor(paid_by.vendor)
     async with AsyncClient(timeout=5) as client:
         try:
-            return await show(Reader(client), get_vendor(paid_by.vendor), paid_by, Image(uri, version))
+            return await show(Reader(client), vendor, paid_by, Ask(Image(uri, version), vendor.spec()))
         except DescriberError as error:
             return error
+
+
+def transport(uri: str, paid_by: Account) -> Transport:
+    """How the image would reach the vendor, as far as its reference tells."""
+
+    async def scene() -> Transport:
+        async with AsyncClient(timeout=5) as client:
+            reach = Reader(client).reach(uri)
+        return choose_transport(get_vendor(paid_by.vendor), paid_by, uri, reach)
+
+    return asyncio.run(scene())
 
 
 @pytest.mark.parametrize(
@@ -58,7 +69,7 @@ def test_a_local_image_is_sent_as_the_connection_says(
     assert (found.picture.content, found.picture.media_type) == (content, "image/jpeg")
     assert (found.picture.inline, found.upload, found.picture.url) == (inline, upload, None)
     assert (found.sha256, found.size) == (hashlib.sha256(content).hexdigest(), len(content))
-    assert (found.version, found.picture.filename) == ("etag", "Red shoe.txt")
+    assert (found.version, found.picture.filename) == ("etag", "Red shoe.jpg")
     assert "content" not in repr(found.picture)
 
 
@@ -72,22 +83,22 @@ def test_a_local_image_is_sent_as_the_connection_says(
 )
 def test_a_transport_that_does_not_fit_names_the_connection(vendor: str, wanted: str, uri: str, says: str) -> None:
     with pytest.raises(BadInput, match="Connection 'shop': image_transport is") as caught:
-        choose_transport(get_vendor(vendor), account(vendor, image_transport=wanted), uri)
+        transport(uri, account(vendor, image_transport=wanted))
     assert says in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("host", "uri", "chosen"),
+    ("host", "uri", "chosen", "why"),
     [
-        (None, "https://shop.example.com/a.jpg", "url"),
-        (None, "http://minio:9000/a.jpg", "file"),
-        (None, "http://10.0.0.7/a.jpg", "file"),
-        ("http://127.0.0.1:8901", "http://10.0.0.7/a.jpg", "url"),
-        (None, "a.jpg", "file"),
+        (None, "https://shop.example.com/a.jpg", "url", "Image Describer fetches public addresses itself"),
+        (None, "http://minio:9000/a.jpg", "file", "it is how Image Describer takes bytes"),
+        (None, "http://10.0.0.7/a.jpg", "file", "it is how Image Describer takes bytes"),
+        ("http://127.0.0.1:8901", "http://10.0.0.7/a.jpg", "url", "Image Describer fetches public addresses itself"),
+        (None, "a.jpg", "file", "it is how Image Describer takes bytes"),
     ],
 )
-def test_auto_passes_on_an_address_that_the_vendor_can_reach(host: str | None, uri: str, chosen: str) -> None:
-    assert choose_transport(IMAGE_DESCRIBER, account(host=host), uri) == chosen
+def test_auto_passes_on_an_address_that_the_vendor_can_reach(host: str | None, uri: str, chosen: str, why: str) -> None:
+    assert transport(uri, account(host=host)) == Transport(chosen, why)
 
 
 Talk = Callable[["Visit"], Any]
