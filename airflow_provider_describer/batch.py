@@ -29,12 +29,15 @@ from airflow_provider_describer.errors import (
     UnreadableImage,
     VendorUnavailable,
 )
-from airflow_provider_describer.images.reading import Reader, masked
+from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.images.showing import show
+from airflow_provider_describer.limits.shared import SharedLimits
 from airflow_provider_describer.progress import Totals, progress_line, too_many_rejected
-from airflow_provider_describer.store.journal import Journal
+from airflow_provider_describer.recording import Recorder
+from airflow_provider_describer.store.journal import Journal, new_call_id
 from airflow_provider_describer.store.plan import Identified, OnUnknown, Planned
-from airflow_provider_describer.store.rows import Row, Run, Status, row_of
+from airflow_provider_describer.store.rows import Status
+from airflow_provider_describer.waiting import Patience, Wait
 from airflow_provider_describer.watch import CallWatch, Stopped
 
 REPORT_EVERY_S = 5.0
@@ -50,31 +53,49 @@ class Limits:
     :param max_calls: billable calls, or None.
     :param max_cost: USD, or None.
     :param max_failure_ratio: share of the images that may be rejected; past it the run stops.
+    :param patience: seconds; a run that must wait longer ends with a `Wait`, for whoever resumes it. None waits as
+        long as it takes. With it calls are made in bursts of a minute's worth: one long wait for many short ones.
     """
 
     concurrency: int = 32
     max_calls: int | None = None
     max_cost: float | None = None
     max_failure_ratio: float = 0.1
+    patience: float | None = None
+
+
+class Elsewhere(Exception):  # no error: nothing is paid for this image
+    """Reading the image has shown that an earlier run has its outcome, or that another entry of this run gets it."""
+
+    def __init__(self, found: Planned) -> None:
+        super().__init__()
+        self.found = found
 
 
 @dataclass(slots=True)
 class Batch:
-    """One run over planned images. ``record`` gets each row once it is durable, in the event loop's own thread."""
+    """One run over planned images.
+
+    :param reconsider: asked about an image of which reading has shown more than the plan knew: what is to be done about
+        it, or the other entry of this run that has its content.
+    """
 
     caller: Caller
     client: AsyncClient
     reader: Reader
     limits: Limits
-    run: Run
-    record: Callable[[Identified, Row], None]
+    recorder: Recorder
     report: Callable[[str], None]
-    totals: Totals
+    reconsider: Callable[[Planned, Identified], Planned]
     journal: Journal | None = None
     on_unknown: OnUnknown = "retry"
-    claim: Callable[[tuple[str, ...]], bool] = lambda keys: True
-    """Asked about an image that has changed since it was planned: whether this run is the one to describe it."""
+    shared: SharedLimits | None = None
+    """Where the account's limits are shared with other tasks; otherwise each task counts for itself."""
     stopped_by: DescriberError | None = field(default=None, init=False)
+    known_after_all: list[Planned] = field(default_factory=list, init=False)
+    """Entries that an earlier run has an outcome of; not recorded here."""
+    copies: list[tuple[Planned, Identified]] = field(default_factory=list, init=False)
+    """Images with the content of another entry of this run; not recorded here."""
     slowdowns: int = field(default=0, init=False)
     paused_until: float = field(default=0.0, init=False)
     pace: Pace = field(init=False)
@@ -83,15 +104,26 @@ class Batch:
     stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     leaving: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     room: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    line: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    patience: Patience = field(init=False)
+    _left: list[Running] = field(default_factory=list, init=False)
     _in_a_row: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        account = self.caller.account
-        self.pace = Pace(account.requests_per_minute)
-        # Without a shared folder for limits each task counts its spending for itself.
-        allowed = [cost for cost in (self.limits.max_cost, account.max_cost_per_day) if cost is not None]
+        account, totals = self.caller.account, self.totals
+        per_minute, per_day = (None, None) if self.shared else (account.requests_per_minute, account.max_cost_per_day)
+        self.pace = Pace(per_minute, in_bursts=self.limits.patience is not None)
+        allowed = [cost for cost in (self.limits.max_cost, per_day) if cost is not None]
         self.budget = Budget(self.limits.max_calls, min(allowed, default=None), account.price_per_call)
+        # A run that goes on has spent something already.
+        self.budget.calls, self.budget.spent = totals.calls, (totals.cost_usd or 0.0) + totals.unknown_cost_usd
         self.throttle = Throttle(self.limits.concurrency)
+        self.patience = Patience(self.limits.patience)
+
+    @property
+    def totals(self) -> Totals:
+        """What has been done so far."""
+        return self.recorder.totals
 
     async def describe(self, entries: Iterable[Planned]) -> None:
         """Describe every image, or record of each why not. Returns when nothing is under way any more."""
@@ -118,7 +150,25 @@ class Batch:
         self.stopped_by = self.stopped_by or reason
         if not self.stopping.is_set():
             self.stopping.set()
+            if self.shared is not None:
+                self.shared.stop()
             self.notify()
+
+    def wait(self) -> Wait | None:
+        """Return what the run waits for if it was left; None where it has ended otherwise."""
+        return None if self.stopped_by else self.patience.wait(self._left)
+
+    def too_long(self, seconds: float) -> bool:
+        """No call can be made for so long; return whether the run has no patience for it, and makes no more of them.
+
+        Calls whose moment has come are still made, and answers under way are awaited.
+        """
+        return self.patience.must_wait(seconds, max(self.caller.clock() + seconds, self.pace.idle_at()))
+
+    def only_polls(self) -> None:
+        """A running request has been asked about, and runs on."""
+        if self.patience.only_polls(time.monotonic()):
+            self.stop(leave_running=True)
 
     def notify(self) -> None:
         """A call has ended, or was not made after all: another one may start, or none any more."""
@@ -141,18 +191,26 @@ class Batch:
 
     async def _work(self, queue: Iterator[Planned]) -> None:
         for entry in queue:
-            if self.stopping.is_set() or (self.totals.budget_reached and entry.action == "call"):
+            if self._is_over(entry):
                 for image in entry.all:
-                    self._settle(image, "pending")
+                    self.recorder.without_call(image, "pending")
             else:
                 await self._one(entry)
+
+    def _is_over(self, entry: Planned) -> bool:
+        """Whether an entry that nobody has begun with is left alone."""
+        return self.stopping.is_set() or (entry.action == "call" and (self.totals.budget_reached or self.patience.out))
 
     async def _one(self, entry: Planned) -> None:
         watch = CallWatch(self, entry)
         try:
             description = await self._described(entry, watch)
         except Stopped:
+            if watch.running and watch.in_journal:
+                self._left.append(watch.running)
             await self._end(entry, watch, "pending")
+        except Elsewhere as elsewhere:
+            self._pass_on(entry, watch, elsewhere.found)
         except DescriberError as error:
             status = self._judge(error)
             if status == "pending" and watch.running and not watch.in_journal:
@@ -167,21 +225,40 @@ class Batch:
 
     async def _described(self, entry: Planned, watch: CallWatch) -> Description:
         ask = entry.first.ask
-        if entry.action == "attach" and entry.open_call is not None:
-            call, opened = entry.open_call
-            running = Running(opened.request_id or "", opened.accepted_at)
-            watch.attach(call, running)
-            return await self.client.arun(self.caller.fetch(ask.spec, running), watch)
-        shown = await show(self.reader, self.caller.vendor, self.caller.account, ask.image)
+        if entry.action == "attach":
+            return await self._fetched(entry, watch)
+        shown = await show(self.reader, self.caller.vendor, self.caller.account, ask)
         watch.shows(shown)
-        if watch.changed and not self.claim(watch.image.keys):
-            raise UnreadableImage(
-                f"{masked(ask.image.uri)}: has changed since this run looked at it, and another image of this run or "
-                "an earlier one has its new content. Running again finds that.",
-                kind="changed",
-            )
+        if watch.learned:
+            found = self.reconsider(entry, watch.image)
+            if found.first is not watch.image or found.action in ("reuse", "rejected", "unknown"):
+                raise Elsewhere(found)
+            entry.lost = max(entry.lost, found.lost)
+            if found.action == "attach":
+                return await self._fetched(found, watch)
         flow = self.caller.describe(ask.spec, shown.picture, upload=shown.upload)
         return await self.client.arun(flow, watch)
+
+    async def _fetched(self, entry: Planned, watch: CallWatch) -> Description:
+        """Fetch what an earlier try has submitted."""
+        assert entry.open_call is not None
+        call, opened = entry.open_call
+        running = Running(opened.request_id or "", opened.accepted_at)
+        watch.attach(call, running)
+        return await self.client.arun(self.caller.fetch(entry.first.ask.spec, running), watch)
+
+    def _pass_on(self, entry: Planned, watch: CallWatch, found: Planned) -> None:
+        """Leave the image to whoever knows its outcome, and tell later runs that these identities are one image's."""
+        if self.journal is not None:
+            self.journal.add({"event": "same", "call": new_call_id(), **watch.subject()})
+        if watch.changed:
+            # Copies of what the image was before are no copies of it any more.
+            self._settle_others(entry, watch, "pending")
+        others = () if watch.changed else entry.others
+        if found.first is watch.image:
+            self.known_after_all.append(replace(found, others=others))
+        else:
+            self.copies += [(found, image) for image in (watch.image, *others)]
 
     def _judge(self, error: DescriberError) -> Status:
         """Return what has become of the image, and stop the run where the error says more than that."""
@@ -228,7 +305,7 @@ class Batch:
     ) -> None:
         """Make the outcome durable, then count it for every image of this content."""
         image = watch.image
-        row = self._row(image, status, description, error, lost=entry.lost + watch.lost)
+        row = self.recorder.row(image, status, description=description, error=error, lost=entry.lost + watch.lost)
         if status == "pending" and watch.running:
             row = replace(row, request_id=watch.running.request_id, billed="unknown")
         if self.journal is not None and watch.call is not None:
@@ -241,52 +318,27 @@ class Batch:
                 except StoreError as broken:
                     # The row may be of a paid answer: it is in the result files at least.
                     self.stop(broken)
-        self._count(image, row, error)
-        for other in entry.others:
-            if watch.changed:
-                # Its copies are no longer known to be copies.
-                self._settle(other, "pending")
-            else:
-                self._settle(other, "reused" if status == "described" else status, description, error)
+        self.patience.moved(time.monotonic())
+        self.recorder.keep(image, row, error)
+        self._settle_others(entry, watch, status, description, error)
+        if status == "rejected" and (too_many := too_many_rejected(self.totals, self.limits.max_failure_ratio)):
+            self.stop(too_many)
 
-    def _settle(
+    def _settle_others(
         self,
-        image: Identified,
+        entry: Planned,
+        watch: CallWatch,
         status: Status,
         description: Description | None = None,
         error: DescriberError | None = None,
     ) -> None:
-        """Count an image for which no call was made of its own."""
-        row = self._row(image, status, description, error)
-        self._count(image, replace(row, cost_usd=0.0 if description else None, billed="no", elapsed_s=None), error)
-
-    def _row(
-        self,
-        image: Identified,
-        status: Status,
-        description: Description | None,
-        error: DescriberError | None,
-        lost: int = 0,
-    ) -> Row:
-        return row_of(
-            image.ask,
-            self.run,
-            status,
-            self.caller.clock(),
-            description=description,
-            error=error,
-            sha256=image.sha256,
-            version=image.version,
-            lost_calls=lost,
-        )
-
-    def _count(self, image: Identified, row: Row, error: DescriberError | None) -> None:
-        self.record(image, row)
-        self.totals.counts[row.status] += 1
-        if row.status == "rejected":
-            self.totals.count_rejected(str(error) if error else None)
-            if too_many := too_many_rejected(self.totals, self.limits.max_failure_ratio):
-                self.stop(too_many)
+        """Record the other images of this content."""
+        for other in entry.others:
+            if watch.changed:
+                # They are no longer known to be copies.
+                self.recorder.without_call(other, "pending")
+            else:
+                self.recorder.without_call(other, "reused" if status == "described" else status, description, error)
 
     async def _report(self) -> None:
         while True:

@@ -14,7 +14,8 @@ from airflow_provider_describer.store.rows import STATUSES
 class Totals:
     """What a run has done so far.
 
-    ``calls`` counts billable requests sent; ``cost_usd`` is what is known to be paid, None while no price is known;
+    ``calls`` counts billable requests sent; ``cost_usd`` is what is known to be paid, None while no price is known, of
+    which ``failed_cost_usd`` brought no description;
     ``unknown_calls`` were sent and their answers lost, and may have cost ``unknown_cost_usd`` more.
     """
 
@@ -23,6 +24,7 @@ class Totals:
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
     calls: int = 0
     cost_usd: float | None = None
+    failed_cost_usd: float = 0.0
     unknown_calls: int = 0
     unknown_cost_usd: float = 0.0
     budget_reached: bool = False
@@ -53,6 +55,7 @@ class Totals:
             self.unknown_cost_usd += price or 0.0
         elif billed == "yes" and price is not None:
             self.cost_usd = (self.cost_usd or 0.0) + price
+            self.failed_cost_usd += price
 
 
 def too_many_rejected(totals: Totals, max_failure_ratio: float) -> TooManyRejected | None:

@@ -2,67 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from airflow_provider_describer.errors import DescriberError, RejectedImage, UnknownOutcome
+from airflow_provider_describer.images.reading import masked
 from airflow_provider_describer.progress import Totals
+from airflow_provider_describer.recording import Recorder
 from airflow_provider_describer.store.index import Memory
-from airflow_provider_describer.store.plan import Identified, Plan, Planned
-from airflow_provider_describer.store.rows import Row, Run, Status, known_row, row_of
+from airflow_provider_describer.store.plan import Plan, Planned
+from airflow_provider_describer.store.rows import Status
 
 
 @dataclass(frozen=True, slots=True)
 class Settling:
-    """Records and counts the entries of a plan that need no call. ``now`` is in epoch seconds."""
+    """Records the entries of a plan that need no call.
 
-    plan: Plan
-    totals: Totals
-    record: Callable[[Identified, Row], None]
-    run: Run
-    now: float
+    :param resumed: whether this try has worked before, so that its own outcomes stand in the journal.
+    """
+
+    entries: Sequence[Planned]
+    recorder: Recorder
+    resumed: bool = False
 
     def known(self, memory: Memory) -> None:
         """Record every image that needs no call."""
-        stored = [entry for entry in self.plan.entries if entry.known and entry.action in ("reuse", "rejected")]
+        stored = [entry for entry in self.entries if entry.known and entry.action in ("reuse", "rejected")]
         # In shard order, so that each shard is read once.
         for entry in sorted(stored, key=lambda entry: entry.known or ()):
-            row = memory.row(entry.first.keys)
-            # As it is stored: what was rejected when the plan was made may have been described since.
-            status: Status = "reused" if row["status"] == "described" else "rejected"
-            for image in entry.all:
-                self._count(image, known_row(image.ask, self.run, status, row, image.sha256, image.version))
-        for entry in self.plan.entries:
+            self._stored(entry, memory)
+        for entry in self.entries:
             if entry.action == "unknown":
                 self._settle(entry, "unknown", unknown_outcome(entry.lost))
             elif entry.action == "unusable":
                 status = status_of_unusable(entry)
                 if status == "rejected":
                     for _ in entry.all:
-                        self.totals.count_rejected(str(entry.first.error))
+                        self.recorder.totals.count_rejected(str(entry.first.error))
                 self._settle(entry, status, entry.first.error)
 
     def leave(self) -> None:
         """Record every image that would need a call as pending."""
-        for entry in self.plan.entries:
+        for entry in self.entries:
             if entry.action in ("call", "attach"):
                 self._settle(entry, "pending", None)
 
     def unknown(self) -> UnknownOutcome | None:
         """Return the error for calls of earlier tries whose answers were never seen, if there are any."""
-        lost = sum(entry.lost for entry in self.plan.entries if entry.action == "unknown")
+        lost = sum(entry.lost for entry in self.entries if entry.action == "unknown")
         return unknown_outcome(lost) if lost else None
+
+    def _stored(self, entry: Planned, memory: Memory) -> None:
+        row = memory.row(entry.first.keys)
+        # As it is stored: what was rejected when the plan was made may have been described since.
+        status: Status = "reused" if row["status"] == "described" else "rejected"
+        paid_here = self.resumed and self.recorder.is_own(row)
+        for image in entry.all:
+            if paid_here and (masked(image.ask.image.uri), image.ask.id) == (row["uri"], row["id"]):
+                self.recorder.own(image, row)
+                paid_here = False
+            else:
+                self.recorder.known(image, status, row)
 
     def _settle(self, entry: Planned, status: Status, error: DescriberError | None) -> None:
         for image in entry.all:
-            row = row_of(image.ask, self.run, status, self.now, error=error, sha256=image.sha256, version=image.version)
+            row = self.recorder.row(image, status, error=error)
             # Of one identity one row alone speaks of its calls, so that rows can be added up.
             own = image is entry.first
-            self._count(image, replace(row, lost_calls=entry.lost) if own else replace(row, billed="no"))
-
-    def _count(self, image: Identified, row: Row) -> None:
-        self.record(image, row)
-        self.totals.counts[row.status] += 1
+            self.recorder.keep(image, replace(row, lost_calls=entry.lost) if own else replace(row, billed="no"))
 
 
 def status_of_unusable(entry: Planned) -> Status:

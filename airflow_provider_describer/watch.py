@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from airflow_provider_describer.client.flow import Sleep
 from airflow_provider_describer.description import Description, Running
-from airflow_provider_describer.errors import DescriberError, RateLimited, StoreError
+from airflow_provider_describer.errors import DescriberError, RateLimited, StoreError, UnreadableImage
 from airflow_provider_describer.images.reading import masked
 from airflow_provider_describer.images.showing import Shown
+from airflow_provider_describer.limits.holder import Ticket
+from airflow_provider_describer.limits.shared import DayIsSpent, NoMoreTurns, SharedLimits
 from airflow_provider_describer.store.identity import keys_of
 from airflow_provider_describer.store.journal import new_call_id
 from airflow_provider_describer.store.plan import Identified, Planned
-from airflow_provider_describer.vendors.wire import Request
 
 if TYPE_CHECKING:
     from airflow_provider_describer.batch import Batch
@@ -42,10 +44,12 @@ class CallWatch:
         """Whether a later run would find the running request."""
         self.call: str | None = None
         self.lost = 0
+        self._ticket: Ticket | None = None
+        """Leave of those who share the account's limits to make the call; with it comes room for it."""
 
     def shows(self, shown: Shown) -> None:
         """The image has been read: this is what its calls will show."""
-        keys = keys_of(self._ask.spec, self._ask.image.uri, shown.sha256, shown.version)
+        keys = keys_of(self._ask.spec, self._ask.image.uri, shown.sha256, shown.version, shown.size)
         self._shown = Identified(self._ask, keys, shown.sha256, shown.version)
 
     @property
@@ -56,35 +60,46 @@ class CallWatch:
     @property
     def changed(self) -> bool:
         """Whether the image is no longer the one that was planned."""
-        return self.image.keys[:1] != self._planned.keys[:1]
+        return set(self._planned.keys).isdisjoint(self.image.keys)
+
+    @property
+    def learned(self) -> bool:
+        """Whether more is known of the image than when it was planned."""
+        return self.image.keys != self._planned.keys
 
     def attach(self, call: str, running: Running) -> None:
         """The call was sent in an earlier try and runs at the vendor: it is only fetched."""
         self.call, self.running, self.in_journal = call, running, True
 
-    async def turn(self, request: Request) -> None:
+    async def turn(self) -> None:
         """Wait for the call's turn and make its intent durable; after this it is sent."""
         batch = self._batch
         await self._reserve()
         try:
+            await self._take_ticket()
             while not await self._intend():
                 # Everybody has been told to pause meanwhile, which may take long: the intent is withdrawn until then.
                 self._close("paused")
+                self._hand_back()
                 await self._keep_pace()
+                await self._take_ticket()
         except BaseException:
+            self._hand_back()
             batch.budget.give_back()
             batch.notify()
             raise
         self._open, self._round = True, batch.slowdowns
-        batch.throttle.under_way += 1
+        if self._ticket is None:
+            batch.throttle.under_way += 1
         batch.totals.calls += 1
+        batch.patience.moved(time.monotonic())
 
     async def accepted(self, running: Running) -> None:
         """The vendor runs the request and may bill it: its id is durable before the first poll."""
         self.running = running
         if self._batch.journal is None:
             return
-        event = {"event": "accepted", "call": self.call, "request_id": running.request_id, **self._subject()}
+        event = {"event": "accepted", "call": self.call, "request_id": running.request_id, **self.subject()}
         try:
             await self._batch.journal.durable(event)
         except StoreError as error:
@@ -97,6 +112,7 @@ class CallWatch:
         """Pause between attempts or polls."""
         batch, error = self._batch, sleep.because
         if self.in_journal:
+            batch.only_polls()
             await _rest(batch.leaving, sleep.seconds)
         elif self.running is not None:
             # It is being paid for, and no other run would find it: only its result ends the wait.
@@ -104,6 +120,8 @@ class CallWatch:
         else:
             if error is not None:
                 self._failed(error, sleep.seconds)
+            if batch.too_long(sleep.seconds):
+                raise Stopped
             await _rest(batch.stopping, sleep.seconds)
 
     def ended(self, end: Description | DescriberError, *, pending: bool = False) -> None:
@@ -115,6 +133,9 @@ class CallWatch:
             return
         batch = self._batch
         cost = batch.caller.account.price_per_call
+        if isinstance(end, UnreadableImage):
+            # Its address could not be signed when its turn had come: nothing was sent.
+            batch.totals.calls -= 1
         if isinstance(end, Description):
             cost = end.cost_usd
             batch.totals.count_paid(cost)
@@ -127,6 +148,9 @@ class CallWatch:
             self._open = False
             batch.budget.settle(cost or 0.0)
             batch.throttle.under_way -= 1
+            if self._ticket is not None and batch.shared is not None:
+                batch.shared.settle(self._ticket, cost or 0.0)
+                self._ticket = None
             batch.notify()
 
     async def _reserve(self) -> None:
@@ -135,7 +159,7 @@ class CallWatch:
         while True:
             await self._keep_pace()
             if batch.budget.take():
-                return
+                break
             if not batch.may_afford_later():
                 # What is under way goes on; it is within the limits.
                 batch.totals.budget_reached = True
@@ -151,10 +175,57 @@ class CallWatch:
         batch.room.clear()
         await batch.room.wait()
 
+    async def _room(self) -> None:
+        """Wait until one more call may be under way."""
+        while not self._batch.throttle.has_room():
+            await self._settled()
+
+    async def _take_ticket(self) -> None:
+        """Where the account's limits are shared: wait for leave to make the call, once there is room for it.
+
+        Room comes first, as a moment that is granted has to be used at once.
+        """
+        batch = self._batch
+        if batch.shared is None:
+            return
+        async with batch.line:
+            await self._room()
+            self._ticket = await self._granted(batch.shared)
+            batch.throttle.under_way += 1
+
+    async def _granted(self, shared: SharedLimits) -> Ticket:
+        """Wait for a turn; a run without the patience for that leaves."""
+        batch = self._batch
+        try:
+            while True:
+                if batch.too_long(shared.paused_until - batch.caller.clock()):
+                    raise Stopped
+                try:
+                    async with asyncio.timeout(batch.limits.patience):
+                        return await shared.turn()
+                except TimeoutError:
+                    if batch.too_long(2 * (batch.limits.patience or 0.0)):
+                        raise Stopped from None
+        except DayIsSpent:
+            batch.totals.budget_reached = True
+            batch.notify()
+            raise Stopped from None
+        except NoMoreTurns:
+            raise Stopped from None
+
+    def _hand_back(self) -> None:
+        """The call that there was leave for is not made."""
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None and self._batch.shared is not None:
+            self._batch.shared.give_back(ticket)
+            self._batch.throttle.under_way -= 1
+
     async def _keep_pace(self) -> None:
         """Wait until a call may start, without taking the moment."""
         batch = self._batch
         while (wait := batch.pace.waits(batch.caller.clock())) > 0:
+            if batch.too_long(wait):
+                raise Stopped
             await _rest(batch.stopping, wait)
         if batch.stopping.is_set():
             raise Stopped
@@ -165,12 +236,13 @@ class CallWatch:
         batch.pace.reserve(batch.caller.clock())
         self.call = new_call_id()
         if batch.journal is not None:
-            await batch.journal.durable({"event": "sent", "call": self.call, **self._subject()})
-        while not batch.throttle.has_room():
-            await self._settled()
+            await batch.journal.durable({"event": "sent", "call": self.call, **self.subject()})
+        if self._ticket is None:
+            await self._room()
         if batch.stopping.is_set():
             raise Stopped
-        return batch.paused_until <= batch.caller.clock()
+        granted = self._ticket is None or batch.shared is None or batch.shared.may_send(self._ticket)
+        return granted and batch.paused_until <= batch.caller.clock()
 
     def _failed(self, error: DescriberError, seconds: float) -> None:
         """The attempt has failed and is to be repeated: say so in the journal, and to others whom it concerns."""
@@ -187,6 +259,8 @@ class CallWatch:
         if error.retry_at is not None and error.retry_at > now:
             batch.paused_until = max(batch.paused_until, now + seconds)
             batch.pace.pause_until(batch.paused_until)
+            if batch.shared is not None:
+                batch.shared.pause_until(batch.paused_until)
         elif self._round == batch.slowdowns:
             # Calls that were under way together are told "too many" together: one reason to slow down, not many.
             batch.slowdowns += 1
@@ -195,10 +269,11 @@ class CallWatch:
     def _close(self, why: str, event: str = "closed") -> None:
         """Say in the journal how the last call ended, which is to be tried again, so that it is not open any more."""
         if self.call is not None and self._batch.journal is not None:
-            self._batch.journal.add({"event": event, "call": self.call, "why": why, **self._subject()})
+            self._batch.journal.add({"event": event, "call": self.call, "why": why, **self.subject()})
         self.call = None
 
-    def _subject(self) -> dict[str, object]:
+    def subject(self) -> dict[str, object]:
+        """Return what an event says of the image."""
         uri, now = masked(self._ask.image.uri), self._batch.caller.clock()
         return {"keys": list(self.image.keys), "uri": uri, "at": round(now, 3)}
 

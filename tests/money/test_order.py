@@ -12,6 +12,7 @@ from airflow_provider_describer import batch
 from airflow_provider_describer.client.transport import AsyncClient
 from airflow_provider_describer.errors import StoreError
 from airflow_provider_describer.images import showing
+from airflow_provider_describer.recording import Recorder
 from airflow_provider_describer.store.folder import LocalFolder, open_folder
 from airflow_provider_describer.store.journal import read_events
 
@@ -46,13 +47,13 @@ def test_write_order(any_shop, night, thousand, checking_client):
     job.new_client, sent = checking_client
     counted = []
 
-    def count(self, image, row, error, real=batch.Batch._count):
+    def keep(self, image, row, why=None, real=Recorder.keep):
         assert any(event["sha256"] == row.sha256 for event in on_disk(any_shop.store, "outcome"))
         counted.append(row)
-        real(self, image, row, error)
+        real(self, image, row, why)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch.Batch, "_count", count)
+        patch.setattr(Recorder, "keep", keep)
         patch.setattr("airflow_provider_describer.client.flow.poll_pause", lambda asked: 0.0)
         result = night(thousand[:20], job=job)
 
@@ -111,9 +112,9 @@ def change_before_call(monkeypatch, changes):
     """Replace files between the plan and the calls."""
     real = showing.show
 
-    async def show(reader, vendor, account, image):
-        changes.pop(image.uri, lambda: None)()
-        return await real(reader, vendor, account, image)
+    async def show(reader, vendor, account, ask):
+        changes.pop(ask.image.uri, lambda: None)()
+        return await real(reader, vendor, account, ask)
 
     monkeypatch.setattr(batch, "show", show)
 
@@ -147,7 +148,11 @@ def test_an_image_that_becomes_one_that_is_paid_for_is_not_called(
     change_before_call(monkeypatch, {str(first): lambda: shutil.copy(target, first)})
 
     result = night([first, second])
-    assert result.counts["pending"] == 1 and result.of("pending")[0]["error"]["kind"] == "changed"
+    assert result.error is None and result.counts["described"] == result.counts["reused"] == 1
+    (reused,) = result.of("reused")
+    assert reused["uri"] == str(first) and reused["sha256"] == sha256(target.read_bytes()).hexdigest()
+    assert reused["sha256"][:12] in reused["text"], "the words of what it has become"
+    assert reused["cost_usd"] == 0.0
     again = night([first, second])
     assert again.error is None and again.counts["reused"] == 2
     assert again.ledger["billed"] == 2 and set(again.ledger["by_image"].values()) == {1}

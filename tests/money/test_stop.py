@@ -72,9 +72,14 @@ def test_stop_starts_no_call_and_records_those_under_way(shop, night, thousand):
 def test_stop_while_the_first_intents_are_written(shop, night, thousand, monkeypatch):
     """There is room for every one of them; none is sent, and none counts as spent."""
     job = shop.job(thousand[:4], concurrency=4)
-    real, budgets = LocalFolder.create, []
+    real = LocalFolder.create
+    budgets: list[Budget] = []
 
     def create(self, name, content):
+        # Until all four have reserved a call; the loop goes on while this thread waits.
+        until = time.monotonic() + 30
+        while len(budgets) < 4 and time.monotonic() < until:
+            time.sleep(0.001)
         job.stop()
         real(self, name, content)
 
