@@ -22,7 +22,12 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": _NAME, "external-doc-url": "https://imagedescriber.online", "tags": ["service"]}
         ],
         "hooks": [{"integration-name": _NAME, "python-modules": [f"{_PACKAGE}.hooks.describer"]}],
-        "operators": [{"integration-name": _NAME, "python-modules": [f"{_PACKAGE}.operators.describe"]}],
+        "operators": [
+            {
+                "integration-name": _NAME,
+                "python-modules": [f"{_PACKAGE}.operators.describe", f"{_PACKAGE}.operators.list_images"],
+            }
+        ],
         "connection-types": [
             _connection("image_describer", "Image Describer", "ImageDescriberHook"),
             _connection("segmind", "Segmind", "SegmindHook"),

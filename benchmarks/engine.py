@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
@@ -18,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 KB = 1024
@@ -36,12 +39,18 @@ def vendor(latency: float) -> Iterator[str]:
 
 
 def pictures(folder: Path, count: int, size: int) -> Path:
-    """Write distinct files that begin like a JPEG; nobody decodes them."""
+    """Write distinct JPEGs of about that size: a tiny picture, and noise in its comments."""
     target = folder / f"{count}x{size}"
     target.mkdir()
+    tiny = io.BytesIO()
+    Image.new("L", (8, 8)).save(tiny, "JPEG")
+    start, rest = tiny.getvalue()[:2], tiny.getvalue()[2:]
     noise = os.urandom(size)
     for number in range(count):
-        (target / f"{number:06d}.jpg").write_bytes(b"\xff\xd8\xff\xe0" + number.to_bytes(8, "big") + noise[12:])
+        named = number.to_bytes(8, "big") + noise[8 : size - len(rest)]
+        parts = (named[at : at + 65_000] for at in range(0, len(named), 65_000))
+        comments = (b"\xff\xfe" + (len(part) + 2).to_bytes(2, "big") + part for part in parts)
+        (target / f"{number:06d}.jpg").write_bytes(b"".join((start, *comments, rest)))
     return target
 
 

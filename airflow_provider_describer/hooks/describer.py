@@ -15,11 +15,13 @@ from airflow_provider_describer.client.flow import Caller
 from airflow_provider_describer.client.policy import RetryPolicy
 from airflow_provider_describer.client.transport import AsyncClient, run
 from airflow_provider_describer.description import Description
-from airflow_provider_describer.errors import BadConnection, BadInput, DescriberError, UnexpectedAnswer
+from airflow_provider_describer.errors import BadConnection, DescriberError, UnexpectedAnswer
+from airflow_provider_describer.hooks.buckets import buckets_of, open_ahead
 from airflow_provider_describer.hooks.form import ui_behaviour_of_3_1, widgets
 from airflow_provider_describer.images.reading import Reader
-from airflow_provider_describer.images.reference import asks_of
+from airflow_provider_describer.images.reference import ask_of
 from airflow_provider_describer.images.showing import show
+from airflow_provider_describer.images.trust import Trust, guard_of
 from airflow_provider_describer.vendors import get_vendor, vendors
 from airflow_provider_describer.vendors.vendor import Vendor
 
@@ -89,6 +91,11 @@ class DescriberHook(BaseHook):
         """Return a new HTTP client with the connection's timeout and at most that many connections."""
         return AsyncClient(timeout=self.account.timeout, connections=connections, transport=self._transport)
 
+    def image_client(self) -> AsyncClient:
+        """Return a new HTTP client for images, which connects to no address that the connection does not allow."""
+        guard = guard_of(self.account.allow_private_hosts)
+        return AsyncClient(timeout=self.account.timeout, transport=self._transport, guard=guard)
+
     @property
     def new_client(self) -> Callable[[int], AsyncClient] | None:
         """How a job makes its clients; None for its own way."""
@@ -96,27 +103,34 @@ class DescriberHook(BaseHook):
 
     # --- descriptions ---
 
-    def describe(self, image: Any, *, prompt: str | None = None, lang: str | None = None) -> Description:
+    def describe(
+        self, image: Any, *, prompt: str | None = None, lang: str | None = None, storage_conn_id: str | None = None
+    ) -> Description:
         """
         Describe one image. One billable call; blocking.
 
         :param image: a uri or path, or a dict ``{"uri", "prompt"?, "lang"?, "fields"?}``.
         :param prompt: what to say about it; by default the vendor's own wording. Segmind's model takes none.
         :param lang: the language of the description; English by default.
+        :param storage_conn_id: connection of type ``aws`` or ``google_cloud_platform`` for s3:// and gs://.
         :raises DescriberError: the leaf that says what to do.
         """
-        return self._blocking(lambda: self.adescribe(image, prompt=prompt, lang=lang))
+        return self._blocking(lambda: self.adescribe(image, prompt=prompt, lang=lang, storage_conn_id=storage_conn_id))
 
-    async def adescribe(self, image: Any, *, prompt: str | None = None, lang: str | None = None) -> Description:
+    async def adescribe(
+        self, image: Any, *, prompt: str | None = None, lang: str | None = None, storage_conn_id: str | None = None
+    ) -> Description:
         """Describe one image as :meth:`describe` does, in a running event loop."""
-        if isinstance(image, list | tuple):
-            raise BadInput(f"image is a {type(image).__name__}, expected one image; DescribeImagesOperator takes many.")
         account = await self.aload()
         self.warn_of_ignored(prompt)
         caller = self.caller()
-        (ask,) = asks_of([image], caller.vendor, prompt=prompt, lang=lang or caller.vendor.languages[0])
-        async with self.client() as client, self.client() as images:
-            shown = await show(Reader(images), caller.vendor, account, ask.image)
+        open_bucket = buckets_of(storage_conn_id)
+        ask = ask_of(image, caller.vendor, prompt=prompt, lang=lang or caller.vendor.languages[0])
+        # Reading a connection blocks, and where it lies may be asked over the network.
+        await asyncio.to_thread(open_ahead, open_bucket, [ask.image.uri])
+        async with self.client() as client, self.image_client() as images:
+            reader = Reader(images, trust=Trust(None, account.allow_private_hosts), open_bucket=open_bucket)
+            shown = await show(reader, caller.vendor, account, ask)
             description = await client.arun(caller.describe(ask.spec, shown.picture, upload=shown.upload))
         return replace(description, uri=ask.image.uri, sha256=shown.sha256)
 
@@ -224,7 +238,7 @@ def _account_of(conn_id: str, connection: Any) -> Account:
             f"Connection {conn_id!r}: its type is {connection.conn_type!r}, expected {' or '.join(vendors())}. Choose "
             "the type under Admin > Connections."
         )
-    account = account_from_connection(
+    return account_from_connection(
         get_vendor(connection.conn_type).defaults(),
         conn_id=conn_id,
         password=connection.password,
@@ -233,9 +247,3 @@ def _account_of(conn_id: str, connection: Any) -> Account:
         port=connection.port,
         extra=connection.extra,
     )
-    if account.limits_path:
-        raise BadConnection(
-            f"Connection {conn_id!r}: limits_path is set, but this version shares no limits between tasks. Remove it; "
-            "requests_per_minute and max_cost_per_day then hold for each task by itself."
-        )
-    return account

@@ -17,7 +17,7 @@ class Field:
     help: str
     kind: str = "string"
     choices: tuple[str, ...] = ()
-    default: str | float | None = None
+    default: str | float | bool | None = None
 
 
 _LIMITS = (
@@ -30,10 +30,23 @@ _LIMITS = (
     Field(
         "max_cost_per_day",
         "Spend limit per day (USD)",
-        "No task spends more than this; each counts for itself.",
+        "Calls stop at this sum, by UTC day. Each task counts for itself, unless they share limits.",
         "number",
     ),
+    Field(
+        "limits_path",
+        "Shared limits",
+        "A folder, local or s3://, gs://: all tasks that use this connection share its rate and its spend limit there.",
+    ),
     Field("timeout", "Timeout (seconds)", "How long one answer may take.", "number", default=120),
+)
+_PRIVATE_HOSTS = Field(
+    "allow_private_hosts",
+    "Allow private hosts",
+    "Whether images may be read from web servers in a private network or on the worker itself (10.x, 192.168.x, "
+    "localhost). Leave it off where others write the list of images. Metadata services of clouds are never asked.",
+    "boolean",
+    default=False,
 )
 
 
@@ -57,6 +70,7 @@ FORMS: dict[str, tuple[Field, ...]] = {
         _transport("file", "inline"),
         _price(None, "What your plan charges for a description; needed for cost reports and limits in USD."),
         *_LIMITS,
+        _PRIVATE_HOSTS,
     ),
     "segmind": (
         Field(
@@ -74,6 +88,7 @@ FORMS: dict[str, tuple[Field, ...]] = {
         ),
         _price(0.015, "Used where an answer does not say what it cost."),
         *_LIMITS,
+        _PRIVATE_HOSTS,
     ),
 }
 
@@ -117,14 +132,14 @@ def widgets(conn_type: str) -> dict[str, Any]:
     from wtforms.validators import Optional, any_of
 
     # 3.1 drops a whole connection type over a field of any kind but text, whole number, password and checkbox, and
-    # knows `any_of` but not `AnyOf`. Numbers are text here, then; the connection is read with either.
+    # knows `any_of` but not `AnyOf`. Numbers and switches are text here, then; the connection is read with either.
     return {
         field.name: StringField(
             lazy_gettext(field.label),
             description=field.help,
             widget=BS3TextFieldWidget(),
             validators=[Optional(), *([any_of(list(field.choices))] if field.choices else [])],
-            default=None if field.default is None else str(field.default),
+            default=None if field.default is None else str(field.default).lower(),
         )
         for field in FORMS[conn_type]
     }

@@ -11,6 +11,7 @@ from airflow_provider_describer.errors import (
     AccountError,
     AmbiguousCall,
     BadInput,
+    BucketError,
     CorruptShard,
     DescriberError,
     RejectedImage,
@@ -31,11 +32,18 @@ FOR_GOOD = (
 )
 """A retry would fail, or pay, in the same way again. A batch that may send unknown calls again ends as Unfinished."""
 
+MISPLACED = ("no_such_bucket", "wrong_region", "unsupported")
+"""Kinds of a `BucketError` that somebody has to correct; a refusal or a silence may be over by the next try."""
+
 
 def airflow_error(error: DescriberError) -> Exception:
     """Return the exception with which the task ends: never retried where a retry cannot help."""
-    kind = AirflowFailException if isinstance(error, FOR_GOOD) else AirflowException
+    kind = AirflowFailException if _is_for_good(error) else AirflowException
     return kind(f"{type(error).__name__}: {error}")
+
+
+def _is_for_good(error: DescriberError) -> bool:
+    return isinstance(error, FOR_GOOD) or (isinstance(error, BucketError) and error.kind in MISPLACED)
 
 
 @contextmanager

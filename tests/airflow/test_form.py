@@ -16,7 +16,7 @@ from airflow_provider_describer.vendors import get_vendor, vendors
 
 AIRFLOW = tuple(map(int, __version__.split(".")[:2]))
 HOOKS = {"image_describer": ImageDescriberHook, "segmind": SegmindHook}
-LIMITS = ["requests_per_minute", "max_cost_per_day", "timeout"]
+LIMITS = ["requests_per_minute", "max_cost_per_day", "limits_path", "timeout", "allow_private_hosts"]
 FIELDS = {
     "image_describer": ["image_transport", "price_per_call", *LIMITS],
     "segmind": ["api_version", "image_transport", "storage_host", "price_per_call", *LIMITS],
@@ -65,7 +65,7 @@ def test_a_field_has_its_label_help_choices_and_default(hook_meta: dict[str, Any
         assert shown["schema"].get("enum") == (list(field.choices) or None)
         text = AIRFLOW < (3, 2)
         assert shown["schema"]["type"] == ["string" if text else field.kind, "null"]
-        default = str(field.default) if text and field.default is not None else field.default
+        default = str(field.default).lower() if text and field.default is not None else field.default
         assert shown["value"] == default
 
 
@@ -110,15 +110,14 @@ def test_every_field_is_one_that_the_connection_reads(conn_type: str) -> None:
     names = {field.name for field in FORMS[conn_type]}
     read = set(Account.__dataclass_fields__) - {"vendor", "conn_id", "api_key", "base_url", "storage_url"}
     assert names <= read | {"storage_host"}
-    # Limits shared between tasks are refused, and so are not asked for.
-    assert read - names <= {"api_version", "limits_path"}
+    assert read - names <= {"api_version"}
 
 
 @pytest.mark.parametrize("as_text", [False, True])
 def test_a_form_saved_as_it_is_shown_is_a_working_connection(conn_type: str, as_text: bool) -> None:
     vendor = get_vendor(conn_type)
     extra = {
-        name: str(default) if as_text and default is not None else default
+        name: str(default).lower() if as_text and default is not None else default
         for name, row in conn_fields(conn_type).items()
         for default in [row["schema"].get("default")]
     }
@@ -137,3 +136,18 @@ def test_every_choice_works(conn_type: str, choices: str) -> None:
         assert offered == ("auto", "url", *vendor.transports)
     else:
         assert bool(offered) == (conn_type == "segmind")
+
+
+@pytest.mark.parametrize(("switched", "means"), [(True, True), ("true", True), (False, False), ("false", False)])
+def test_a_switch_works_as_every_form_saves_it(conn_type: str, switched: object, means: bool) -> None:
+    field = next(field for field in FORMS[conn_type] if field.kind == "boolean")
+    assert conn_fields(conn_type)[field.name]["schema"] == {"type": ["boolean", "null"], "default": False}
+    saved = account_from_connection(
+        get_vendor(conn_type).defaults(), conn_id="shop", password="k", extra={field.name: switched}
+    )
+    assert getattr(saved, field.name) is means
+
+
+def test_the_help_of_private_hosts_says_when_to_leave_it_off(conn_type: str) -> None:
+    field = next(field for field in FORMS[conn_type] if field.name == "allow_private_hosts")
+    assert "off where others write the list" in field.help

@@ -18,8 +18,16 @@ from airflow_provider_describer.operators.failures import airflow_error, airflow
 from airflow_provider_describer.provider_info import get_provider_info
 
 OPERATORS = {
-    DescribeImageOperator: ("image", "describer_conn_id", "prompt", "lang", "store"),
-    DescribeImagesOperator: ("images", "images_base", "describer_conn_id", "prompt", "lang", "store"),
+    DescribeImageOperator: ("image", "describer_conn_id", "prompt", "lang", "store", "storage_conn_id"),
+    DescribeImagesOperator: (
+        "images",
+        "images_base",
+        "describer_conn_id",
+        "prompt",
+        "lang",
+        "store",
+        "storage_conn_id",
+    ),
 }
 ERRORS = [
     error
@@ -27,7 +35,7 @@ ERRORS = [
     if issubclass(error, errors.DescriberError) and error is not errors.DescriberError
 ]
 # What may be over by the time of the next try; all others end the task for good.
-PASSING = {"RateLimited", "StoreError", "Unfinished", "UnreadableImage", "VendorUnavailable"}
+PASSING = {"BucketError", "RateLimited", "StoreError", "Unfinished", "UnreadableImage", "VendorUnavailable"}
 
 
 def make(operator: type[Any], **more: Any) -> Any:
@@ -118,6 +126,15 @@ def test_an_error_is_retried_only_where_that_can_help(kind: type[errors.Describe
     assert isinstance(raised, AirflowException)
     assert isinstance(raised, AirflowFailException) == (kind.__name__ not in PASSING)
     assert str(raised) == f"{kind.__name__}: what is wrong"
+
+
+@pytest.mark.parametrize(
+    ("kind", "for_good"),
+    [("no_such_bucket", True), ("wrong_region", True), ("unsupported", True), ("denied", False), ("throttled", False)],
+)
+def test_a_bucket_that_somebody_must_correct_is_not_tried_again(kind: str, for_good: bool) -> None:
+    raised = airflow_error(errors.BucketError("what is wrong", kind=kind))
+    assert isinstance(raised, AirflowFailException) == for_good
 
 
 @pytest.mark.parametrize("bug", [KeyError("x"), RuntimeError("x"), KeyboardInterrupt()])

@@ -88,7 +88,9 @@ def test_what_is_needed_without_airflow_is_one_list() -> None:
     path = Path(__file__).resolve().parents[2] / "pyproject.toml"
     project = tomllib.loads(path.read_text(encoding="utf-8"))
     own = [line for line in project["project"]["dependencies"] if not line.startswith("apache-airflow")]
-    assert project["dependency-groups"]["core"] == own + project["project"]["optional-dependencies"]["emulator"]
+    extras = project["project"]["optional-dependencies"]
+    buckets = [line for line in extras["amazon"] if line in extras["google"]]
+    assert project["dependency-groups"]["core"] == own + extras["emulator"] + buckets
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +113,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) ->
 def test_the_wheel_asks_for_what_the_package_imports() -> None:
     needed = [line for line in requires(NAME) or () if "extra ==" not in line]
     names = {re.match(r"[\w-]+", line)[0] for line in needed}  # type: ignore[index]
-    assert names == {"apache-airflow", "apache-airflow-providers-common-compat", "httpx", "sniffio"}
+    assert names == {"apache-airflow", "apache-airflow-providers-common-compat", "h11", "httpx", "sniffio"}
 
 
 @of_the_wheel

@@ -1,0 +1,1 @@
+"""Sensors: new images, slices of a long description job, credits."""

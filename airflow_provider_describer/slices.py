@@ -1,0 +1,73 @@
+"""A long job in slices: what one of them may do, and whether another one is worth waiting for. Decides; waits nowhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from airflow_provider_describer.account import Account
+from airflow_provider_describer.batch import Limits
+from airflow_provider_describer.errors import (
+    BadInput,
+    DescriberError,
+    RateLimited,
+    Unfinished,
+    VendorUnavailable,
+)
+from airflow_provider_describer.job import Outcome
+from airflow_provider_describer.waiting import FETCH_WITHIN_S, SoFar
+
+PATIENCE_S = 15.0
+"""A slice sits out waits of so many seconds; a longer one ends it."""
+
+
+def check_slices(slice_size: int, longest_pause: float, account: Account) -> None:
+    """Find slices that cannot work.
+
+    :param longest_pause: seconds between two of them at most.
+    :raises BadInput: naming the argument.
+    """
+    if isinstance(slice_size, bool) or not isinstance(slice_size, int) or slice_size < 1:
+        raise BadInput(f"slice_size is {slice_size!r}, expected a whole number of 1 or more.")
+    if account.api_version == "v2" and longest_pause > FETCH_WITHIN_S:
+        raise BadInput(
+            f"Up to {longest_pause:.0f} s may lie between two pokes, but the vendor's v2 forgets what a request has "
+            f"brought, and cost, within an hour: expected a poke_interval (with exponential_backoff, a max_wait) of "
+            f"{FETCH_WITHIN_S:.0f} s at most, or api_version v1 on connection {account.conn_id!r}."
+        )
+
+
+def slice_of(limits: Limits, slice_size: int, so_far: SoFar | None) -> Limits:
+    """Return the limits of the next slice of a job that has ``limits``.
+
+    :param slice_size: calls that the slice may make.
+    """
+    calls = slice_size + (so_far.calls if so_far else 0)
+    if limits.max_calls is not None:
+        calls = min(calls, limits.max_calls)
+    return replace(limits, max_calls=calls, patience=PATIENCE_S)
+
+
+def may_pass(error: DescriberError | None) -> bool:
+    """Whether a slice that has ended so says nothing against the next one."""
+    return error is None or isinstance(error, RateLimited | VendorUnavailable | Unfinished)
+
+
+def goes_on(outcome: Outcome, limits: Limits, part: Limits, account: Account) -> bool:
+    """Return whether a further slice could describe more.
+
+    :param limits: of the whole job, which are not exceeded; where they are used up, the job is done.
+    :param part: of the slice that has brought this outcome.
+    """
+    if outcome.wait is not None or outcome.error is not None:
+        return True
+    if not outcome.manifest["counts"]["pending"]:
+        return False
+    calls, price = outcome.so_far.calls, account.price_per_call or 0.0
+    if limits.max_calls is not None and calls >= limits.max_calls:
+        return False
+    spent = (outcome.manifest["cost_usd"] or 0.0) + outcome.manifest["unknown_cost_usd"]
+    # A thousandth of a call: sums of 0.015 must not lose one to binary fractions.
+    if limits.max_cost is not None and spent + price > limits.max_cost + price / 1000:
+        return False
+    # Otherwise it was the day's budget: one that is shared is a new one tomorrow.
+    return calls >= (part.max_calls or 0) or account.limits_path is not None

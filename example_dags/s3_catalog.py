@@ -1,0 +1,59 @@
+"""Describe the new images of an S3 bucket every night: list what is new, describe it in chunks, publish.
+
+Needs a connection of type ``segmind`` or ``image_describer``, one of type ``aws`` (``aws_default``) for the bucket, and
+``pip install 'airflow-provider-describer[amazon]'``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pendulum
+from airflow.sdk import dag, task
+
+from airflow_provider_describer.operators.describe import DescribeImagesOperator
+from airflow_provider_describer.operators.list_images import ListImagesOperator
+
+STORE = "{{ params.store }}"
+DESCRIBER = "{{ params.describer_conn_id }}"
+
+
+@dag(
+    schedule="@daily",
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    params={
+        "images": "s3://catalog/products/**",
+        "store": "s3://catalog/descriptions/",
+        "describer_conn_id": "segmind_default",
+        "chunk_size": 1000,
+    },
+    tags=["describer", "example"],
+    doc_md=__doc__,
+)
+def s3_catalog() -> None:
+    new = ListImagesOperator(
+        task_id="list_new",
+        path="{{ params.images }}",
+        chunk_size="{{ params.chunk_size }}",
+        only_new=True,
+        store=STORE,
+        describer_conn_id=DESCRIBER,
+    )
+    # A task a chunk, each with many calls under way.
+    describe = DescribeImagesOperator.partial(
+        task_id="describe", store=STORE, describer_conn_id=DESCRIBER, max_active_tis_per_dag=4
+    ).expand(images=new.output)
+
+    @task
+    def publish(manifests: list[dict[str, Any]]) -> dict[str, float]:
+        """Load the result files wherever the catalog lives; here their sums are only printed."""
+        for manifest in manifests:
+            print(manifest["results"], manifest["counts"])
+        return {name: sum(manifest[name] or 0 for manifest in manifests) for name in ("calls", "cost_usd")}
+
+    publish(describe.output)
+
+
+s3_catalog()
