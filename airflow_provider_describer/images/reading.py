@@ -292,9 +292,12 @@ def _content(uri: str, descriptor: int, max_bytes: int) -> bytes:
         raise RejectedImage(f"{uri}: is a pipe, expected an image.", kind="not_an_image")
     if about.st_size > max_bytes:
         raise _too_large(uri, about.st_size, max_bytes)
-    content = b""
-    # The size is what the file says of itself (0 below /proc); its end is what counts.
-    while part := os.read(descriptor, max(about.st_size - len(content), 0) + 65536):
+    # One byte more than the file says it has: where none comes, that was its end.
+    content = os.read(descriptor, about.st_size + 1) if about.st_size else b""
+    if about.st_size and len(content) == about.st_size:
+        return content
+    # It grows, or says nothing of its size, as below /proc: its end is what counts.
+    while part := os.read(descriptor, 65536):
         content = content + part if content else part
         if len(content) > max_bytes:
             raise _too_large(uri, None, max_bytes)

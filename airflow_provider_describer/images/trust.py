@@ -193,21 +193,21 @@ class Trust:
             )
 
     def check_local(self, uri: str, path: str | os.PathLike[str]) -> Path:
-        """Return the path with its symbolic links followed, which is the one to open.
+        """Return the path to open: where there is a base, the one with its symbolic links followed.
 
         :param uri: the image as messages name it.
         :raises RejectedImage: ``outside_base``, naming the image and the folder.
         """
+        if self.base is None:
+            return Path(path)
         # Both are followed here and now; who can swap folders meanwhile needs no listing to read files.
-        found = Path(os.path.realpath(path))
-        if self.base is not None:
-            base = _folder(self.base)
-            if base is None or not found.is_relative_to(base):
-                raise RejectedImage(
-                    f"{uri}: lies outside {mask_query(self.base)}, where all images of this listing must be (symbolic "
-                    "links are followed first).",
-                    kind="outside_base",
-                )
+        found, base = Path(os.path.realpath(path)), _folder(self.base)
+        if base is None or not found.is_relative_to(base):
+            raise RejectedImage(
+                f"{uri}: lies outside {mask_query(self.base)}, where all images of this listing must be (symbolic "
+                "links are followed first).",
+                kind="outside_base",
+            )
         return found
 
 
