@@ -128,8 +128,8 @@ class Batch:
     async def describe(self, entries: Iterable[Planned]) -> None:
         """Describe every image, or record of each why not. Returns when nothing is under way any more."""
         queue = iter(entries)
-        # Half as many more: while calls are under way, the next images are read and their intents journaled. Each worker
-        # holds one image in memory.
+        # Half as many more: while calls are under way, the next images are read and their intents journaled. Each of
+        # these workers holds one image in memory.
         ahead = self.limits.concurrency // 2 + 1
         workers = [asyncio.create_task(self._work(queue)) for _ in range(self.limits.concurrency + ahead)]
         reporter = asyncio.create_task(self._report())

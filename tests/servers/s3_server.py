@@ -84,7 +84,7 @@ class S3Gate(LoopbackServer):
         super().__init__()
         self._port = ministack.port
         self._known = {KEY: SECRET}
-        self._idle: list[http.client.HTTPConnection] = []
+        self._idle: list[tuple[float, http.client.HTTPConnection]] = []
 
     def make_bucket(self, name: str) -> None:
         signed = f"AWS4-HMAC-SHA256 Credential={KEY}/20250114/{REGION}/s3/aws4_request, SignedHeaders=host, Signature=0"
@@ -103,7 +103,7 @@ class S3Gate(LoopbackServer):
         return answer
 
     def _forward(self, method: str, target: str, headers: list[tuple[str, str]], body: bytes) -> Answer:
-        connection = self._idle.pop() if self._idle else http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        connection = self._connection()
         connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
         for name, value in headers:
             if name.lower() not in HOP_BY_HOP:
@@ -112,14 +112,23 @@ class S3Gate(LoopbackServer):
         connection.endheaders(body)
         response = connection.getresponse()
         content = response.read()
-        self._idle.append(connection)
+        self._idle.append((time.monotonic(), connection))
         told = {name: value for name, value in response.getheaders() if name.lower() not in HOP_BY_HOP}
         length = response.getheader("Content-Length")
         return Answer(response.status, content, {**told, **({"Content-Length": length} if length else {})})
 
+    def _connection(self) -> http.client.HTTPConnection:
+        """One that was used a moment ago: ministack closes those that idle for seconds."""
+        while self._idle:
+            used_at, connection = self._idle.pop()
+            if time.monotonic() - used_at < 1:
+                return connection
+            connection.close()
+        return http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+
     def __exit__(self, *about: object) -> None:
         super().__exit__(*about)
-        for connection in self._idle:
+        for _, connection in self._idle:
             connection.close()
 
     def _check(self, asked: Asked) -> Answer | None:

@@ -106,5 +106,5 @@ def test_an_upload_that_is_preferred_exists(vendor: Vendor, account: Callable[..
     "about", [{}, {"content": b"x", "url": "https://a/1.jpg"}, {"content": None, "url": None}], ids=range(3)
 )
 def test_a_picture_is_either_bytes_or_an_address(about: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="either content or a url"):
+    with pytest.raises(ValueError, match="content, a url, or what signs one"):
         Picture("image/png", **about)  # type: ignore[arg-type]  # what a caller may get wrong
