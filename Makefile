@@ -134,6 +134,7 @@ lint: .venv/airflow-$(AIRFLOW_NEWEST)/.ready ## check style, architecture and ty
 
 bench: .venv/bench/.ready ## measure, on an idle machine: make bench [BENCH_ARGS=--quick]
 	@.venv/bench/bin/python benchmarks/engine.py $(BENCH_ARGS)
+	@.venv/bench/bin/python benchmarks/objects.py $(BENCH_ARGS)
 	@.venv/bench/bin/python benchmarks/airflow_run.py
 
 lock: | $(tools) ## pin the dependencies again: make lock [UPGRADE=1]

@@ -40,7 +40,7 @@ from airflow_provider_describer.store.folder import Folder, open_folder
 from airflow_provider_describer.store.index import Memory, remember
 from airflow_provider_describer.store.journal import Journal
 from airflow_provider_describer.store.plan import Identified, OnUnknown, Plan, Planned, decide, make_plan
-from airflow_provider_describer.store.results import ResultFiles
+from airflow_provider_describer.store.results import ResultFiles, ResultsFormat, check_results_format
 from airflow_provider_describer.store.rows import Row, Run
 from airflow_provider_describer.waiting import SoFar, Wait
 
@@ -58,6 +58,7 @@ class Job:
     :param so_far: what this task instance has done before it was resumed; None where it has just begun.
     :param open_bucket: for images and stores at s3:// and gs://.
     :param images_base: the folder that the listing of images is for: no local file outside it is read.
+    :param results_format: of the result files in the store; the journal is JSONL in any case.
     """
 
     caller: Caller
@@ -75,6 +76,7 @@ class Job:
     so_far: SoFar | None = None
     open_bucket: OpenBucket | None = None
     images_base: str | None = None
+    results_format: ResultsFormat = "jsonl"
     _stop: Callable[[], object] | None = field(default=None, init=False)
     _stop_asked: bool = field(default=False, init=False)
 
@@ -88,6 +90,7 @@ class Job:
         check_limits(self.limits, self.caller.account)
         if self.on_unknown not in get_args(OnUnknown):
             raise BadInput(f"on_unknown is {self.on_unknown!r}, expected one of {', '.join(get_args(OnUnknown))}.")
+        check_results_format(self.results_format)
         if self.store is None and len(self.asks) > MAX_INLINE:
             raise BadInput(
                 f"{len(self.asks)} descriptions do not fit XCom ({MAX_INLINE} at most): give a store (a folder)."
@@ -124,7 +127,9 @@ class Job:
         inline = (folder is None or self.return_rows) and not self.dry_run
         totals = self._totals(so_far)
         with ExitStack() as files:
-            results = files.enter_context(ResultFiles(folder, self.run)) if folder and not self.dry_run else None
+            results = None
+            if folder and not self.dry_run:
+                results = files.enter_context(ResultFiles(folder, self.run, self.results_format))
 
             def record(image: Identified, row: Row) -> None:
                 if results is not None:

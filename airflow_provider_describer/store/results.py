@@ -9,14 +9,28 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Literal, Self, get_args
 
-from airflow_provider_describer.errors import StoreError
+from airflow_provider_describer.errors import BadInput, StoreError
 from airflow_provider_describer.store.folder import Folder
+from airflow_provider_describer.store.parquet import require_pyarrow, write_parquet
 from airflow_provider_describer.store.rows import Row, Run
+
+ResultsFormat = Literal["jsonl", "parquet"]
 
 LONGEST = 200
 """Bytes of one part of a path: disks take 255, and something is added to it."""
+
+
+def check_results_format(form: object) -> None:
+    """Make sure that result files can be written so, before a run and not at its end.
+
+    :raises BadInput: for a format that there is not, or one whose library is missing.
+    """
+    if form not in get_args(ResultsFormat):
+        raise BadInput(f"results_format is {form!r}, expected one of {', '.join(get_args(ResultsFormat))}.")
+    if form == "parquet":
+        require_pyarrow()
 
 
 class ResultFiles:
@@ -24,13 +38,16 @@ class ResultFiles:
 
     Rows are gathered in a temporary file of this machine and published whole when the run ends, however it ends; the
     journal is what survives a kill. A later try of the same task instance replaces the files.
+
+    :param form: ``parquet`` for ``….parquet`` and ``….failures.parquet``.
     """
 
-    def __init__(self, folder: Folder, run: Run) -> None:
+    def __init__(self, folder: Folder, run: Run, form: ResultsFormat = "jsonl") -> None:
         self._folder = folder
+        self._form = form
         name = _part(run.task_id or "no_task") + (f"-{run.map_index}" if run.map_index >= 0 else "")
         path = f"results/{_part(run.dag_id or 'no_dag')}/{_part(run.run_id or 'no_run')}/{name}"
-        self._names = (f"{path}.jsonl", f"{path}.failures.jsonl")
+        self._names = (f"{path}.{form}", f"{path}.failures.{form}")
         self._open = ExitStack()
         self._spools: list[IO[str]] = []
 
@@ -57,7 +74,16 @@ class ResultFiles:
             for spool, name in zip(self._spools, self._names, strict=True):
                 with _named(spool):
                     spool.flush()
-                self._folder.publish(Path(spool.name), name)
+                self._publish(Path(spool.name), name)
+
+    def _publish(self, lines: Path, name: str) -> None:
+        if self._form == "jsonl":
+            self._folder.publish(lines, name)
+            return
+        with tempfile.NamedTemporaryFile(suffix=".parquet") as table:
+            with _named(table):
+                write_parquet(lines, Path(table.name))
+            self._folder.publish(Path(table.name), name)
 
     def write(self, row: Row) -> None:
         """Add a row, and to the failures too where the image has no description.
@@ -76,7 +102,7 @@ class ResultFiles:
 
 
 @contextmanager
-def _named(spool: IO[str]) -> Iterator[None]:
+def _named(spool: IO[Any]) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+from clouds import Cloud
 from PIL import Image
 
 from airflow_provider_describer.emulator.process import EmulatorProcess, child_environment
@@ -94,13 +97,15 @@ class Works:
     vendor: str = "image_describer"
     extra: dict[str, Any] = field(default_factory=dict)
     started: list[Worker] = field(default_factory=list)
+    cloud: Cloud | None = None
+    """Where the store lies, if not in a folder of this machine."""
 
     @property
-    def store(self) -> Path:
-        return self.folder / "store"
+    def store(self) -> str:
+        return f"{self.cloud.uri}/store" if self.cloud else str(self.folder / "store")
 
     def start(
-        self, images: list[Path], *, poll_s: float = 0.02, run: dict[str, Any] | None = None, **limits: Any
+        self, images: Sequence[Path | str], *, poll_s: float = 0.02, run: dict[str, Any] | None = None, **limits: Any
     ) -> Worker:
         told = {
             "vendor": self.vendor,
@@ -108,7 +113,7 @@ class Works:
             "host": self.emulator.url,
             "extra": self.extra,
             "images": [str(path) for path in images],
-            "store": str(self.store),
+            "store": self.store,
             "limits": limits,
             "run": run or {"dag_id": "catalog", "run_id": "night", "task_id": "describe"},
             "poll_s": poll_s,
@@ -120,15 +125,68 @@ class Works:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=child_environment(),
+            env=child_environment() | (self.cloud.environment if self.cloud else {}),
         )
         worker = Worker(child, told)
         self.started.append(worker)
         return worker
 
+    def kill_often(
+        self,
+        images: Sequence[Path | str],
+        kills: int,
+        at_risk: Callable[[dict[str, Any], Journaled], bool],
+        moments: tuple[int, float],
+        **options: Any,
+    ) -> dict[str, bool]:
+        """Kill workers at random moments; return the requests whose end was not durable then, and if it was answered.
+
+        A moment is some requests after a start and some time after that, so that it does not depend on how busy this
+        machine is; ``moments`` are the most of each. ``at_risk`` tells by the ledger and the journal.
+        """
+        dice = random.Random(kills)
+        risked: dict[str, bool] = {}
+        before = 0
+        for _ in range(kills):
+            worker = self.start(images, **options)
+            self._wait_for_requests(worker, before + dice.randint(1, moments[0]))
+            time.sleep(dice.uniform(0, moments[1]))
+            ledger = worker.kill(self.emulator)
+            assert ledger is not None, "it was done before it could be killed so often"
+            journaled = self.journaled()
+            lost = [entry for entry in ledger["entries"][before:] if at_risk(entry, journaled)]
+            # An answer is at risk until its row is durable, while the next call is made already: by half as many again.
+            assert len(lost) <= options["concurrency"] * 3 // 2 + 1
+            risked |= {entry["request_id"]: entry["answered"] for entry in lost}
+            before = ledger["requests"]
+        return risked
+
+    def _wait_for_requests(self, worker: Worker, count: int) -> None:
+        while self.emulator.ledger(entries=False)["requests"] < count and worker.child.poll() is None:
+            time.sleep(0.002)
+
+    def finish(self, images: Sequence[Path | str], **options: Any) -> dict[str, Any]:
+        """Let a worker do what is left, and check that all is described then."""
+        result = self.start(images, **options).result()
+        assert result["error"] is None
+        counts = result["manifest"]["counts"]
+        assert counts["described"] + counts["reused"] == counts["requested"] == len(images)
+        return result
+
+    def check_bill(self, sums: Sequence[str], risked: Iterable[str]) -> dict[str, Any]:
+        """No image was billed more often than once and once for each kill at which its call was at risk."""
+        ledger = self.emulator.ledger()
+        image_of = {entry["request_id"]: entry["image_sha256"] for entry in ledger["entries"]}
+        at_risk = Counter(image_of[request] for request in risked)
+        assert set(ledger["by_image"]) == set(sums)
+        for image, billed in ledger["by_image"].items():
+            assert billed <= 1 + at_risk[image]
+        assert ledger["billed"] <= len(sums) + at_risk.total()
+        return ledger
+
     def journaled(self) -> Journaled:
         found = Journaled()
-        for _, _, _, event in read_events(open_folder(self.store)):
+        for _, _, _, event in read_events(open_folder(self.store, self.cloud.open_bucket if self.cloud else None)):
             if event["event"] == "outcome":
                 found.outcomes[event["sha256"]] = event["status"]
             elif event["event"] == "accepted":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from airflow_provider_describer.account import account_from_connection
 from airflow_provider_describer.batch import Limits
+from airflow_provider_describer.buckets.opening import bucket_from_environment
 from airflow_provider_describer.client import flow
 from airflow_provider_describer.client.policy import RetryPolicy
 from airflow_provider_describer.images.reference import asks_of
@@ -30,6 +32,8 @@ def main(told: dict[str, Any]) -> None:
         store=told["store"],
         run=Run(**told["run"]),
         report=lambda line: None,
+        # Each is opened once, as the hooks do it.
+        open_bucket=functools.cache(bucket_from_environment),
     )
     outcome = job.work()
     print(json.dumps({"manifest": outcome.manifest, "error": outcome.error and str(outcome.error)}))

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ class Keeper:
     """The keeper, as whoever has started it sees it."""
 
     def __init__(self) -> None:
+        self._one_at_a_time = threading.Lock()
         self._child = subprocess.Popen(
             [sys.executable, __file__],
             stdin=subprocess.PIPE,
@@ -58,8 +60,9 @@ class Keeper:
 
     def _tell(self, **order: Any) -> dict[str, Any]:
         assert self._child.stdin and self._child.stdout
-        print(json.dumps(order), file=self._child.stdin, flush=True)
-        answer: dict[str, Any] = json.loads(self._child.stdout.readline())
+        with self._one_at_a_time:
+            print(json.dumps(order), file=self._child.stdin, flush=True)
+            answer: dict[str, Any] = json.loads(self._child.stdout.readline())
         return answer
 
 

@@ -6,13 +6,16 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -25,7 +28,7 @@ from sqlalchemy.pool import NullPool
 
 from airflow_provider_describer.emulator.process import child_environment
 
-PATIENCE_S = 180.0
+PATIENCE_S = 240.0
 """For what takes seconds on an idle machine."""
 LOOK_EVERY_S = 0.2
 ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
@@ -67,13 +70,15 @@ class LiveAirflow:
     database: str = ""
     migrated: Path | None = None
     keeper: Keeper = field(default_factory=Keeper)
-    last_killed: int = 0
-    """The job of the triggerer that was killed last."""
 
     def __post_init__(self) -> None:
         self.logs = self.home / "components"
         self.logs.mkdir(parents=True)
         self.port = _free_port()
+        self._token = ""
+        self._asking = threading.Lock()
+        self._killing = threading.Lock()
+        self._last_killed = 0
         self.url = f"http://127.0.0.1:{self.port}"
         bin_folder = None if self.database == "sqlite" else postgresql.programs()
         if bin_folder is not None:
@@ -81,7 +86,8 @@ class LiveAirflow:
             self.database_url = postgresql.start_postgresql(bin_folder, self.keeper, _free_port(), log)
         else:
             assert self.database != "postgresql", "PostgreSQL, psycopg2 or asyncpg is not installed"
-            self.database_url = f"sqlite:///{self.home / 'airflow.db'}"
+            # Several write: each waits for the others, and in write-ahead mode not for those who read.
+            self.database_url = f"sqlite:///{self._file}?timeout=60"
         self._engine = create_engine(self.database_url, poolclass=NullPool)
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -114,7 +120,9 @@ class LiveAirflow:
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database_url,
             # A triggerer that has died is noticed in seconds.
             "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
-            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
+            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "6",
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "2",
+            "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
             "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "2",
             "PYTHONUNBUFFERED": "1",
         }
@@ -123,19 +131,40 @@ class LiveAirflow:
         """Return when everything runs and the DAG files have been read."""
         self._migrate()
         for component in COMPONENTS:
-            self.start_component(component)
+            self._start(component)
         files = sorted(path.stem for path in self.dags.glob("*.py"))
         self.until(self._is_healthy, "a healthy Airflow")
         self.until(lambda: self._files_read() >= len(files), f"the DAGs of {files}")
 
-    def start_component(self, name: str) -> None:
-        """Start what is in `COMPONENTS` by that name; the triggerer also again, after `kill`."""
-        airflow = str(Path(sys.executable).with_name("airflow"))
-        self.keeper.start(name, [airflow, *COMPONENTS[name]], self.logs / f"{name}.log", self.environment)
+    def kill_triggerer(self, when: Callable[[], Any], meanwhile: Callable[[], object] = lambda: None) -> int:
+        """`kill -9` the triggerer and all its children when the time has come, and start another.
 
-    def kill(self, name: str) -> None:
-        """`kill -9`, with all its children."""
-        self.keeper.kill(name)
+        Return the id of its job, by which triggers say whose they are.
+
+        :param when: true where it is time.
+        :param meanwhile: done while there is no triggerer.
+        """
+        with self._killing:
+            self.until(when, "the moment to kill the triggerer")
+            found = self.rows("select max(id) as id from job where job_type = 'TriggererJob'")
+            self.keeper.kill("triggerer")
+            self._last_killed = int(found[0].id)
+            meanwhile()
+            self._start("triggerer")
+            return self._last_killed
+
+    def is_held(self, trigger_id: int | None) -> bool:
+        """Whether the triggerer, and none that was killed, has this trigger."""
+        found = self.rows("select triggerer_id from trigger where id = :id", id=trigger_id)
+        return bool(found) and (found[0].triggerer_id or 0) > self._last_killed
+
+    def _start(self, name: str) -> None:
+        airflow = str(Path(sys.executable).with_name("airflow"))
+        environment = self.environment
+        if name == "api-server":
+            # On SQLite its event loop may wait for a request of its own, which waits for the event loop: not for long.
+            environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = self.database_url.replace("=60", "=3")
+        self.keeper.start(name, [airflow, *COMPONENTS[name]], self.logs / f"{name}.log", environment)
 
     def close(self) -> None:
         """End everything."""
@@ -144,12 +173,11 @@ class LiveAirflow:
 
     # --- asking it ---
 
-    def api(self, method: str, path: str, body: object = None) -> Any:
-        """Ask Airflow's public API; raise ApiError with what it says where it refuses."""
+    def _ask(self, method: str, path: str, body: object = None) -> Any:
         request = urllib.request.Request(
-            f"{self.url}/api/v2/{path}",
+            f"{self.url}/{path}",
             data=None if body is None else json.dumps(body).encode(),
-            headers={"content-type": "application/json"},
+            headers={"content-type": "application/json", "authorization": f"Bearer {self._token}"},
             method=method,
         )
         try:
@@ -159,6 +187,19 @@ class LiveAirflow:
             with error:
                 raise ApiError(f"{method} {path}: {error.code} {error.read().decode(errors='replace')}") from None
         return json.loads(content) if content else None
+
+    def api(self, method: str, path: str, body: object = None) -> Any:
+        """Ask Airflow's public API; raise ApiError with what it says where it refuses."""
+        with self._asking:
+            self._token = self._token or self._ask("GET", "auth/token")["access_token"]
+            deadline = time.monotonic() + PATIENCE_S
+            while True:
+                try:
+                    return self._ask(method, f"api/v2/{path}", body)
+                except ApiError as error:
+                    # It has done nothing then; SQLite's lock is why.
+                    if "Database error" not in str(error) or time.monotonic() > deadline:
+                        raise
 
     def rows(self, statement: str, **values: Any) -> list[Any]:
         """Ask the metadata database."""
@@ -181,6 +222,17 @@ class LiveAirflow:
             time.sleep(LOOK_EVERY_S)
         return answer
 
+    def until_beaten(self, job_type: str, times: int) -> None:
+        """Wait until the job has said so often that it is alive: a round of its work is done each time."""
+        seen: set[str] = set()
+
+        def beaten() -> bool:
+            statement = "select latest_heartbeat from job where job_type = :job_type order by id desc"
+            seen.add(str(self.rows(statement, job_type=job_type)[0].latest_heartbeat))
+            return len(seen) > times
+
+        self.until(beaten, f"{times} heartbeats of {job_type}")
+
     def trigger_kwargs(self, trigger_id: int | None) -> str:
         """Return what the metadata database keeps for a trigger, decrypted; empty where there is none."""
         from airflow.models.trigger import Trigger
@@ -195,13 +247,20 @@ class LiveAirflow:
         self.api("POST", f"dags/{dag_id}/dagRuns", body)
         return LiveRun(self, dag_id, run_id)
 
+    @property
+    def _file(self) -> Path:
+        return self.home / "airflow.db"
+
     def _migrate(self) -> None:
         if self.backend == "sqlite" and self.migrated is not None and self.migrated.exists():
-            shutil.copy(self.migrated, self.home / "airflow.db")
-            return
-        command = [str(Path(sys.executable).with_name("airflow")), "db", "migrate"]
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+            shutil.copy(self.migrated, self._file)
+        else:
+            command = [str(Path(sys.executable).with_name("airflow")), "db", "migrate"]
+            done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+        if self.backend == "sqlite":
+            with closing(sqlite3.connect(self._file)) as database:
+                database.execute("pragma journal_mode = wal")
 
     def _is_healthy(self) -> bool:
         try:
@@ -236,11 +295,11 @@ class LiveRun:
         return Seen(now, *found[0]) if found else Seen(now, None, 0, None, None)
 
     def changes(self, within: float = PATIENCE_S) -> Iterator[Seen]:
-        """Yield the task at every change of its state, the last time when it has ended."""
+        """Yield the task at every change, the last time when it has ended."""
         deadline, last = time.monotonic() + within, None
         while last is None or last.state not in ENDED:
             now = self.look()
-            if last is None or (now.state, now.try_number) != (last.state, last.try_number):
+            if last is None or replace(now, at=last.at) != last:
                 last = now
                 yield now
             assert time.monotonic() < deadline, f"{self.run_id} is {now.state} after {within:.0f} s"
@@ -252,6 +311,23 @@ class LiveRun:
             if seen.state in states:
                 return seen
         raise AssertionError(f"{self.run_id} is {seen.state}, not {' or '.join(states)}")
+
+    def at_rest(self) -> Seen:
+        """Wait until the task is deferred and the scheduler is done with it; return it then.
+
+        Whoever changes a task instance in the second before that may make a scheduler end itself: Airflow's own race.
+        """
+        self.until("deferred")
+        log = self.airflow.logs / "scheduler.log"
+        key = f"dag_id='{self.dag_id}', task_id='{self.task_id}', run_id='{self.run_id}'"
+
+        def handled() -> bool:
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            return any("Received executor event" in line and key in line for line in lines)
+
+        self.airflow.until(handled, f"the scheduler's notice of {self.run_id}")
+        self.airflow.until_beaten("SchedulerJob", 2)
+        return self.look()
 
     def manifest(self, key: str = "return_value") -> Any:
         """Return what the task has pushed."""
