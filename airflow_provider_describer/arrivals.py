@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow_provider_describer.errors import BadInput
-from airflow_provider_describer.images.listing import ImageFilter, Listed, list_images
+from airflow_provider_describer.images.listing import ImageFilter, Listed, list_images, whole_of
 from airflow_provider_describer.images.reading import is_local
 
 if TYPE_CHECKING:
@@ -107,6 +107,15 @@ def fingerprint_of(path: str, open_bucket: OpenBucket | None, types: Sequence[st
     return look.fingerprint
 
 
+def check_seconds(name: str, seconds: object, least: float = 0.0) -> None:
+    """Find what is no time span.
+
+    :raises BadInput: naming the argument.
+    """
+    if not isinstance(seconds, int | float) or not least <= seconds < float("inf"):
+        raise BadInput(f"{name} is {seconds!r}, expected seconds of {least:g} or more.")
+
+
 def filter_of(types: Sequence[str] | None) -> ImageFilter:
     """Return the filter for these suffixes; by default those of images."""
     return ImageFilter() if types is None else ImageFilter(types)
@@ -125,10 +134,9 @@ class Terms:
     settle_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.min_images, bool) or not isinstance(self.min_images, int) or self.min_images < 1:
+        if whole_of("min_images", self.min_images, 1) is None:
             raise BadInput(f"min_images is {self.min_images!r}, expected a whole number of 1 or more.")
-        if not isinstance(self.settle_seconds, int | float) or not 0 <= self.settle_seconds < float("inf"):
-            raise BadInput(f"settle_seconds is {self.settle_seconds!r}, expected seconds of 0 or more.")
+        check_seconds("settle_seconds", self.settle_seconds)
 
     def why_not(self, images: Sequence[Listed], now: float) -> str | None:
         """Return why the new images of a listing that was begun ``now`` (epoch seconds) are not handed on yet."""

@@ -21,18 +21,19 @@ def get_provider_info() -> dict[str, Any]:
         "integrations": [
             {"integration-name": _NAME, "external-doc-url": "https://imagedescriber.online", "tags": ["service"]}
         ],
-        "hooks": [{"integration-name": _NAME, "python-modules": [f"{_PACKAGE}.hooks.describer"]}],
-        "operators": [
-            {
-                "integration-name": _NAME,
-                "python-modules": [f"{_PACKAGE}.operators.describe", f"{_PACKAGE}.operators.list_images"],
-            }
-        ],
+        "hooks": _modules("hooks.describer"),
+        "operators": _modules("operators.describe", "operators.list_images"),
+        "sensors": _modules("sensors.credits", "sensors.images"),
+        "triggers": _modules("triggers.credits", "triggers.describe", "triggers.images"),
         "connection-types": [
             _connection("image_describer", "Image Describer", "ImageDescriberHook"),
             _connection("segmind", "Segmind", "SegmindHook"),
         ],
     }
+
+
+def _modules(*names: str) -> list[dict[str, Any]]:
+    return [{"integration-name": _NAME, "python-modules": [f"{_PACKAGE}.{name}" for name in names]}]
 
 
 def _connection(conn_type: str, name: str, hook: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A long job in slices: what one of them may do, and whether another one is worth waiting for. Decides; waits nowhere."""
+"""A long job in slices: what one of them may do, and whether another one could do more. Decides; waits nowhere."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from airflow_provider_describer.errors import (
     Unfinished,
     VendorUnavailable,
 )
+from airflow_provider_describer.images.listing import whole_of
 from airflow_provider_describer.job import Outcome
 from airflow_provider_describer.waiting import FETCH_WITHIN_S, SoFar
 
@@ -26,7 +27,7 @@ def check_slices(slice_size: int, longest_pause: float, account: Account) -> Non
     :param longest_pause: seconds between two of them at most.
     :raises BadInput: naming the argument.
     """
-    if isinstance(slice_size, bool) or not isinstance(slice_size, int) or slice_size < 1:
+    if whole_of("slice_size", slice_size, 1) is None:
         raise BadInput(f"slice_size is {slice_size!r}, expected a whole number of 1 or more.")
     if account.api_version == "v2" and longest_pause > FETCH_WITHIN_S:
         raise BadInput(
@@ -47,9 +48,9 @@ def slice_of(limits: Limits, slice_size: int, so_far: SoFar | None) -> Limits:
     return replace(limits, max_calls=calls, patience=PATIENCE_S)
 
 
-def may_pass(error: DescriberError | None) -> bool:
+def may_pass(error: DescriberError) -> bool:
     """Whether a slice that has ended so says nothing against the next one."""
-    return error is None or isinstance(error, RateLimited | VendorUnavailable | Unfinished)
+    return isinstance(error, RateLimited | VendorUnavailable | Unfinished)
 
 
 def goes_on(outcome: Outcome, limits: Limits, part: Limits, account: Account) -> bool:

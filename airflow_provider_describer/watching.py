@@ -33,7 +33,7 @@ VERSION = 1
 HANDED_OVER_S = 30.0
 """So long after it was fired an event counts as handed over: a triggerer writes it to the database within seconds."""
 AGAIN_S = 2 * HANDED_OVER_S
-"""So long after it was offered by somebody else, who should have said by now that it arrived, a delta is fired again."""
+"""So long after it was offered a delta is fired again, where whoever fired it has not said that it arrived."""
 REMEMBERED = 100_000
 """Images that are remembered each, about 14 bytes for one; of a larger folder those that were changed last."""
 
@@ -60,7 +60,7 @@ class Memory:
 
     path: str
     number: int = 0
-    seen: Seen = Seen()
+    seen: Seen = field(default_factory=Seen)
     offer: Offer | None = None
 
     def encode(self) -> bytes:
@@ -84,7 +84,7 @@ class Watch:
     state_path: str
     open_bucket: OpenBucket | None = None
     types: Sequence[str] | None = None
-    terms: Terms = Terms()
+    terms: Terms = field(default_factory=Terms)
     inline: int = 100
     clock: Callable[[], float] = time.time
     pause: Callable[[float], object] = time.sleep

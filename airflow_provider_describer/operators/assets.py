@@ -88,7 +88,7 @@ def arrived_images(context: Context, asset: Asset, storage_conn_id: str | None =
     :raises AirflowSkipException: where no event has triggered the run.
     """
     events = context["triggering_asset_events"]
-    payloads = [event.extra["payload"] for event in (events[asset] if asset in events else ())]
+    payloads = [event.extra["payload"] for event in events.get(asset, ())]
     # An event may come twice, under the same id.
     deltas = list({payload["delta"]: payload for payload in payloads}.values())
     if not deltas:

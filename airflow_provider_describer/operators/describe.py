@@ -20,6 +20,7 @@ from airflow_provider_describer.operators.assets import announce, announce_manif
 from airflow_provider_describer.operators.failures import airflow_error, airflow_errors
 from airflow_provider_describer.operators.planning import plan_job, run_of
 from airflow_provider_describer.store.plan import OnUnknown
+from airflow_provider_describer.store.results import ResultsFormat
 from airflow_provider_describer.triggers.describe import VendorTrigger
 from airflow_provider_describer.waiting import SHORTEST_S, SoFar, Wait
 
@@ -129,6 +130,8 @@ class DescribeImagesOperator(BaseOperator):
     Where the vendor makes it wait longer than ``defer_after``, for its rate limit or for requests that run there, a
     deferrable task gives its worker slot back and goes on later from where its store says.
 
+    ``outlets=[store_asset(store)]`` (of ``operators.assets``) gets an event where something was described, only then.
+
     :param images: list of uris or paths (local, ``file://``, ``https://``, ``s3://``, ``gs://``), or of dicts ``{"uri",
         "prompt"?, "lang"?, "fields"?, "id"?, "version"?, "size"?}``; also the output of an upstream task such as
         ``ListImagesOperator`` or ``S3ListOperator``, or the path of a JSONL, CSV or Parquet file that lists them.
@@ -153,6 +156,7 @@ class DescribeImagesOperator(BaseOperator):
     :param retry_rejected: ask again about images that the vendor has rejected before.
     :param dry_run: only look and plan: log and return what would be called, and call nothing.
     :param max_pixels: larger images are scaled down to so many pixels (width times height) before they are sent.
+    :param results_format: of the result files in the store: ``jsonl`` or ``parquet``.
     :param deferrable: give the worker slot back during long waits; needs a store. By default as
         ``[operators] default_deferrable`` says.
     :param defer_after: seconds; shorter waits are sat out in the worker. At least 15.
@@ -187,6 +191,7 @@ class DescribeImagesOperator(BaseOperator):
         retry_rejected: bool = False,
         dry_run: bool = False,
         max_pixels: int | None = None,
+        results_format: ResultsFormat = "jsonl",
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         defer_after: float = 30.0,
         **kwargs: Any,
@@ -207,6 +212,7 @@ class DescribeImagesOperator(BaseOperator):
         self.retry_rejected = retry_rejected
         self.only_plan = dry_run
         self.max_pixels = max_pixels
+        self.results_format = results_format
         self.deferrable = deferrable
         self.defer_after = defer_after
         self._job: Job | None = None
@@ -234,9 +240,7 @@ class DescribeImagesOperator(BaseOperator):
 
     def _work(self, context: Context, so_far: SoFar | None) -> dict[str, Any]:
         with airflow_errors():
-            limits = Limits(
-                self.concurrency, self.max_calls, self.max_cost, self.max_failure_ratio, self._patience()
-            )
+            limits = Limits(self.concurrency, self.max_calls, self.max_cost, self.max_failure_ratio, self._patience())
             self._job = plan_job(self, run_of(context), limits, so_far=so_far, dry_run=self.only_plan)
             outcome = self._job.work()
         for name in ("counts", "results", "failures"):

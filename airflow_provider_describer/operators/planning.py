@@ -11,6 +11,7 @@ from airflow_provider_describer.hooks.describer import DescriberHook
 from airflow_provider_describer.images.reference import asks_of
 from airflow_provider_describer.job import Job
 from airflow_provider_describer.store.plan import OnUnknown
+from airflow_provider_describer.store.results import ResultsFormat
 from airflow_provider_describer.store.rows import Run
 from airflow_provider_describer.waiting import SoFar
 
@@ -33,6 +34,7 @@ class Describing(Protocol):
     max_pixels: int | None
     on_unknown: OnUnknown
     retry_rejected: bool
+    results_format: ResultsFormat
 
     @property
     def hook(self) -> DescriberHook:
@@ -43,9 +45,7 @@ class Describing(Protocol):
         """Where it says what it does."""
 
 
-def plan_job(
-    task: Describing, run: Run, limits: Limits, *, so_far: SoFar | None = None, dry_run: bool = False
-) -> Job:
+def plan_job(task: Describing, run: Run, limits: Limits, *, so_far: SoFar | None = None, dry_run: bool = False) -> Job:
     """Return the job of a task; nothing is called yet, and images are not read yet. Blocking.
 
     :raises DescriberError: for arguments or connections that cannot work, or a listing file that cannot be read.
@@ -78,6 +78,7 @@ def plan_job(
         so_far=so_far,
         open_bucket=open_bucket,
         images_base=task.images_base,
+        results_format=task.results_format,
     )
 
 

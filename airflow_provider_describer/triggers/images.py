@@ -7,10 +7,11 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
-from airflow_provider_describer.arrivals import Terms, fingerprint_of
+from airflow_provider_describer.arrivals import Terms, check_seconds, fingerprint_of
 from airflow_provider_describer.buckets.opening import OpenBucket
 from airflow_provider_describer.errors import BadInput, DescriberError
 from airflow_provider_describer.hooks.buckets import buckets_of, open_ahead
@@ -44,7 +45,7 @@ class ListingTrigger(BaseTrigger):
         until: float | None = None,
         deadline: float = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow annotates no constructor of a trigger
         self.path = path
         self.fingerprint = fingerprint
         self.types = None if types is None else list(types)
@@ -60,25 +61,33 @@ class ListingTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Fire once with ``{"deadline": …}``."""
-        while not await self._is_over():
-            pass
+        pause, open_bucket = max(SHORTEST_S, self.poll_interval), None
+        while True:
+            due = self.until is not None and self.until - time.time() <= pause
+            await asyncio.sleep(max(SHORTEST_S, (self.until or 0.0) - time.time()) if due else pause)
+            if due:
+                break
+            try:
+                open_bucket = open_bucket or await opened(self.storage_conn_id, self.path)
+                if await asyncio.to_thread(fingerprint_of, self.path, open_bucket, self.types) != self.fingerprint:
+                    break
+            except (DescriberError, AirflowException) as error:
+                # The worker meets the same error, and knows whether it may pass.
+                self.log.warning("%s cannot be listed now: %s", self.path, error)
+                break
         yield TriggerEvent({"deadline": self.deadline})
 
-    async def _is_over(self) -> bool:
-        """Wait for the next look, and take it."""
-        pause = max(SHORTEST_S, self.poll_interval)
-        due = self.until is not None and self.until - time.time() <= pause
-        await asyncio.sleep(max(SHORTEST_S, (self.until or 0.0) - time.time()) if due else pause)
-        if due:
-            return True
-        try:
-            open_bucket = await opened(self.storage_conn_id, self.path)
-            found = await asyncio.to_thread(fingerprint_of, self.path, open_bucket, self.types)
-        except DescriberError as error:
-            # The worker meets the same error, and knows whether it may pass.
-            self.log.warning("%s cannot be listed now: %s", self.path, error)
-            return True
-        return found != self.fingerprint
+
+_ARGUMENTS = (
+    "path",
+    "state_path",
+    "storage_conn_id",
+    "types",
+    "min_images",
+    "settle_seconds",
+    "poll_interval",
+    "inline_limit",
+)
 
 
 class NewImagesTrigger(BaseEventTrigger):
@@ -122,7 +131,7 @@ class NewImagesTrigger(BaseEventTrigger):
         poll_interval: float = 60.0,
         inline_limit: int = 100,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow annotates no constructor of a trigger
         self.path = _text("path", path)
         self.state_path = _text("state_path", state_path)
         self.storage_conn_id = storage_conn_id
@@ -134,14 +143,11 @@ class NewImagesTrigger(BaseEventTrigger):
         # Where the DAG is parsed, and not in a log that nobody reads.
         Terms(min_images, settle_seconds)
         check_state_path(self.state_path)
-        if not poll_interval >= 1:
-            raise BadInput(f"poll_interval is {poll_interval!r}, expected seconds of 1 or more.")
+        check_seconds("poll_interval", poll_interval, 1)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what the metadata database keeps; the same arguments, the same trigger."""
-        names = ("path", "state_path", "storage_conn_id", "types")
-        names += ("min_images", "settle_seconds", "poll_interval", "inline_limit")
-        return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
+        return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in _ARGUMENTS}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Fire whenever images have arrived; never ends."""
@@ -153,7 +159,7 @@ class NewImagesTrigger(BaseEventTrigger):
                 watch = watch or await self._watch()
                 delta = await asyncio.to_thread(watch.look)
                 now_said = watch.said
-            except DescriberError as error:
+            except (DescriberError, AirflowException) as error:
                 # Going on: a trigger that has failed is started again at once, over and over.
                 now_said = f"{type(error).__name__}: {error}"
                 self.log.error("%s: %s", self.path, now_said)
@@ -173,6 +179,7 @@ class NewImagesTrigger(BaseEventTrigger):
             self.types,
             Terms(self.min_images, self.settle_seconds),
             self.inline_limit,
+            time.time,
         )
 
 

@@ -1,0 +1,51 @@
+"""Describe a large folder in short slices, for calendars in which no task may hold a worker for long.
+
+``new_images`` waits until there is something to do; ``describe`` makes 200 calls, gives its worker back, and goes on
+five minutes later, until no image is pending. Needs a connection of type ``image_describer`` or ``segmind``.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pendulum
+from airflow.sdk import dag, task
+
+from airflow_provider_describer.sensors.images import DescribeImagesSensor, NewImagesSensor
+
+WHERE: dict[str, Any] = {"store": "{{ params.store }}", "describer_conn_id": "{{ params.describer_conn_id }}"}
+
+
+@dag(
+    schedule="@weekly",
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    params={
+        "images": "/data/archive/**",
+        "store": "/data/descriptions",
+        "describer_conn_id": "image_describer_default",
+    },
+    default_args={"mode": "reschedule", "poke_interval": timedelta(minutes=5), "timeout": timedelta(days=6)},
+    tags=["describer", "example"],
+    doc_md=__doc__,
+)
+def describe_in_slices() -> None:
+    new = NewImagesSensor(task_id="new_images", path="{{ params.images }}", settle_seconds=60, **WHERE)
+    describe = DescribeImagesSensor(task_id="describe", images=new.output, slice_size=200, **WHERE)
+
+    @task
+    def publish(manifest: dict[str, str]) -> int:
+        """Load the rows wherever the archive's catalog lives; here they are only printed."""
+        rows = [json.loads(line) for line in Path(manifest["results"]).read_text().splitlines()]
+        for row in rows:
+            print(row["uri"], "->", row["text"] or row["error"])
+        return len(rows)
+
+    publish(describe.output)
+
+
+describe_in_slices()

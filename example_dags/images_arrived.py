@@ -1,0 +1,51 @@
+"""Describe images as soon as they arrive in a bucket, and let DAGs that use the descriptions know.
+
+Needs a running triggerer, a connection of type ``image_describer`` or ``segmind``, one of type ``aws``
+(``aws_default``) for the bucket, and ``pip install 'airflow-provider-describer[amazon]'``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Asset, AssetWatcher, dag, get_current_context, task
+
+from airflow_provider_describer.operators.assets import arrived_images, store_asset
+from airflow_provider_describer.operators.describe import DescribeImagesOperator
+from airflow_provider_describer.triggers.images import NewImagesTrigger
+
+STORE = "s3://catalog/descriptions/"
+ARRIVALS = NewImagesTrigger(
+    path="s3://catalog/inbox/**",
+    state_path="s3://catalog/watching/inbox",  # what has been seen, so that a new triggerer loses nothing
+    settle_seconds=30,
+)
+INBOX = Asset("product_images", uri="s3://catalog/inbox", watchers=[AssetWatcher(name="arrivals", trigger=ARRIVALS)])
+DESCRIPTIONS = store_asset(STORE)
+
+
+@dag(schedule=[INBOX], catchup=False, max_active_runs=1, tags=["describer", "example"], doc_md=__doc__)
+def images_arrived() -> None:
+    @task
+    def arrived() -> Any:
+        """The images of all events that have triggered this run; it is skipped where none has."""
+        return arrived_images(get_current_context(), INBOX)
+
+    DescribeImagesOperator(task_id="describe", images=arrived(), store=STORE, outlets=[DESCRIPTIONS])
+
+
+@dag(schedule=[DESCRIPTIONS], catchup=False, tags=["describer", "example"], doc_md=__doc__)
+def descriptions_arrived() -> None:
+    @task
+    def load() -> int:
+        """Load the rows wherever the catalog lives; here only their files are printed."""
+        events = get_current_context()["triggering_asset_events"].get(DESCRIPTIONS, ())
+        for event in events:
+            print(event.extra["described"], "new descriptions:", event.extra["results"])
+        return len(events)
+
+    load()
+
+
+images_arrived()
+descriptions_arrived()

@@ -1,0 +1,27 @@
+"""DAGs whose tasks have to wait for their vendor."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import dag
+
+from airflow_provider_describer.operators.describe import DescribeImagesOperator
+
+PARAMS: dict[str, Any] = {"listing": "", "store": ""}
+ASKED: dict[str, Any] = {"images": "{{ params.listing }}", "store": "{{ params.store }}", "describer_conn_id": "shop"}
+
+
+@dag(params=PARAMS, default_args={"retries": 0})
+def waiting() -> None:
+    DescribeImagesOperator(task_id="describe", deferrable=True, defer_after=15, **ASKED)
+
+
+@dag(params=PARAMS, default_args={"retries": 3, "retry_delay": timedelta(0)})
+def hasty() -> None:
+    DescribeImagesOperator(task_id="describe", deferrable=True, defer_after=14.9, **ASKED)
+
+
+for build in (waiting, hasty):
+    globals()[build.__name__ + "_dag"] = build()
