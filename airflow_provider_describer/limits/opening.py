@@ -55,7 +55,8 @@ def open_cell(account: Account, open_bucket: OpenBucket | None = None) -> Cell:
 
 def cell_name(vendor: str, conn_id: str) -> str:
     """Return the document's file name: another one for every vendor and connection id."""
-    name = quote(f"{vendor}--{conn_id}", safe="")
+    # Dots too: a name that begins with one would be hidden.
+    name = quote(f"{vendor}--{conn_id}", safe="").replace(".", "%2E")
     if len(name) > 200:
         name = f"{name[:160]}--{blake2b(name.encode(), digest_size=16).hexdigest()}"
     return f"{name}.limits.json"
