@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import importlib.util
 import json
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -93,6 +95,12 @@ def airflow_db(airflow_command: str) -> Iterator[None]:
     """A migrated metadata database, made once a session for the tests that ask for it."""
     migrated = subprocess.run([airflow_command, "db", "migrate"], capture_output=True, text=True, check=False)
     assert migrated.returncode == 0, migrated.stdout + migrated.stderr
+    with warnings.catch_warnings():
+        # Airflow 3.1's models are deprecated in parts; the warning names whoever makes the first query.
+        warnings.simplefilter("ignore")
+        importlib.import_module("airflow.models.dagrun")
+        importlib.import_module("airflow.models.asset")
+        importlib.import_module("sqlalchemy.orm").configure_mappers()
     yield
     from airflow import settings
 
