@@ -229,6 +229,7 @@ class Batch:
             return await self._fetched(entry, watch)
         shown = await show(self.reader, self.caller.vendor, self.caller.account, ask)
         watch.shows(shown)
+        self.totals.saved_bytes += shown.saved
         if watch.learned:
             found = self.reconsider(entry, watch.image)
             if found.first is not watch.image or found.action in ("reuse", "rejected", "unknown"):

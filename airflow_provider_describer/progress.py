@@ -30,6 +30,8 @@ class Totals:
     budget_reached: bool = False
     newly_rejected: int = 0
     last_rejection: str = ""
+    saved_bytes: int = 0
+    """What scaling images down has saved of what is sent."""
     known_before: int = 0
     """Images whose outcome needed no call; they say nothing about the rate."""
 
@@ -79,6 +81,8 @@ def progress_line(totals: Totals, now: float) -> str:
     parts.append(f"cost {money(totals.cost_usd)}")
     if totals.unknown_calls:
         parts.append(f"{totals.unknown_calls} calls of unknown outcome (up to {money(totals.unknown_cost_usd)} more)")
+    if totals.saved_bytes > 0:
+        parts.append(f"{totals.saved_bytes / 1e6:.1f} MB less to send")
     parts.append(f"took {_span(elapsed)}" if totals.done >= totals.requested else f"{_span(left)} left")
     return ", ".join(parts)
 
