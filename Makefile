@@ -21,7 +21,7 @@ export RUFF_CACHE_DIR := .cache/ruff
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PRECIOUS: .venv/airflow-%/.ready .venv/airflow-%/.wheel
-.PHONY: help demo test test-core test-newest test-floor lint bench lock clean
+.PHONY: help demo test test-core test-newest test-floor test-live lint bench lock clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -117,12 +117,16 @@ test-core: .venv/core/.ready
 test-newest: export DESCRIBER_EXPECT_WHEEL := 1
 test-newest: .venv/airflow-$(AIRFLOW_NEWEST)/.wheel
 	@printf '\nAll tests, of the built wheel, beside Airflow $(AIRFLOW_3.3)\n'
-	$(call pytest,airflow-$(AIRFLOW_NEWEST),tests)
+	$(call pytest,airflow-$(AIRFLOW_NEWEST),tests --ignore=tests/airflow/live)
 
 test-floor: export DESCRIBER_EXPECT_WHEEL := 1
 test-floor: .venv/airflow-$(AIRFLOW_FLOOR)/.wheel
 	@printf '\nAirflow tests, of the built wheel, beside Airflow $(AIRFLOW_3.1)\n'
-	$(call pytest,airflow-$(AIRFLOW_FLOOR),tests -m airflow)
+	$(call pytest,airflow-$(AIRFLOW_FLOOR),tests -m airflow --ignore=tests/airflow/live)
+
+test-live: export DESCRIBER_EXPECT_WHEEL := 1
+test-live: .venv/airflow-$(AIRFLOW_NEWEST)/.wheel ## test deferral in a running Airflow: scheduler, triggerer, workers
+	$(call pytest,airflow-$(AIRFLOW_NEWEST),tests/airflow/live)
 
 lint: .venv/airflow-$(AIRFLOW_NEWEST)/.ready ## check style, architecture and types
 	$(call quietly,ruff check,.venv/airflow-$(AIRFLOW_NEWEST)/bin/ruff check $(CODE))

@@ -1,0 +1,131 @@
+"""What people and Airflow do to a deferred task: the next run goes on, and pays for nothing again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from live_run import LiveRun
+
+if TYPE_CHECKING:
+    from tests.airflow.live.conftest import Bill, Shop
+
+Scene = Callable[[], Any]
+
+V2_S = 60.0
+"""So long a request runs at the vendor: the task works for about 20 s and is deferred then."""
+
+
+@dataclass
+class Interrupted:
+    """A task that was interrupted, and what came after it."""
+
+    first: str | None
+    tries: int
+    manifest: dict[str, Any]
+    bill: Bill
+    trigger_gone: bool = True
+
+
+def interrupted(shop: Shop, interrupt: Callable[[LiveRun], None], dag_id: str = "deferring") -> Interrupted:
+    """Let a task defer while requests run at the vendor, interrupt it, and run the DAG again."""
+    shop.emulator.faults({shop.vendor: {"v2_delay_s": V2_S}})
+    shop.connect(api_version="v2")
+    shop.draw(6)
+    run = shop.run(dag_id)
+    deferred = run.at_rest()
+    assert deferred.state == "deferred"
+    interrupt(run)
+    again = shop.run("deferring")
+    again.until("success")
+    gone = shop.airflow.until(lambda: not shop.airflow.trigger_kwargs(deferred.trigger_id), "the trigger's end")
+    ended = run.look()
+    return Interrupted(ended.state, ended.try_number, again.manifest(), shop.bill(), gone)
+
+
+def v2_marked_failed(shop: Shop) -> Interrupted:
+    return interrupted(shop, lambda run: run.mark("failed"))
+
+
+def v2_run_deleted(shop: Shop) -> Interrupted:
+    return interrupted(shop, LiveRun.delete)
+
+
+def v2_timed_out(shop: Shop) -> Interrupted:
+    def wait(run: LiveRun) -> None:
+        run.until("failed")
+
+    return interrupted(shop, wait, "in_time")
+
+
+@pytest.mark.scene(of=v2_marked_failed)
+def test_the_next_run_fetches_what_a_task_marked_failed_has_left(scene: Scene) -> None:
+    told: Interrupted = scene()
+    assert told.first == "failed"
+    assert_fetched(told)
+
+
+@pytest.mark.scene(of=v2_run_deleted)
+def test_the_next_run_fetches_what_a_deleted_run_has_left(scene: Scene) -> None:
+    told: Interrupted = scene()
+    assert told.first is None
+    assert_fetched(told)
+
+
+@pytest.mark.scene(of=v2_timed_out)
+def test_a_deferred_task_ends_when_its_time_is_over_and_the_next_run_goes_on(scene: Scene) -> None:
+    told: Interrupted = scene()
+    assert told.first == "failed"
+    assert_fetched(told)
+
+
+def assert_fetched(told: Interrupted) -> None:
+    """Nothing was sent again: the run after it has the results of the requests that were running."""
+    assert (told.bill.requests, told.bill.billed, told.bill.twice) == (6, 6, [])
+    assert told.manifest["counts"]["described"] == 6
+    assert told.manifest["calls"] == 0
+    assert told.trigger_gone
+
+
+def v2_cleared(shop: Shop) -> Interrupted:
+    shop.emulator.faults({shop.vendor: {"v2_delay_s": V2_S}})
+    shop.connect(api_version="v2")
+    shop.draw(6)
+    run = shop.run("deferring")
+    assert run.at_rest().state == "deferred"
+    run.clear()
+    shop.airflow.until(lambda: run.look().try_number == 2, "the second try")
+    ended = run.until("success")
+    return Interrupted(ended.state, ended.try_number, run.manifest(), shop.bill())
+
+
+@pytest.mark.scene(of=v2_cleared)
+def test_a_task_cleared_while_deferred_pays_for_nothing_again(scene: Scene) -> None:
+    told: Interrupted = scene()
+    assert told.tries == 2
+    assert_fetched(told)
+
+
+def worked_too_long(shop: Shop) -> Interrupted:
+    shop.emulator.faults({shop.vendor: {"latency_s": 1.0}})
+    shop.connect()
+    shop.draw(12)
+    run = shop.run("one_by_one_in_time")
+    first = run.until("failed")
+    before = shop.bill()
+    shop.emulator.faults({})
+    again = shop.run("deferring")
+    again.until("success")
+    manifest = again.manifest()
+    assert 0 < before.billed < 12
+    assert manifest["counts"]["reused"] == before.billed
+    return Interrupted(first.state, first.try_number, manifest, shop.bill())
+
+
+@pytest.mark.scene(of=worked_too_long)
+def test_a_task_that_works_too_long_leaves_its_outcomes_to_the_next_run(scene: Scene) -> None:
+    told: Interrupted = scene()
+    assert (told.bill.requests, told.bill.billed, told.bill.twice) == (12, 12, [])
+    assert told.manifest["counts"]["pending"] == 0
