@@ -81,7 +81,8 @@ class VendorTrigger(BaseTrigger):
         """Poll until none of the requests runs any more, or their results would soon be forgotten."""
         hook = DescriberHook(self.describer_conn_id)
         try:
-            await hook.aload()
+            # Cancelled in the middle of a question to its supervisor, a triggerer of Airflow 3.1 ends with all it runs.
+            await asyncio.shield(hook.aload())
         except Exception as error:  # noqa: BLE001  whatever it is, the worker that resumes says it
             self.log.warning("The connection cannot be read here: %s", error)
             return
