@@ -72,6 +72,7 @@ $(tools):
 	$(call quietly,set up the tools,$(PYTHON) -m venv --clear .venv/tools && .venv/tools/bin/python -m pip install -q uv==$(UV_VERSION))
 	@touch $@
 
+# The package's requirements with all extras, without the package: the linters read the checkout, the tests a wheel.
 # Airflow 3.1 does not install on Python 3.14; uv then looks for an older one on this machine.
 python_airflow-3.1 := "$$(.venv/tools/bin/python -c 'import sys; print(sys.executable if sys.version_info < (3, 14) else ">=3.11,<3.14")')"
 
@@ -87,8 +88,8 @@ python_airflow-3.1 := "$$(.venv/tools/bin/python -c 'import sys; print(sys.execu
 	$(call quietly,set up Airflow $(AIRFLOW_3.3) with the package,$(call environment,demo,-c constraints/airflow-$(AIRFLOW_NEWEST).txt -e '.[emulator]'))
 	@touch $@
 
-.venv/airflow-%/.ready: pyproject.toml constraints/airflow-%.txt | $(tools)
-	$(call quietly,set up Airflow $(AIRFLOW_$*) for the tests,$(call environment,airflow-$*,-c constraints/airflow-$*.txt apache-airflow==$(AIRFLOW_$*) --group core --group test $(if $(filter $*,$(AIRFLOW_NEWEST)),--group lint)))
+.venv/airflow-%/.ready: Makefile pyproject.toml constraints/airflow-%.txt | $(tools)
+	$(call quietly,set up Airflow $(AIRFLOW_$*) for the tests,$(call environment,airflow-$*,-c constraints/airflow-$*.txt apache-airflow==$(AIRFLOW_$*) -r pyproject.toml --all-extras --group core --group test $(if $(filter $*,$(AIRFLOW_NEWEST)),--group lint)))
 	@touch $@
 
 # Folders are sources too, so that a deleted file is noticed.
