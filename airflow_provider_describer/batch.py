@@ -37,31 +37,13 @@ from airflow_provider_describer.recording import Recorder
 from airflow_provider_describer.store.journal import Journal, new_call_id
 from airflow_provider_describer.store.plan import Identified, OnUnknown, Planned
 from airflow_provider_describer.store.rows import Status
+from airflow_provider_describer.task_limits import Limits
 from airflow_provider_describer.waiting import Patience, Wait
 from airflow_provider_describer.watch import CallWatch, Stopped
 
 REPORT_EVERY_S = 5.0
 GIVE_UP_AFTER = 3
 """So many images in a row without an answer, or with one that nobody can read: it is not the images."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a task allows itself.
-
-    :param concurrency: calls under way at a time.
-    :param max_calls: billable calls, or None.
-    :param max_cost: USD, or None.
-    :param max_failure_ratio: share of the images that may be rejected; past it the run stops.
-    :param patience: seconds; a run that must wait longer ends with a `Wait`, for whoever resumes it. None waits as
-        long as it takes. With it calls are made in bursts of a minute's worth: one long wait for many short ones.
-    """
-
-    concurrency: int = 32
-    max_calls: int | None = None
-    max_cost: float | None = None
-    max_failure_ratio: float = 0.1
-    patience: float | None = None
 
 
 class Elsewhere(Exception):  # no error: nothing is paid for this image
@@ -128,10 +110,9 @@ class Batch:
     async def describe(self, entries: Iterable[Planned]) -> None:
         """Describe every image, or record of each why not. Returns when nothing is under way any more."""
         queue = iter(entries)
-        # Half as many more: while calls are under way, the next images are read and their intents journaled. Each of
-        # these workers holds one image in memory.
-        ahead = self.limits.concurrency // 2 + 1
-        workers = [asyncio.create_task(self._work(queue)) for _ in range(self.limits.concurrency + ahead)]
+        # A third as many more read the next images and journal their intents meanwhile; each holds one image in memory.
+        count = self.limits.concurrency + self.limits.concurrency // 3 + 1
+        workers = [asyncio.create_task(self._work(queue)) for _ in range(count)]
         reporter = asyncio.create_task(self._report())
         try:
             await self._all_done(workers)
@@ -282,13 +263,6 @@ class Batch:
             case _:
                 self.stop(error)
         return "pending"
-
-    def may_afford_later(self) -> bool:
-        """Whether a call that the task's limits do not allow now may be allowed when others have cost nothing."""
-        budget = self.budget
-        if not budget.under_way or (budget.max_calls is not None and budget.calls >= budget.max_calls):
-            return False
-        return budget.max_cost is None or budget.spent < budget.max_cost
 
     def _count_in_a_row(self, error: DescriberError) -> None:
         self._in_a_row += 1

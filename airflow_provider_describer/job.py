@@ -15,25 +15,23 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, get_args
 
-from airflow_provider_describer.account import Account
-from airflow_provider_describer.batch import Batch, Limits
+from airflow_provider_describer.batch import Batch
 from airflow_provider_describer.buckets.opening import OpenBucket
 from airflow_provider_describer.client.flow import Caller
 from airflow_provider_describer.client.transport import AsyncClient
 from airflow_provider_describer.errors import (
     BadInput,
     DescriberError,
-    Unfinished,
-    UnreadableImage,
 )
+from airflow_provider_describer.images.identifying import identify_all
 from airflow_provider_describer.images.reading import Reader, is_local
 from airflow_provider_describer.images.reference import Ask
 from airflow_provider_describer.images.scaling import require_pillow
-from airflow_provider_describer.images.showing import Transport, choose_transport, identify, reach_matters
+from airflow_provider_describer.images.showing import Transport, choose_transport, reach_matters
 from airflow_provider_describer.images.trust import Trust, guard_of
 from airflow_provider_describer.limits.opening import open_limits
 from airflow_provider_describer.limits.shared import SharedLimits
-from airflow_provider_describer.progress import Totals, manifest_of, too_many_rejected
+from airflow_provider_describer.progress import Totals, manifest_of, too_many_rejected, verdict
 from airflow_provider_describer.recording import Recorder
 from airflow_provider_describer.settling import Settling, count_plan
 from airflow_provider_describer.store.folder import Folder, open_folder
@@ -42,11 +40,9 @@ from airflow_provider_describer.store.journal import Journal
 from airflow_provider_describer.store.plan import Identified, OnUnknown, Plan, Planned, decide, make_plan
 from airflow_provider_describer.store.results import ResultFiles, ResultsFormat, check_results_format
 from airflow_provider_describer.store.rows import Row, Run
+from airflow_provider_describer.task_limits import Limits, check_limits
 from airflow_provider_describer.waiting import SoFar, Wait
 
-_STOPPED = UnreadableImage("The run was stopped before it looked at this image.", kind="stopped")
-PLANNED_TOGETHER = 16
-"""Images that are looked at in one go: handing each to a thread of its own costs more than reading it."""
 MAX_INLINE = 500
 """Rows that are returned without a store; about 2 KB each, more would bloat Airflow's database."""
 
@@ -276,31 +272,15 @@ class Job:
             self._stop = None
 
     async def _plan(self, reader: Reader, memory: Memory) -> Plan:
-        identified: list[Identified | None] = [None] * len(self.asks)
-        queue = iter(range(0, len(self.asks), PLANNED_TOGETHER))
-
-        async def work() -> None:
-            for start in queue:
-                asks = self.asks[start : start + PLANNED_TOGETHER]
-                if self._stop_asked:
-                    found = [Identified(ask, error=_STOPPED) for ask in asks]
-                else:
-                    found = await identify(reader, self.caller.vendor, self.caller.account, asks)
-                identified[start : start + PLANNED_TOGETHER] = found
-
-        try:
-            async with asyncio.TaskGroup() as workers:
-                for _ in range(min(self._lookers(), len(self.asks))):
-                    workers.create_task(work())
-        except BaseExceptionGroup as group:
-            # The first one says it; whoever catches errors of ours expects no group of them.
-            raise group.exceptions[0] from None
-        images = [image for image in identified if image is not None]
+        images = await identify_all(
+            reader,
+            self.caller.vendor,
+            self.caller.account,
+            self.asks,
+            together=self.limits.concurrency,
+            stopped=lambda: self._stop_asked,
+        )
         return make_plan(images, memory, on_unknown=self.on_unknown, retry_rejected=self.retry_rejected)
-
-    def _lookers(self) -> int:
-        """How many look at images at a time: more threads on one disk's files only stand in each other's way."""
-        return 2 if all(is_local(ask.image.uri) for ask in self.asks) else self.limits.concurrency
 
     def _client(self, connections: int, guard: Callable[[str], bool] | None = None) -> AsyncClient:
         return AsyncClient(timeout=self.caller.account.timeout, connections=connections, guard=guard)
@@ -325,40 +305,3 @@ class Outcome:
     error: DescriberError | None
     wait: Wait | None = None
     so_far: SoFar = field(default_factory=SoFar)
-
-
-def check_limits(limits: Limits, account: Account) -> None:
-    """Find limits that cannot work.
-
-    :raises BadInput: naming the argument, or the connection's field that it needs.
-    """
-    if not 1 <= limits.concurrency <= 1024:
-        raise BadInput(f"concurrency is {limits.concurrency!r}, expected a whole number from 1 to 1024.")
-    if not 0 <= limits.max_failure_ratio <= 1:
-        raise BadInput(f"max_failure_ratio is {limits.max_failure_ratio!r}, expected a share from 0 to 1.")
-    for name, limit in (("max_calls", limits.max_calls), ("max_cost", limits.max_cost)):
-        if limit is not None and limit < 0:
-            raise BadInput(f"{name} is {limit!r}, expected 0 or more, or None for no limit.")
-    for name, limit in (("max_cost", limits.max_cost), ("max_cost_per_day", account.max_cost_per_day)):
-        if limit is not None and account.price_per_call is None:
-            raise BadInput(
-                f"{name} needs to know what a call costs: set price_per_call (USD) on connection {account.conn_id!r}."
-            )
-
-
-def verdict(
-    totals: Totals, limits: Limits, stopped_by: DescriberError | None, on_unknown: OnUnknown
-) -> DescriberError | None:
-    """Return the error that a run should end with, or None where it did what it could and was allowed to."""
-    if stopped_by is not None:
-        return stopped_by
-    if too_many := too_many_rejected(totals, limits.max_failure_ratio):
-        return too_many
-    left = totals.counts["pending"] if not totals.budget_reached else 0
-    left += totals.counts["unknown"] if on_unknown == "retry" else 0
-    if left:
-        return Unfinished(
-            f"{left} of {totals.requested} images could not be described now; the failures say why. Running again "
-            "goes on with them."
-        )
-    return None

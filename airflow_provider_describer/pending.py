@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -10,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_describer.client.flow import Caller
 from airflow_provider_describer.client.transport import AsyncClient, run
+from airflow_provider_describer.images.identifying import identify_all
 from airflow_provider_describer.images.listing import ImageFilter, Listed, list_images
 from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.images.reference import Ask
-from airflow_provider_describer.images.showing import identify
 from airflow_provider_describer.store.index import Memory
 from airflow_provider_describer.store.plan import decide
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 TOGETHER = 1000
 """Listed images that are looked up in one go; as many as a page of a bucket has."""
-_READ_TOGETHER = 16
 _WORKERS = 8
 
 
@@ -34,23 +32,8 @@ async def pending_of(asks: Sequence[Ask], memory: Memory, caller: Caller, reader
 
     :raises DescriberError: where it is neither an image's fault nor one of reading it.
     """
-    pending: set[Ask] = set()
-    queue = iter(range(0, len(asks), _READ_TOGETHER))
-
-    async def work() -> None:
-        for start in queue:
-            for image in await identify(reader, caller.vendor, caller.account, asks[start : start + _READ_TOGETHER]):
-                if decide(image, memory).action not in ("reuse", "rejected"):
-                    pending.add(image.ask)
-
-    try:
-        async with asyncio.TaskGroup() as workers:
-            for _ in range(min(_WORKERS, len(asks))):
-                workers.create_task(work())
-    except BaseExceptionGroup as group:
-        # The first one says it; whoever catches errors of ours expects no group of them.
-        raise group.exceptions[0] from None
-    return [ask for ask in asks if ask in pending]
+    images = await identify_all(reader, caller.vendor, caller.account, asks, together=_WORKERS)
+    return [image.ask for image in images if decide(image, memory).action not in ("reuse", "rejected")]
 
 
 def new_images(

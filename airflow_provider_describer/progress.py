@@ -6,8 +6,10 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_describer.errors import Billed, TooManyRejected
+from airflow_provider_describer.errors import Billed, DescriberError, TooManyRejected, Unfinished
+from airflow_provider_describer.store.plan import OnUnknown
 from airflow_provider_describer.store.rows import STATUSES
+from airflow_provider_describer.task_limits import Limits
 
 
 @dataclass(slots=True)
@@ -118,3 +120,21 @@ def manifest_of(
         "unknown_cost_usd": round(totals.unknown_cost_usd, 6),
         "elapsed_s": round(elapsed_s, 3),
     }
+
+
+def verdict(
+    totals: Totals, limits: Limits, stopped_by: DescriberError | None, on_unknown: OnUnknown
+) -> DescriberError | None:
+    """Return the error that a run should end with, or None where it did what it could and was allowed to."""
+    if stopped_by is not None:
+        return stopped_by
+    if too_many := too_many_rejected(totals, limits.max_failure_ratio):
+        return too_many
+    left = totals.counts["pending"] if not totals.budget_reached else 0
+    left += totals.counts["unknown"] if on_unknown == "retry" else 0
+    if left:
+        return Unfinished(
+            f"{left} of {totals.requested} images could not be described now; the failures say why. Running again "
+            "goes on with them."
+        )
+    return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from airflow_provider_describer.account import Account
-from airflow_provider_describer.batch import Limits
 from airflow_provider_describer.errors import (
     BadInput,
     DescriberError,
@@ -15,6 +14,7 @@ from airflow_provider_describer.errors import (
 )
 from airflow_provider_describer.images.listing import whole_of
 from airflow_provider_describer.job import Outcome
+from airflow_provider_describer.task_limits import Limits
 from airflow_provider_describer.waiting import FETCH_WITHIN_S, SoFar
 
 PATIENCE_S = 15.0

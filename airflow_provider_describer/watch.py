@@ -160,7 +160,7 @@ class CallWatch:
             await self._keep_pace()
             if batch.budget.take():
                 break
-            if not batch.may_afford_later():
+            if not batch.budget.may_allow_later():
                 # What is under way goes on; it is within the limits.
                 batch.totals.budget_reached = True
                 batch.notify()

@@ -21,9 +21,9 @@ def ours(url: str, paths: list[str], concurrency: int, *, journal: bool) -> int:
     """Describe the pictures with a Job, as DescribeImagesOperator does."""
     from airflow_provider_describer import job as jobs
     from airflow_provider_describer.account import account_from_connection
-    from airflow_provider_describer.batch import Limits
     from airflow_provider_describer.client.flow import Caller
     from airflow_provider_describer.images.reference import asks_of
+    from airflow_provider_describer.task_limits import Limits
     from airflow_provider_describer.vendors import get_vendor
 
     vendor = get_vendor("image_describer")

@@ -16,13 +16,13 @@ from clouds import Cloud, gcs_cloud, s3_cloud
 from PIL import Image
 
 from airflow_provider_describer.account import Account, account_from_connection
-from airflow_provider_describer.batch import Limits
 from airflow_provider_describer.client.flow import Caller
 from airflow_provider_describer.client.policy import RetryPolicy
 from airflow_provider_describer.emulator.process import EmulatorProcess
 from airflow_provider_describer.errors import DescriberError
 from airflow_provider_describer.images.reference import asks_of
 from airflow_provider_describer.job import Job, Outcome
+from airflow_provider_describer.task_limits import Limits
 from airflow_provider_describer.vendors import get_vendor
 
 QUICK = RetryPolicy(base=0.01, cap=0.02)

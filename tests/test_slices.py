@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_describer.batch import Limits
 from airflow_provider_describer.errors import (
     BadInput,
     InsufficientCredits,
@@ -24,6 +23,7 @@ from airflow_provider_describer.slices import check_slices, goes_on, may_pass, s
 from airflow_provider_describer.store.folder import LocalFolder
 from airflow_provider_describer.store.rows import Run
 from airflow_provider_describer.store.tries import described_before, forget_so_far, keep_so_far, so_far_of
+from airflow_provider_describer.task_limits import Limits
 from airflow_provider_describer.waiting import SoFar, Wait
 
 if TYPE_CHECKING:

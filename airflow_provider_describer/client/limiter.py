@@ -111,6 +111,12 @@ class Budget:
         self.under_way += 1
         return True
 
+    def may_allow_later(self) -> bool:
+        """Whether a call that is not allowed now may be when others, which are under way, have cost nothing."""
+        if not self.under_way or (self.max_calls is not None and self.calls >= self.max_calls):
+            return False
+        return self.max_cost is None or self.spent < self.max_cost
+
     def give_back(self) -> None:
         """A reserved call was not made after all."""
         self.calls -= 1

@@ -6,8 +6,9 @@ import asyncio
 import os
 import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 from urllib.parse import unquote, urljoin, urlsplit
 
 from airflow_provider_describer.buckets.address import Address, bucket_address, is_plain
@@ -29,6 +30,10 @@ from airflow_provider_describer.images.trust import Trust, is_public_host
 from airflow_provider_describer.vendors.wire import Request, Response, mask_query
 
 REDIRECTS = 5
+THREADS = 3
+"""For files: more of them read no faster from one disk, and each keeps memory of images that it has read."""
+
+T = TypeVar("T")
 
 Reach = Literal["public", "private"] | None
 """Who could fetch an image by an address: anybody, this network alone, or nobody as it has none."""
@@ -117,6 +122,11 @@ class Reader:
         self._trust = trust
         self._open_bucket = open_bucket
         self._reaches: dict[tuple[str, str], Reach] = {}
+        self._threads = ThreadPoolExecutor(THREADS, "images")
+
+    def in_thread(self, work: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
+        """Do blocking work on images, such as reading a file, beside the event loop."""
+        return asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
     def path(self, uri: str) -> Path:
         """Return the path of a local image.
@@ -138,7 +148,7 @@ class Reader:
         if is_web(image.uri):
             content = (await self._client.arun(_get(image.uri, {}, max_bytes, self._trust))).content
         else:
-            content = await asyncio.to_thread(read_file, image.uri, self.path(image.uri), max_bytes)
+            content = await self.in_thread(read_file, image.uri, self.path(image.uri), max_bytes)
         return Content(content, None, len(content))
 
     async def look(self, image: Image, max_bytes: int) -> tuple[bytes, int | None, str | None]:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
@@ -16,7 +16,7 @@ from airflow_provider_describer.account import Account
 from airflow_provider_describer.buckets.address import bucket_address
 from airflow_provider_describer.buckets.bucket import Signed
 from airflow_provider_describer.description import Image, Picture, Spec
-from airflow_provider_describer.errors import BadInput, RejectedImage, UnreadableImage
+from airflow_provider_describer.errors import BadInput, UnreadableImage
 from airflow_provider_describer.images.checking import HEAD, check_content, check_image
 from airflow_provider_describer.images.reading import (
     Reach,
@@ -29,8 +29,6 @@ from airflow_provider_describer.images.reading import (
 )
 from airflow_provider_describer.images.reference import Ask
 from airflow_provider_describer.images.scaling import scale_down
-from airflow_provider_describer.store.identity import keys_of
-from airflow_provider_describer.store.plan import Identified
 from airflow_provider_describer.vendors.vendor import Vendor
 
 SIGNED_FOR_S = 2 * 3600.0
@@ -118,24 +116,24 @@ async def show(reader: Reader, vendor: Vendor, account: Account, ask: Ask) -> Sh
     """
     image, spec = ask.image, ask.spec
     if is_local(image.uri):
-        return await asyncio.to_thread(_show_file, reader, vendor, account, ask)
+        return await reader.in_thread(_show_file, reader, vendor, account, ask)
     reach: Reach = None
     if reach_matters(vendor, account, image.uri):
         reach = reader.reach(image.uri) if reader.knows(image.uri) else await asyncio.to_thread(reader.reach, image.uri)
     transport = choose_transport(vendor, account, image.uri, reach, scaled=bool(spec.preprocessing)).way
     if transport == "url":
         return await _show_address(reader, vendor, image)
-    content = await reader.read(image, _most_bytes(vendor, spec))
+    content = await reader.read(image, most_bytes(vendor, spec))
     version = read_version(image.version, content.version)
     make = partial(_shown, vendor, ask, transport, content.data, version)
     # Decoding takes a while and lets other threads run; the rest takes microseconds.
-    return await asyncio.to_thread(make) if spec.preprocessing else make()
+    return await reader.in_thread(make) if spec.preprocessing else make()
 
 
 async def _show_address(reader: Reader, vendor: Vendor, image: Image) -> Shown:
     """Look at the first bytes only, and let the vendor fetch the rest."""
     head, size, version = await reader.look(image, vendor.max_bytes)
-    kind = _checked(vendor, image, head, size)
+    kind = check_head(vendor, image, head, size)
     if bucket_address(image.uri) is not None:
         version = read_version(image.version, version)
         sign = partial(_signed, image.uri, reader.signer(image.uri))
@@ -174,82 +172,31 @@ def _signed(uri: str, sign: Callable[[float], Signed]) -> str:
     return signed.url
 
 
-async def identify(reader: Reader, vendor: Vendor, account: Account, asks: Sequence[Ask]) -> list[Identified]:
-    """Look at images as `show` does and keep only what they are known by, or why they cannot be described.
-
-    An object or web image whose listing names its version is not looked at: its name and version are enough. Local
-    files are looked at together in one thread, so a handful at a time is faster than one by one.
-
-    :raises DescriberError: where it is neither an image's fault nor one of reading it.
-    """
-    if all(is_local(ask.image.uri) for ask in asks):
-        return await asyncio.to_thread(_identify_files, reader, vendor, asks)
-    return [await _identified(reader, vendor, account, ask) for ask in asks]
-
-
-async def _identified(reader: Reader, vendor: Vendor, account: Account, ask: Ask) -> Identified:
-    image = ask.image
-    try:
-        if image.version and not is_local(image.uri):
-            return _identity(ask, None, image.version, image.size)
-        if bucket_address(image.uri) is None:
-            shown = await show(reader, vendor, account, ask)
-            return _identity(ask, shown.sha256, shown.version, shown.size)
-        head, size, version = await reader.look(image, vendor.max_bytes)
-        if not ask.spec.preprocessing:
-            _checked(vendor, image, head, size)
-        return _identity(ask, None, version, size)
-    except (RejectedImage, UnreadableImage) as error:
-        return Identified(ask, error=_alone(error))
-
-
-def _identify_files(reader: Reader, vendor: Vendor, asks: Sequence[Ask]) -> list[Identified]:
-    found = []
-    for ask in asks:
-        try:
-            content = read_file(ask.image.uri, reader.path(ask.image.uri), _most_bytes(vendor, ask.spec))
-            _check(vendor, ask, content)
-            found.append(_identity(ask, hashlib.sha256(content).hexdigest(), ask.image.version, len(content)))
-        except (RejectedImage, UnreadableImage) as error:
-            found.append(Identified(ask, error=_alone(error)))
-    return found
-
-
-def _alone(error: RejectedImage | UnreadableImage) -> RejectedImage | UnreadableImage:
-    """The error without where it came from: that holds the whole image in memory for as long as the plan lives."""
-    error.__traceback__ = error.__context__ = error.__cause__ = None
-    return error
-
-
-def _identity(ask: Ask, sha256: str | None, version: str | None, size: int | None) -> Identified:
-    return Identified(ask, keys_of(ask.spec, ask.image.uri, sha256, version, size), sha256, version)
-
-
 def _show_file(reader: Reader, vendor: Vendor, account: Account, ask: Ask) -> Shown:
     uri = ask.image.uri
-    content = read_file(uri, reader.path(uri), _most_bytes(vendor, ask.spec))
+    content = read_file(uri, reader.path(uri), most_bytes(vendor, ask.spec))
     transport = choose_transport(vendor, account, uri, None, scaled=bool(ask.spec.preprocessing))
     return _shown(vendor, ask, transport.way, content, ask.image.version)
 
 
-def _most_bytes(vendor: Vendor, spec: Spec) -> int:
+def most_bytes(vendor: Vendor, spec: Spec) -> int:
     return LARGEST_TO_SCALE if spec.preprocessing else vendor.max_bytes
 
 
 def _shown(vendor: Vendor, ask: Ask, transport: str, content: bytes, version: str | None) -> Shown:
     image, size = ask.image, len(content)
     sha256 = hashlib.sha256(content).hexdigest()
-    kind = _check(vendor, ask, content)
+    kind = check(vendor, ask, content)
     if max_pixels := _max_pixels(ask.spec):
         content = scale_down(content, max_pixels, uri=masked(image.uri)).content
-        kind = _checked(vendor, image, content[:HEAD], len(content))
+        kind = check_head(vendor, image, content[:HEAD], len(content))
     picture = Picture(kind, content, filename=_filename(image.uri, kind), inline=transport == "inline")
     return Shown(picture, transport == "upload", sha256, version, size, size - len(content))
 
 
-def _check(vendor: Vendor, ask: Ask, content: bytes) -> str:
+def check(vendor: Vendor, ask: Ask, content: bytes) -> str:
     """Return the media type of the whole image; one that is to be scaled down may be too large as it is."""
-    kind = _checked(vendor, ask.image, content[:HEAD], None if _max_pixels(ask.spec) else len(content))
+    kind = check_head(vendor, ask.image, content[:HEAD], None if _max_pixels(ask.spec) else len(content))
     check_content(masked(ask.image.uri), content, kind, taker=vendor.title)
     return kind
 
@@ -258,7 +205,7 @@ def _max_pixels(spec: Spec) -> int:
     return int(spec.preprocessing.partition("=")[2] or 0)
 
 
-def _checked(vendor: Vendor, image: Image, head: bytes, size: int | None) -> str:
+def check_head(vendor: Vendor, image: Image, head: bytes, size: int | None) -> str:
     return check_image(
         masked(image.uri),
         head,

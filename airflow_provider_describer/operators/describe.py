@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
 
-from airflow_provider_describer.batch import Limits
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.hooks.buckets import buckets_of, open_ahead
 from airflow_provider_describer.hooks.describer import DescriberHook
@@ -21,6 +20,7 @@ from airflow_provider_describer.operators.failures import airflow_error, airflow
 from airflow_provider_describer.operators.planning import plan_job, run_of
 from airflow_provider_describer.store.plan import OnUnknown
 from airflow_provider_describer.store.results import ResultsFormat
+from airflow_provider_describer.task_limits import Limits
 from airflow_provider_describer.triggers.describe import VendorTrigger
 from airflow_provider_describer.waiting import SHORTEST_S, SoFar, Wait
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_provider_describer.batch import Limits
 from airflow_provider_describer.hooks.buckets import buckets_of, open_ahead
 from airflow_provider_describer.hooks.describer import DescriberHook
 from airflow_provider_describer.images.reference import asks_of
@@ -13,6 +12,7 @@ from airflow_provider_describer.job import Job
 from airflow_provider_describer.store.plan import OnUnknown
 from airflow_provider_describer.store.results import ResultsFormat
 from airflow_provider_describer.store.rows import Run
+from airflow_provider_describer.task_limits import Limits
 from airflow_provider_describer.waiting import SoFar
 
 if TYPE_CHECKING:

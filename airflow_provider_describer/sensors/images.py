@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue, conf
 
 from airflow_provider_describer.arrivals import Look, Seen, Terms, filter_of
-from airflow_provider_describer.batch import Limits
 from airflow_provider_describer.buckets.opening import OpenBucket
 from airflow_provider_describer.errors import BadInput, BucketError, StoreError, UnreadableImage
 from airflow_provider_describer.hooks.buckets import buckets_of
@@ -30,6 +29,7 @@ from airflow_provider_describer.store.listings import hand_on
 from airflow_provider_describer.store.plan import OnUnknown
 from airflow_provider_describer.store.results import ResultsFormat
 from airflow_provider_describer.store.tries import forget_so_far, keep_so_far, so_far_of
+from airflow_provider_describer.task_limits import Limits
 from airflow_provider_describer.triggers.images import ListingTrigger
 
 if TYPE_CHECKING:

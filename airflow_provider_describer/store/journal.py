@@ -35,7 +35,7 @@ MOST_WINDOWS = 5
 """So many windows at most: answers that are not on disk yet are lost with the process."""
 ROLL = 256
 """So many small shards of one writer are merged into one."""
-ROLL_BYTES = 2 * 1024 * 1024
+ROLL_BYTES = 1024 * 1024
 """Or fewer, once they are this large together: a merge has them all in memory."""
 
 T = TypeVar("T")

@@ -15,9 +15,10 @@ from airflow_provider_describer.account import Account, account_from_connection
 from airflow_provider_describer.buckets.bucket import Bucket, Signed, Signer
 from airflow_provider_describer.client.transport import AsyncClient
 from airflow_provider_describer.errors import DescriberError
+from airflow_provider_describer.images.identifying import identify
 from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.images.reference import Ask, asks_of
-from airflow_provider_describer.images.showing import Shown, Transport, choose_transport, identify, show
+from airflow_provider_describer.images.showing import Shown, Transport, choose_transport, show
 from airflow_provider_describer.store.plan import Identified
 from airflow_provider_describer.vendors import get_vendor
 

@@ -155,8 +155,8 @@ class Works:
             assert ledger is not None, "it was done before it could be killed so often"
             journaled = self.journaled()
             lost = [entry for entry in ledger["entries"][before:] if at_risk(entry, journaled)]
-            # An answer is at risk until its row is durable, while the next call is made already: by half as many again.
-            assert len(lost) <= options["concurrency"] * 3 // 2 + 1
+            # Until its row is durable an answer is at risk, and a third as many calls again may be under way.
+            assert len(lost) <= options["concurrency"] * 4 // 3 + 1
             risked |= {entry["request_id"]: entry["answered"] for entry in lost}
             before = ledger["requests"]
         return risked

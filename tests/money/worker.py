@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_describer.account import account_from_connection
-from airflow_provider_describer.batch import Limits
 from airflow_provider_describer.buckets.opening import bucket_from_environment
 from airflow_provider_describer.client import flow
 from airflow_provider_describer.client.policy import RetryPolicy
 from airflow_provider_describer.images.reference import asks_of
 from airflow_provider_describer.job import Job
 from airflow_provider_describer.store.rows import Run
+from airflow_provider_describer.task_limits import Limits
 from airflow_provider_describer.vendors import get_vendor
 
 

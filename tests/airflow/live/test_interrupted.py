@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,11 +11,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from live_run import LiveRun
 
+from airflow_provider_describer.store.folder import open_folder
+from airflow_provider_describer.store.journal import read_events
+
 if TYPE_CHECKING:
     from tests.airflow.live.conftest import Bill, Shop
 
 Scene = Callable[[], Any]
 
+FULL = os.environ.get("DESCRIBER_LIVE_FULL") == "1"
+MANY = 500 if FULL else 60
+KILLS = 3
 V2_S = 60.0
 """So long a request runs at the vendor: the task works for about 20 s and is deferred then."""
 
@@ -106,6 +114,46 @@ def test_a_task_cleared_while_deferred_pays_for_nothing_again(scene: Scene) -> N
     told: Interrupted = scene()
     assert told.tries == 2
     assert_fetched(told)
+
+
+@dataclass
+class Killed:
+    """A task whose worker was killed while it waited, and the triggerer when it had been deferred."""
+
+    tries: int
+    triggerers: list[int]
+    manifest: dict[str, Any]
+    bill: Bill
+
+
+def v2_killed(shop: Shop) -> Killed:
+    shop.emulator.faults({shop.vendor: {"v2_delay_s": V2_S}})
+    shop.connect(api_version="v2")
+    shop.draw(MANY)
+    run = shop.run("tried_again")
+    # From here on the worker does nothing but ask whether they are ready.
+    shop.airflow.until(lambda: accepted(shop) == MANY, f"{MANY} requests that run at the vendor")
+    worker = run.look()
+    assert worker.state == "running" and worker.pid
+    os.kill(worker.pid, signal.SIGKILL)
+    triggerers = [
+        shop.airflow.kill_triggerer(lambda: shop.airflow.is_held(run.look().trigger_id)) for _ in range(KILLS)
+    ]
+    ended = run.until("success")
+    return Killed(ended.try_number, triggerers, run.manifest(), shop.bill())
+
+
+def accepted(shop: Shop) -> int:
+    """How many requests the store knows to run at the vendor."""
+    return sum(event["event"] == "accepted" for *_, event in read_events(open_folder(shop.store)))
+
+
+@pytest.mark.scene(of=v2_killed)
+def test_requests_are_fetched_though_worker_and_triggerer_are_killed(scene: Scene) -> None:
+    told: Killed = scene()
+    assert (told.tries, len(set(told.triggerers))) == (2, KILLS)
+    assert (told.bill.requests, told.bill.billed, told.bill.twice) == (MANY, MANY, [])
+    assert told.manifest["counts"]["described"] == MANY
 
 
 def worked_too_long(shop: Shop) -> Interrupted:
