@@ -157,7 +157,7 @@ class BucketCell:
         if not found.version:
             raise StoreError(
                 f"{self.where}: the object store names no version (ETag) of it, so nobody could tell who wrote last. "
-                "Put limits_path on S3, Google Cloud Storage or a local disk.",
+                "Use S3, Google Cloud Storage or a local disk instead.",
                 kind="unsupported",
             )
         return found.data, found.version

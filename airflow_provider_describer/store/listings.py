@@ -11,7 +11,7 @@ from typing import Any
 from airflow_provider_describer.errors import BadInput, StoreError
 from airflow_provider_describer.images.listing import whole_of
 from airflow_provider_describer.store.folder import Folder
-from airflow_provider_describer.store.results import _part
+from airflow_provider_describer.store.paths import instance_path
 from airflow_provider_describer.store.rows import Run
 from airflow_provider_describer.store.shard import json_line
 
@@ -42,16 +42,11 @@ def hand_on(
             f"There are more than {inline} images, which do not fit XCom: give a store (a folder), where they are "
             "listed in files, or a limit."
         )
-    name, images = _name(run), chain(first, images)
+    name, images = instance_path("listings", run), chain(first, images)
     if chunk_size is None:
         return _write(folder, f"{name}.jsonl", images)
     chunks = _within(max_chunks, chunk_size, _chunks(images, chunk_size))
     return [_write(folder, f"{name}/{number:04}.jsonl", chunk) for number, chunk in enumerate(chunks)]
-
-
-def _name(run: Run) -> str:
-    task = _part(run.task_id or "no_task") + (f"-{run.map_index}" if run.map_index >= 0 else "")
-    return f"listings/{_part(run.dag_id or 'no_dag')}/{_part(run.run_id or 'no_run')}/{task}"
 
 
 def _chunks(images: Images, size: int) -> Iterator[list[dict[str, Any]]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,12 +12,10 @@ from typing import IO, Any, Literal, Self, get_args
 from airflow_provider_describer.errors import BadInput, StoreError
 from airflow_provider_describer.store.folder import Folder
 from airflow_provider_describer.store.parquet import require_pyarrow, write_parquet
+from airflow_provider_describer.store.paths import instance_path
 from airflow_provider_describer.store.rows import Row, Run
 
 ResultsFormat = Literal["jsonl", "parquet"]
-
-LONGEST = 200
-"""Bytes of one part of a path: disks take 255, and something is added to it."""
 
 
 def check_results_format(form: object) -> None:
@@ -45,8 +41,7 @@ class ResultFiles:
     def __init__(self, folder: Folder, run: Run, form: ResultsFormat = "jsonl") -> None:
         self._folder = folder
         self._form = form
-        name = _part(run.task_id or "no_task") + (f"-{run.map_index}" if run.map_index >= 0 else "")
-        path = f"results/{_part(run.dag_id or 'no_dag')}/{_part(run.run_id or 'no_run')}/{name}"
+        path = instance_path("results", run)
         self._names = (f"{path}.{form}", f"{path}.failures.{form}")
         self._open = ExitStack()
         self._spools: list[IO[str]] = []
@@ -107,11 +102,3 @@ def _named(spool: IO[Any]) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(f"The temporary file {spool.name} of the results cannot be written: {error}.") from None
-
-
-def _part(name: str) -> str:
-    """A path's part that is always one folder below: no slash, neither '.' nor '..', and no longer than disks take."""
-    part = re.sub(r"[/\\\0]", "_", name) if name.strip(".") else name.replace(".", "_")
-    if len(part.encode()) <= LONGEST:
-        return part
-    return f"{part.encode()[: LONGEST - 17].decode(errors='ignore')}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from airflow_provider_describer.errors import StoreError
 from airflow_provider_describer.store.folder import Folder
 from airflow_provider_describer.store.journal import read_events
-from airflow_provider_describer.store.results import _part
+from airflow_provider_describer.store.paths import instance_path
 from airflow_provider_describer.store.rows import Run
 from airflow_provider_describer.waiting import SoFar
 
@@ -65,5 +65,4 @@ def described_before(folder: Folder, run: Run) -> int:
 
 
 def _name(run: Run) -> str:
-    task = _part(run.task_id or "no_task") + (f"-{run.map_index}" if run.map_index >= 0 else "")
-    return f"slices/{_part(run.dag_id or 'no_dag')}/{_part(run.run_id or 'no_run')}/{task}.json"
+    return f"{instance_path('slices', run)}.json"

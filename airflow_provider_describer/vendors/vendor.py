@@ -102,7 +102,9 @@ class Vendor(ABC):
 
         :raises BadInput: where the vendor publishes none.
         """
-        raise BadInput(f"{self.title} has no way to ask for the credit balance; see its dashboard.")
+        raise BadInput(
+            f"Connection {account.conn_id!r}: {self.title} has no way to ask for the credit balance; see its dashboard."
+        )
 
     def parse_credits(self, account: Account, response: Response) -> float:
         """Return the balance in USD."""
