@@ -23,6 +23,8 @@ from engine import HERE, KB, pictures, vendor
 
 IMAGES = 200
 PATIENCE_S = 300.0
+BATCHES = 3
+"""Runs of the batch, of which the median counts: how long one takes depends on when the scheduler looks."""
 
 
 def free_port() -> int:
@@ -89,12 +91,12 @@ def cpu_of_session(session: int) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def state_of(home: Path, dag_id: str) -> tuple[str, float] | None:
-    """Return the state of the DAG's only run and its seconds, or None while there is none."""
+def state_of(home: Path, dag_id: str, run_id: str) -> tuple[str, float] | None:
+    """Return the state of a DAG run and its seconds, or None while there is none."""
     try:
         with sqlite3.connect(f"file:{home / 'airflow.db'}?mode=ro", uri=True, timeout=5) as database:
             row = database.execute(
-                "select state, start_date, end_date from dag_run where dag_id = ?", (dag_id,)
+                "select state, start_date, end_date from dag_run where dag_id = ? and run_id = ?", (dag_id, run_id)
             ).fetchone()
     except sqlite3.Error:
         return None
@@ -106,18 +108,18 @@ def state_of(home: Path, dag_id: str) -> tuple[str, float] | None:
     return str(row[0]), (ended - began).total_seconds()
 
 
-def run_of(dag_id: str, environment: dict[str, str], session: int) -> tuple[float, float]:
+def run_of(dag_id: str, environment: dict[str, str], session: int, run_id: str = "one") -> tuple[float, float]:
     """Trigger a DAG, wait for its end and return its seconds and all components' CPU seconds."""
     home = Path(environment["AIRFLOW_HOME"])
     deadline = time.monotonic() + PATIENCE_S
-    command = ["airflow", "dags", "trigger", dag_id]
+    command = ["airflow", "dags", "trigger", dag_id, "--run-id", run_id]
     while subprocess.run(command, env=environment, capture_output=True, check=False).returncode:
         if time.monotonic() > deadline:
             sys.exit(f"Airflow has no DAG {dag_id!r} after {PATIENCE_S:.0f} s")
         time.sleep(2)
     before = cpu_of_session(session)
     while time.monotonic() < deadline:
-        found = state_of(home, dag_id)
+        found = state_of(home, dag_id, run_id)
         if found and found[0] == "success":
             return found[1], cpu_of_session(session) - before
         if found and found[0] == "failed":
@@ -132,7 +134,11 @@ def main() -> None:
         folder = pictures(Path(place), IMAGES, 100 * KB)
         environment = settings(Path(place) / "home", url, folder)
         with airflow(environment, Path(place) / "airflow.log") as session:
-            batch, mapped = (run_of(dag_id, environment, session) for dag_id in ("batch", "mapped"))
+            # The first run of all starts processes and reads modules that no later run does.
+            run_of("warming", environment, session)
+            batches = [run_of("batch", environment, session, f"run-{number}") for number in range(BATCHES)]
+            batch = sorted(batches)[BATCHES // 2]
+            mapped = run_of("mapped", environment, session)
     print(f"| {IMAGES} images at 50 ms, a DAG run | batch {batch[0]:.1f} s, mapped {mapped[0]:.1f} s | |")
     print(f"| DAG run against {IMAGES} mapped HttpOperators, time | {mapped[0] / batch[0]:.0f} × faster | ≥ 15 × |")
     print(f"| the same, CPU of all components | {mapped[1] / batch[1]:.0f} × less | ≥ 40 × |")
