@@ -29,10 +29,12 @@ from airflow_provider_describer.errors import (
     UnreadableImage,
     VendorUnavailable,
 )
+from airflow_provider_describer.gate import Gate
 from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.images.showing import show
 from airflow_provider_describer.limits.shared import SharedLimits
 from airflow_provider_describer.progress import Totals, progress_line, too_many_rejected
+from airflow_provider_describer.read_ahead import ReadAhead
 from airflow_provider_describer.recording import Recorder
 from airflow_provider_describer.store.journal import Journal, new_call_id
 from airflow_provider_describer.store.plan import Identified, OnUnknown, Planned
@@ -83,9 +85,15 @@ class Batch:
     pace: Pace = field(init=False)
     budget: Budget = field(init=False)
     throttle: Throttle = field(init=False)
+    ahead: ReadAhead = field(init=False)
     stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     leaving: asyncio.Event = field(default_factory=asyncio.Event, init=False)
-    room: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    settled: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    """Set when a call has ended, or was not made after all."""
+    calling: Gate = field(init=False)
+    """Around each call under way."""
+    in_memory: Gate = field(init=False)
+    """Around each image, from before it is read until its call has ended."""
     line: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     patience: Patience = field(init=False)
     _left: list[Running] = field(default_factory=list, init=False)
@@ -100,6 +108,9 @@ class Batch:
         # A run that goes on has spent something already.
         self.budget.calls, self.budget.spent = totals.calls, (totals.cost_usd or 0.0) + totals.unknown_cost_usd
         self.throttle = Throttle(self.limits.concurrency)
+        self.ahead = ReadAhead(self.limits.concurrency)
+        self.calling = Gate(lambda: int(self.throttle.allowed))
+        self.in_memory = Gate(self.ahead.images)
         self.patience = Patience(self.limits.patience)
 
     @property
@@ -110,8 +121,8 @@ class Batch:
     async def describe(self, entries: Iterable[Planned]) -> None:
         """Describe every image, or record of each why not. Returns when nothing is under way any more."""
         queue = iter(entries)
-        # A third as many more read the next images and journal their intents meanwhile; each holds one image in memory.
-        count = self.limits.concurrency + self.limits.concurrency // 3 + 1
+        # More than there are calls under way: some get the next images ready, some wait for outcomes to be durable.
+        count = self.limits.concurrency + self.limits.concurrency // 2 + 1
         workers = [asyncio.create_task(self._work(queue)) for _ in range(count)]
         reporter = asyncio.create_task(self._report())
         try:
@@ -133,6 +144,7 @@ class Batch:
             self.stopping.set()
             if self.shared is not None:
                 self.shared.stop()
+            self.calling.open()
             self.notify()
 
     def wait(self) -> Wait | None:
@@ -155,7 +167,7 @@ class Batch:
         """A call has ended, or was not made after all: another one may start, or none any more."""
         if self.totals.budget_reached and not self.budget.under_way:
             self.stop()
-        self.room.set()
+        self.settled.set()
 
     async def _all_done(self, workers: list[asyncio.Task[None]]) -> None:
         """Wait for every worker, also where one has failed or we are cancelled: the others' answers may be paid for."""
@@ -205,9 +217,19 @@ class Batch:
             await self._end(entry, watch, "described", description=description)
 
     async def _described(self, entry: Planned, watch: CallWatch) -> Description:
-        ask = entry.first.ask
         if entry.action == "attach":
             return await self._fetched(entry, watch)
+        await self.in_memory.enter()
+        try:
+            if self._is_over(entry):
+                raise Stopped
+            watch.began = time.monotonic()
+            return await self._read_and_called(entry, watch)
+        finally:
+            self.in_memory.leave()
+
+    async def _read_and_called(self, entry: Planned, watch: CallWatch) -> Description:
+        ask = entry.first.ask
         shown = await show(self.reader, self.caller.vendor, self.caller.account, ask)
         watch.shows(shown)
         self.totals.saved_bytes += shown.saved

@@ -44,6 +44,11 @@ class CallWatch:
         """Whether a later run would find the running request."""
         self.call: str | None = None
         self.lost = 0
+        self.began = time.monotonic()
+        """When the image began to be read."""
+        self._sent = 0.0
+        self._has_room = False
+        self._journal_s = 0.0
         self._ticket: Ticket | None = None
         """Leave of those who share the account's limits to make the call; with it comes room for it."""
 
@@ -74,6 +79,7 @@ class CallWatch:
     async def turn(self) -> None:
         """Wait for the call's turn and make its intent durable; after this it is sent."""
         batch = self._batch
+        ready_s = None if self._sent else time.monotonic() - self.began
         await self._reserve()
         try:
             await self._take_ticket()
@@ -89,10 +95,11 @@ class CallWatch:
             batch.notify()
             raise
         self._open, self._round = True, batch.slowdowns
-        if self._ticket is None:
-            batch.throttle.under_way += 1
         batch.totals.calls += 1
-        batch.patience.moved(time.monotonic())
+        self._sent = time.monotonic()
+        batch.patience.moved(self._sent)
+        if ready_s is not None:
+            batch.ahead.ready_after(ready_s + self._journal_s)
 
     async def accepted(self, running: Running) -> None:
         """The vendor runs the request and may bill it: its id is durable before the first poll."""
@@ -146,8 +153,9 @@ class CallWatch:
             batch.totals.count_failed_call(end.billed, cost)
         if self._open:
             self._open = False
+            batch.ahead.called_for(time.monotonic() - self._sent)
             batch.budget.settle(cost or 0.0)
-            batch.throttle.under_way -= 1
+            self._leave_room()
             if self._ticket is not None and batch.shared is not None:
                 batch.shared.settle(self._ticket, cost or 0.0)
                 self._ticket = None
@@ -172,13 +180,21 @@ class CallWatch:
         batch = self._batch
         if batch.stopping.is_set():
             raise Stopped
-        batch.room.clear()
-        await batch.room.wait()
+        batch.settled.clear()
+        await batch.settled.wait()
 
     async def _room(self) -> None:
-        """Wait until one more call may be under way."""
-        while not self._batch.throttle.has_room():
-            await self._settled()
+        """Wait until one more call may be under way, and take the room."""
+        if not self._has_room:
+            await self._batch.calling.enter()
+            self._has_room = True
+        if self._batch.stopping.is_set():
+            raise Stopped
+
+    def _leave_room(self) -> None:
+        if self._has_room:
+            self._has_room = False
+            self._batch.calling.leave()
 
     async def _take_ticket(self) -> None:
         """Where the account's limits are shared: wait for leave to make the call, once there is room for it.
@@ -191,7 +207,6 @@ class CallWatch:
         async with batch.line:
             await self._room()
             self._ticket = await self._granted(batch.shared)
-            batch.throttle.under_way += 1
 
     async def _granted(self, shared: SharedLimits) -> Ticket:
         """Wait for a turn; a run without the patience for that leaves."""
@@ -214,11 +229,11 @@ class CallWatch:
             raise Stopped from None
 
     def _hand_back(self) -> None:
-        """The call that there was leave for is not made."""
+        """The call that there was leave or room for is not made."""
         ticket, self._ticket = self._ticket, None
         if ticket is not None and self._batch.shared is not None:
             self._batch.shared.give_back(ticket)
-            self._batch.throttle.under_way -= 1
+        self._leave_room()
 
     async def _keep_pace(self) -> None:
         """Wait until a call may start, without taking the moment."""
@@ -236,11 +251,10 @@ class CallWatch:
         batch.pace.reserve(batch.caller.clock())
         self.call = new_call_id()
         if batch.journal is not None:
+            began = time.monotonic()
             await batch.journal.durable({"event": "sent", "call": self.call, **self.subject()})
-        if self._ticket is None:
-            await self._room()
-        if batch.stopping.is_set():
-            raise Stopped
+            self._journal_s = time.monotonic() - began
+        await self._room()
         granted = self._ticket is None or batch.shared is None or batch.shared.may_send(self._ticket)
         return granted and batch.paused_until <= batch.caller.clock()
 

@@ -60,14 +60,10 @@ class Throttle:
 
     most: int
     allowed: float = field(init=False)
-    under_way: int = field(default=0, init=False)
+    """Of which the whole calls count."""
 
     def __post_init__(self) -> None:
         self.allowed = float(self.most)
-
-    def has_room(self) -> bool:
-        """Whether one more call may start."""
-        return self.under_way < int(self.allowed)
 
     def slower(self) -> None:
         """The vendor has had too many."""

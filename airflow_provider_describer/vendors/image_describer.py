@@ -69,7 +69,7 @@ class ImageDescriber(Vendor):
         self, account: Account, fields: list[tuple[str, str]], picture: Picture | None = None, *, billable: bool
     ) -> Request:
         content = (picture.content or b"") if picture else b""
-        seed = repr(fields).encode() + content[:65536]
+        seed = repr(fields).encode() + content[:1024]
         # A function of what is sent, so that the same call is the same bytes. Whoever knows the prompt can put its
         # boundary into an image: then the next.
         boundary = hashlib.sha256(seed).hexdigest()[:32]
