@@ -109,7 +109,7 @@ build/demo/photographs/CREDITS.txt: demo/photographs.py | $(tools)
 demo: .venv/demo/.ready build/demo/photographs/CREDITS.txt ## describe real photographs in a real Airflow: make demo [VENDOR=segmind KEY=…]
 	@.venv/demo/bin/python demo/run.py
 
-test: lint test-core test-newest test-floor ## lint, then every test, each where it belongs: make test [PYTEST_ARGS="-k words"]
+test: lint test-core test-newest test-floor test-live ## lint, then every test, each where it belongs: make test [PYTEST_ARGS="-k words"]
 
 test-core: .venv/core/.ready
 	@printf '\nCore tests, where Airflow is not installed\n'
@@ -126,8 +126,11 @@ test-floor: .venv/airflow-$(AIRFLOW_FLOOR)/.wheel
 	$(call pytest,airflow-$(AIRFLOW_FLOOR),tests -m airflow --ignore=tests/airflow/live)
 
 test-live: export DESCRIBER_EXPECT_WHEEL := 1
-test-live: .venv/airflow-$(AIRFLOW_NEWEST)/.wheel ## test deferral in a running Airflow: scheduler, triggerer, workers
+test-live: .venv/airflow-$(AIRFLOW_NEWEST)/.wheel .venv/airflow-$(AIRFLOW_FLOOR)/.wheel ## the tests in a running Airflow: scheduler, triggerer, workers
+	@printf '\nTests in a running Airflow $(AIRFLOW_3.3)\n'
 	$(call pytest,airflow-$(AIRFLOW_NEWEST),tests/airflow/live)
+	@printf '\nTests in a running Airflow $(AIRFLOW_3.1)\n'
+	$(call pytest,airflow-$(AIRFLOW_FLOOR),tests/airflow/live)
 
 lint: .venv/airflow-$(AIRFLOW_NEWEST)/.ready ## check style, architecture and types
 	$(call quietly,ruff check,.venv/airflow-$(AIRFLOW_NEWEST)/bin/ruff check $(CODE))

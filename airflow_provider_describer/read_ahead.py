@@ -5,16 +5,14 @@ from __future__ import annotations
 from math import ceil
 
 MARGIN = 3.0
-"""As calls often end together, and disks are not always as fast as usually."""
-MOST = 0.5
-"""So large a share of the calls at most."""
-AT_FIRST = 1 / 8
-"""Until it is known how long calls take."""
+"""As disks are not always as fast as usually."""
+LEAST, MOST = 0.25, 0.5
+"""So large a share of the calls, as those that began together end together."""
 
 
 class ReadAhead:
     """Allows as many images in memory as there may be calls under way, and as many more as are called while one is got
-    ready: few where calls take seconds, half as many at most.
+    ready: a quarter as many where calls take seconds, half as many at most.
 
     :param concurrency: calls under way at a time.
     """
@@ -25,7 +23,8 @@ class ReadAhead:
 
     def images(self) -> int:
         """Return how many images may be in memory now."""
-        share = min(MOST, MARGIN * self._ready_s / self._call_s) if self._call_s else AT_FIRST
+        needed = MARGIN * self._ready_s / self._call_s if self._call_s else LEAST
+        share = min(MOST, max(LEAST, needed))
         return self._concurrency + ceil(share * self._concurrency) + 1
 
     def ready_after(self, seconds: float) -> None:

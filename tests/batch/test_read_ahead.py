@@ -96,12 +96,12 @@ def test_an_opened_gate_lets_everybody_in():
     asyncio.run(play())
 
 
-def test_few_images_are_read_ahead_of_calls_that_take_long():
+def test_a_quarter_as_many_images_are_read_ahead_of_calls_that_take_long():
     ahead = ReadAhead(64)
     for _ in range(50):
         ahead.ready_after(0.05)
         ahead.called_for(4.0)
-    assert 64 < ahead.images() <= 64 + 4
+    assert ahead.images() == 64 + 16 + 1
 
 
 def test_half_as_many_images_are_read_ahead_of_short_calls_and_never_more():
@@ -116,10 +116,10 @@ def test_one_slow_image_changes_little():
     ahead = ReadAhead(64)
     for _ in range(50):
         ahead.ready_after(0.01)
-        ahead.called_for(4.0)
+        ahead.called_for(0.1)
     before = ahead.images()
-    ahead.ready_after(1.0)
-    assert before < ahead.images() < 64 + 10
+    ahead.ready_after(0.03)
+    assert before < ahead.images() < before + 10
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 7])
@@ -128,4 +128,4 @@ def test_one_image_at_least_is_read_ahead(concurrency):
     assert ahead.images() > concurrency
     ahead.ready_after(0.0)
     ahead.called_for(60.0)
-    assert ahead.images() == concurrency + 1
+    assert ahead.images() <= concurrency + 3
