@@ -89,7 +89,7 @@ python_airflow-3.1 := "$$(.venv/tools/bin/python -c 'import sys; print(sys.execu
 	@touch $@
 
 .venv/airflow-%/.ready: Makefile pyproject.toml constraints/airflow-%.txt | $(tools)
-	$(call quietly,set up Airflow $(AIRFLOW_$*) for the tests,$(call environment,airflow-$*,-c constraints/airflow-$*.txt apache-airflow==$(AIRFLOW_$*) -r pyproject.toml --all-extras --group core --group test $(if $(filter $*,$(AIRFLOW_NEWEST)),--group lint)))
+	$(call quietly,set up Airflow $(AIRFLOW_$*) for the tests,$(call environment,airflow-$*,-c constraints/airflow-$*.txt apache-airflow==$(AIRFLOW_$*) -r pyproject.toml --all-extras --group core --group test --group live $(if $(filter $*,$(AIRFLOW_NEWEST)),--group lint)))
 	@touch $@
 
 # Folders are sources too, so that a deleted file is noticed.

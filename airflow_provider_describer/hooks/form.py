@@ -54,12 +54,12 @@ def _price(default: float | None, about: str) -> Field:
     return Field("price_per_call", "Price per call (USD)", about, "number", default=default)
 
 
-def _transport(*choices: str) -> Field:
+def _transport(*choices: str, signed: str = "") -> Field:
     how = f"{choices[0]}; inline: within the call, as base64"
     return Field(
         "image_transport",
         "Image transport",
-        f"How images reach the vendor. auto: public web addresses as they are (url), other images as bytes ({how}).",
+        f"How images reach the vendor. auto: public web addresses as they are (url){signed}, others as bytes ({how}).",
         choices=("auto", "url", *choices),
         default="auto",
     )
@@ -80,7 +80,7 @@ FORMS: dict[str, tuple[Field, ...]] = {
             choices=("v1", "v2"),
             default="v1",
         ),
-        _transport("upload", "inline"),
+        _transport("upload", "inline", signed=", objects by addresses signed for it"),
         Field(
             "storage_host",
             "Upload host",

@@ -146,7 +146,7 @@ class DescribeImagesOperator(BaseOperator):
         (templated)
     :param storage_conn_id: connection of type ``aws`` or ``google_cloud_platform`` for images and store; by default
         ``aws_default`` or ``google_cloud_default``. (templated)
-    :param concurrency: calls under way at a time.
+    :param concurrency: calls under way at a time; a Segmind v2 request is until its result is there.
     :param max_calls: billable calls that this task may make.
     :param max_cost: USD that this task may spend; needs ``price_per_call`` to be known.
     :param max_failure_ratio: share of rejected images past which the task fails, early where it can. Images that an

@@ -50,8 +50,8 @@ def test_stop_starts_no_call_and_records_those_under_way(shop, night, thousand):
         job.stop()
         at_stop.append(shop.emulator.ledger(entries=False)["requests"])
 
-    # Sixteen calls are under way, and nine more wait for their turn with their intents in the journal.
-    when(shop, lambda ledger: ledger["requests"] >= 16 and events(shop).count("sent") >= 25, stop)
+    # Sixteen calls are under way, and five more wait for their turn with their intents in the journal.
+    when(shop, lambda ledger: ledger["requests"] >= 16 and events(shop).count("sent") >= 21, stop)
     stopped = night(thousand[:200], job=job)
 
     assert stopped.error.kind == "unfinished"

@@ -12,7 +12,8 @@ from airflow_provider_describer.operators.describe import DescribeImagesOperator
 DAGS: dict[str, dict[str, Any]] = {
     "deferring": {"deferrable": True},
     "staying": {"deferrable": False},
-    "tried_again": {"deferrable": True, "retries": 2, "retry_delay": timedelta(seconds=1)},
+    # All requests at once.
+    "tried_again": {"deferrable": True, "concurrency": 500, "retries": 2, "retry_delay": timedelta(seconds=1)},
     # In a pool of one slot.
     "at_a_pace": {"deferrable": True, "pool": "one_slot"},
     "in_time": {"deferrable": True, "execution_timeout": timedelta(seconds=45)},
