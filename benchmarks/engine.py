@@ -38,13 +38,18 @@ def vendor(latency: float) -> Iterator[str]:
         server.stdin.close()
 
 
+def tiny_jpeg() -> tuple[bytes, bytes]:
+    """Return the first marker of a tiny picture, and all after it: between them goes what makes it large."""
+    target = io.BytesIO()
+    Image.new("L", (8, 8)).save(target, "JPEG")
+    return target.getvalue()[:2], target.getvalue()[2:]
+
+
 def pictures(folder: Path, count: int, size: int) -> Path:
     """Write distinct JPEGs of about that size: a tiny picture, and noise in its comments."""
     target = folder / f"{count}x{size}"
     target.mkdir()
-    tiny = io.BytesIO()
-    Image.new("L", (8, 8)).save(tiny, "JPEG")
-    start, rest = tiny.getvalue()[:2], tiny.getvalue()[2:]
+    start, rest = tiny_jpeg()
     noise = os.urandom(size)
     for number in range(count):
         named = number.to_bytes(8, "big") + noise[8 : size - len(rest)]
@@ -58,9 +63,7 @@ def hollow_pictures(folder: Path, count: int, size: int) -> Path:
     """Write distinct JPEGs of about that size that take next to no place on a disk: their comments are holes."""
     target = folder / f"hollow-{count}x{size}"
     target.mkdir()
-    tiny = io.BytesIO()
-    Image.new("L", (8, 8)).save(tiny, "JPEG")
-    start, rest = tiny.getvalue()[:2], tiny.getvalue()[2:]
+    start, rest = tiny_jpeg()
     for number in range(count):
         with (target / f"{number:06d}.jpg").open("wb") as file:
             file.write(start)
