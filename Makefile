@@ -81,7 +81,7 @@ python_airflow-3.1 := "$$(.venv/tools/bin/python -c 'import sys; print(sys.execu
 	@touch $@
 
 .venv/bench/.ready: pyproject.toml constraints/airflow-$(AIRFLOW_NEWEST).txt | $(tools)
-	$(call quietly,set up the benchmarks,$(call environment,bench,-c constraints/airflow-$(AIRFLOW_NEWEST).txt --group bench -e .))
+	$(call quietly,set up the benchmarks,$(call environment,bench,-c constraints/airflow-$(AIRFLOW_NEWEST).txt --group bench -e '.[emulator]'))
 	@touch $@
 
 .venv/demo/.ready: pyproject.toml constraints/airflow-$(AIRFLOW_NEWEST).txt | $(tools)
@@ -143,6 +143,7 @@ lint: .venv/airflow-$(AIRFLOW_NEWEST)/.ready ## check style, architecture and ty
 bench: .venv/bench/.ready ## measure, on an idle machine: make bench [BENCH_ARGS=--quick]
 	@.venv/bench/bin/python benchmarks/engine.py $(BENCH_ARGS)
 	@.venv/bench/bin/python benchmarks/objects.py $(BENCH_ARGS)
+	@.venv/bench/bin/python benchmarks/shared_limits.py $(BENCH_ARGS)
 	@.venv/bench/bin/python benchmarks/airflow_run.py
 
 lock: | $(tools) ## pin the dependencies again: make lock [UPGRADE=1]

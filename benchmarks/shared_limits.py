@@ -1,0 +1,105 @@
+"""Measure ``limits_path``: how much of an account's rate eight processes use together, and what a lease costs a call.
+
+``python benchmarks/shared_limits.py [--quick]``; the emulator enforces the limit and its ledger is what is counted.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from engine import pictures, say
+
+from airflow_provider_describer.emulator.process import EmulatorProcess
+
+PROCESSES = 8
+PER_MINUTE = 120
+
+
+def describe(url: str, key: str, folder: str, extra: str, concurrency: str) -> None:
+    """Describe all pictures of a folder as a task of its own does, and print the seconds."""
+    from airflow_provider_describer.account import account_from_connection
+    from airflow_provider_describer.client.flow import Caller
+    from airflow_provider_describer.images.reference import asks_of
+    from airflow_provider_describer.job import Job
+    from airflow_provider_describer.task_limits import Limits
+    from airflow_provider_describer.vendors import get_vendor
+
+    vendor = get_vendor("image_describer")
+    account = account_from_connection(vendor.defaults(), conn_id="bench", password=key, host=url, extra=extra)
+    with tempfile.TemporaryDirectory() as store:
+        limits = Limits(concurrency=int(concurrency))
+        asks = asks_of(sorted(map(str, Path(folder).iterdir())), vendor)
+        job = Job(Caller(vendor, account), asks, limits, store, report=lambda line: None)
+        began = time.monotonic()
+        outcome = job.work()
+    if outcome.error:
+        raise outcome.error
+    print(time.monotonic() - began)
+
+
+def task(emulator: EmulatorProcess, folder: Path, extra: dict[str, Any], concurrency: int) -> subprocess.Popen[str]:
+    """Start a process that describes the pictures of a folder."""
+    values = [emulator.url, emulator.keys["image_describer"], str(folder), json.dumps(extra), str(concurrency)]
+    return subprocess.Popen([sys.executable, __file__, "task", *values], stdout=subprocess.PIPE, text=True)
+
+
+def seconds(child: subprocess.Popen[str]) -> float:
+    """Return what the process has printed, when it has ended."""
+    said, _ = child.communicate()
+    if child.returncode:
+        sys.exit("a task has failed")
+    return float(said)
+
+
+def rate_used(place: Path, each: int) -> None:
+    """Eight tasks of one account, against a vendor who refuses what exceeds its limit."""
+    folders = []
+    for number in range(PROCESSES):
+        (place / str(number)).mkdir()
+        folders.append(pictures(place / str(number), each, 4096))
+    extra = {"requests_per_minute": PER_MINUTE, "limits_path": str(place / "limits")}
+    with EmulatorProcess() as emulator:
+        emulator.faults({"image_describer": {"requests_per_minute": PER_MINUTE, "latency_s": 0.5}})
+        for child in [task(emulator, folder, extra, 4) for folder in folders]:
+            seconds(child)
+        entries = emulator.ledger()["entries"]
+    moments = sorted(entry["at"] for entry in entries)
+    refused = sum(entry["status"] == 429 for entry in entries)
+    used = (len(entries) - refused - 1) / (moments[-1] - moments[0]) / (PER_MINUTE / 60)
+    say(f"{PROCESSES} processes at {PER_MINUTE} a minute: share of the limit that is used", f"{used:.3f}", "≥ 0.90")
+    say("the same: share of the calls that the vendor refuses", f"{refused / len(entries):.3f}", "≤ 0.01")
+
+
+def cost_of_leases(place: Path, count: int) -> None:
+    """One task with and without shared limits, neither of which holds it up."""
+    folder = pictures(place, count, 4096)
+    ratios = []
+    with EmulatorProcess() as emulator:
+        emulator.faults({"image_describer": {"latency_s": 0.5}})
+        for number in range(3):
+            extra = {"requests_per_minute": 100_000, "limits_path": str(place / f"limits-{number}")}
+            alone, shared = (seconds(task(emulator, folder, given, 32)) for given in ({}, extra))
+            ratios.append(alone / shared)
+    say(f"rate with shared limits against without, C=32 at 0.5 s ({count} images)", f"{sorted(ratios)[1]:.3f}", "")
+
+
+def main() -> None:
+    """Print the table's rows."""
+    quick = "--quick" in sys.argv[1:]
+    with tempfile.TemporaryDirectory() as place:
+        rate_used(Path(place), 6 if quick else 30)
+    with tempfile.TemporaryDirectory() as place:
+        cost_of_leases(Path(place), 160 if quick else 960)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["task"]:
+        describe(*sys.argv[2:])
+    else:
+        main()
