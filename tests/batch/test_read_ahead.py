@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from airflow_provider_describer.gate import Gate
 from airflow_provider_describer.read_ahead import ReadAhead
+
+if TYPE_CHECKING:
+    from tests.conftest import Shop
 
 
 async def settled():
@@ -129,3 +136,26 @@ def test_one_image_at_least_is_read_ahead(concurrency):
     ahead.ready_after(0.0)
     ahead.called_for(60.0)
     assert ahead.images() <= concurrency + 3
+
+
+def test_memory_grows_with_the_calls_under_way_and_not_with_the_images(
+    shop: Shop, tmp_path: Path, draw: Callable[..., bytes]
+) -> None:
+    """30 images of 4 MB, 16 calls at a time: four more are got ready, and one beside them."""
+    comment = b"\xff\xfe" + (65_002).to_bytes(2, "big")
+    for number in range(30):
+        tiny = draw(number)
+        fill = b"".join(comment + bytes(65_000) for _ in range(64))
+        (tmp_path / f"{number}.jpg").write_bytes(tiny[:2] + fill + tiny[2:])
+    shop.faults(latency_s=4)
+    tracemalloc.start()
+    try:
+        done = shop.describe(sorted(tmp_path.glob("*.jpg")), concurrency=16)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert done.counts["described"] == shop.emulator.ledger(entries=False)["billed"] == 30
+    # Were it left to the 25 workers alone, it would be theirs; what is being written is in memory twice, a piece each.
+    images = peak / (64 * 65_000)
+    print(f"{images:.1f} images in memory")
+    assert 16 < images < 24
