@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from airflow_provider_describer.account import Account
+from airflow_provider_describer.client.limiter import Budget
 from airflow_provider_describer.errors import (
     BadInput,
     DescriberError,
@@ -63,12 +64,10 @@ def goes_on(outcome: Outcome, limits: Limits, part: Limits, account: Account) ->
         return True
     if not outcome.manifest["counts"]["pending"]:
         return False
-    calls, price = outcome.so_far.calls, account.price_per_call or 0.0
-    if limits.max_calls is not None and calls >= limits.max_calls:
-        return False
-    spent = (outcome.manifest["cost_usd"] or 0.0) + outcome.manifest["unknown_cost_usd"]
-    # A thousandth of a call: sums of 0.015 must not lose one to binary fractions.
-    if limits.max_cost is not None and spent + price > limits.max_cost + price / 1000:
+    budget = Budget(limits.max_calls, limits.max_cost, account.price_per_call)
+    budget.calls = outcome.so_far.calls
+    budget.spent = (outcome.manifest["cost_usd"] or 0.0) + outcome.manifest["unknown_cost_usd"]
+    if not budget.take():
         return False
     # Otherwise it was the day's budget: one that is shared is a new one tomorrow.
-    return calls >= (part.max_calls or 0) or account.limits_path is not None
+    return outcome.so_far.calls >= (part.max_calls or 0) or account.limits_path is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import threading
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_describer.errors import BucketError, StoreError
+from airflow_provider_describer.store.folder import sync_folder
 
 if TYPE_CHECKING:
     from airflow_provider_describer.buckets.bucket import Bucket
@@ -118,7 +118,7 @@ class LocalCell:
                     file.flush()
                     os.fsync(file.fileno())
                 beside.rename(self._path)
-                _sync_folder(self._path.parent)
+                sync_folder(self._path.parent)
         except OSError as error:
             raise StoreError(f"{self.where} cannot be written: {error}.", kind="limits") from None
         return content
@@ -174,15 +174,3 @@ class BucketCell:
 
 def _store_error(error: BucketError) -> StoreError:
     return StoreError(f"The limits of this connection cannot be kept: {error}", kind=error.kind)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # Some network shares sync files but know no syncing of a folder.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)

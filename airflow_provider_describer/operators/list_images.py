@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
 
 from airflow_provider_describer.buckets.opening import OpenBucket
 from airflow_provider_describer.errors import BadInput
@@ -23,13 +22,11 @@ from airflow_provider_describer.images.listing import (
     path_text,
     whole_of,
 )
-from airflow_provider_describer.images.reference import asks_of
 from airflow_provider_describer.operators.failures import airflow_errors
-from airflow_provider_describer.operators.planning import run_of
+from airflow_provider_describer.operators.listed import asking, path_of, returned
 from airflow_provider_describer.pending import new_images
 from airflow_provider_describer.store.folder import Folder, open_folder
 from airflow_provider_describer.store.index import remember
-from airflow_provider_describer.store.listings import hand_on
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -131,22 +128,13 @@ class ListImagesOperator(BaseOperator):
         with airflow_errors():
             open_bucket = buckets_of(self.storage_conn_id or None)
             folder = open_folder(self.store, open_bucket) if self.store is not None else None
-            found = hand_on(
-                self._counted(self._images(open_bucket, folder)),
-                folder,
-                run_of(context),
-                inline=self.inline_limit,
-                chunk_size=whole_of("chunk_size", self.chunk_size, 1),
-                max_chunks=conf.getint("core", "max_map_length", fallback=1024),
-            )
+            found = returned(self, context, self._counted(self._images(open_bucket, folder)), folder)
         if self.only_new and not found:
             raise AirflowSkipException(f"No image of {path_text(self.path)} is new or changed.")
         return found
 
     def _images(self, open_bucket: OpenBucket, folder: Folder | None) -> Iterator[Listed]:
-        path = path_text(self.path)
-        if not isinstance(path, str):
-            raise BadInput(f"path is a {type(path).__name__}, expected something like 's3://bucket/catalog/**'.")
+        path = path_of(self)
         now = time.time()
         wanted = ImageFilter(
             IMAGE_SUFFIXES if self.types is None else self.types,
@@ -160,8 +148,7 @@ class ListImagesOperator(BaseOperator):
             return list_images(path, open_bucket, wanted)
         if folder is None:
             raise BadInput("only_new needs a store (a folder): it says which images are known.")
-        caller = DescriberHook(self.describer_conn_id).caller()
-        ask = partial(asks_of, vendor=caller.vendor, prompt=self.prompt, lang=self.lang, max_pixels=self.max_pixels)
+        ask, caller = asking(self)
         return new_images(path, open_bucket, wanted, ask, remember(folder), caller)
 
     def _counted(self, images: Iterator[Listed]) -> Iterator[dict[str, Any]]:

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue, conf
+from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue
 
 from airflow_provider_describer.arrivals import Look, Seen, Terms, filter_of
 from airflow_provider_describer.buckets.opening import OpenBucket
-from airflow_provider_describer.errors import BadInput, BucketError, StoreError, UnreadableImage
+from airflow_provider_describer.errors import BucketError, StoreError, UnreadableImage
 from airflow_provider_describer.hooks.buckets import buckets_of
 from airflow_provider_describer.hooks.describer import DescriberHook
-from airflow_provider_describer.images.listing import Listed, list_images, path_text, whole_of
-from airflow_provider_describer.images.reference import asks_of
+from airflow_provider_describer.images.listing import Listed, list_images
 from airflow_provider_describer.job import Job
 from airflow_provider_describer.operators.assets import announce_manifest
 from airflow_provider_describer.operators.failures import airflow_errors
+from airflow_provider_describer.operators.listed import asking, path_of, returned
 from airflow_provider_describer.operators.planning import plan_job, run_of
 from airflow_provider_describer.pending import pending_images
 from airflow_provider_describer.sensors.deferring import DeferringSensor
 from airflow_provider_describer.slices import check_slices, goes_on, may_pass, slice_of
 from airflow_provider_describer.store.folder import Folder, open_folder
 from airflow_provider_describer.store.index import remember
-from airflow_provider_describer.store.listings import hand_on
 from airflow_provider_describer.store.plan import OnUnknown
 from airflow_provider_describer.store.results import ResultsFormat
 from airflow_provider_describer.store.tries import forget_so_far, keep_so_far, so_far_of
@@ -132,7 +131,7 @@ class NewImagesSensor(DeferringSensor):
     def waits(self, deadline: float) -> ListingTrigger:
         """Return what waits for the listing to change, or for the youngest image to settle."""
         return ListingTrigger(
-            path=self._path(),
+            path=path_of(self),
             fingerprint=self._fingerprint,
             types=self.types,
             storage_conn_id=self.storage_conn_id,
@@ -145,20 +144,13 @@ class NewImagesSensor(DeferringSensor):
         terms, began, look = Terms(self.min_images, self.settle_seconds), time.time(), Look(REMEMBERED)
         open_bucket = buckets_of(self.storage_conn_id)
         folder = None if self.store is None else open_folder(self.store, open_bucket)
-        listed = look.over(list_images(self._path(), open_bucket, filter_of(self.types)))
+        listed = look.over(list_images(path_of(self), open_bucket, filter_of(self.types)))
         images = list(self._new(context, listed, open_bucket, folder))
         if why_not := terms.held_back(images, began, time.sleep):
             self.log.info("%s: %s", self.path, why_not)
             self._fingerprint, self._until = look.fingerprint, terms.settled_at(images)
             return PokeReturnValue(is_done=False)
-        found = hand_on(
-            (image.to_dict() for image in images),
-            folder,
-            run_of(context),
-            inline=self.inline_limit,
-            chunk_size=whole_of("chunk_size", self.chunk_size, 1),
-            max_chunks=conf.getint("core", "max_map_length", fallback=1024),
-        )
+        found = returned(self, context, (image.to_dict() for image in images), folder)
         self.log.info("%s: %d new images", self.path, len(images))
         if folder is None:
             # Last of all: with it they count as handed over.
@@ -175,15 +167,8 @@ class NewImagesSensor(DeferringSensor):
             )
             seen = Seen.from_dict(last) if last else Seen()
             return (image for image in listed if not seen.has(image))
-        caller = DescriberHook(self.describer_conn_id).caller()
-        ask = partial(asks_of, vendor=caller.vendor, prompt=self.prompt, lang=self.lang, max_pixels=self.max_pixels)
+        ask, caller = asking(self)
         return pending_images(listed, open_bucket, ask, remember(folder), caller)
-
-    def _path(self) -> str:
-        path = path_text(self.path)
-        if not isinstance(path, str):
-            raise BadInput(f"path is a {type(path).__name__}, expected something like 's3://bucket/catalog/**'.")
-        return path
 
 
 class DescribeImagesSensor(BaseSensorOperator):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from connections import storage
 
 from airflow_provider_describer.emulator.process import EmulatorProcess
 from airflow_provider_describer.images.listing_file import read_listing
@@ -133,21 +134,6 @@ def test_airflows_own_paths_are_images(accounts: EmulatorProcess, list_dag: Run,
     assert ran.xcom("describe")["counts"]["described"] == 3
     rows = [json.loads(line) for line in Path(ran.xcom("describe")["results"]).read_text().splitlines()]
     assert sorted(row["uri"] for row in rows) == sorted(str(path) for path in (catalog / "front").iterdir())
-
-
-def storage(cloud: Cloud) -> dict[str, Any]:
-    """The connection that has the credentials of the bucket."""
-    env = cloud.environment
-    if cloud.scheme == "gs":
-        extra = {"key_path": env["GOOGLE_APPLICATION_CREDENTIALS"], "gcs.endpoint": cloud.server.url, "num_retries": 0}
-        return {"conn_type": "google_cloud_platform", "extra": extra}
-    extra = {"endpoint_url": cloud.server.url, "region_name": env["AWS_REGION"]}
-    return {
-        "conn_type": "aws",
-        "login": env["AWS_ACCESS_KEY_ID"],
-        "password": env["AWS_SECRET_ACCESS_KEY"],
-        "extra": extra,
-    }
 
 
 def test_a_bucket_is_listed_with_a_connections_credentials(

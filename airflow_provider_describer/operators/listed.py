@@ -1,0 +1,65 @@
+"""From a task's arguments to images that it returns: what the operator and the sensor that list them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from airflow.providers.common.compat.sdk import conf
+
+from airflow_provider_describer.client.flow import Caller
+from airflow_provider_describer.errors import BadInput
+from airflow_provider_describer.hooks.describer import DescriberHook
+from airflow_provider_describer.images.listing import path_text, whole_of
+from airflow_provider_describer.images.reference import Ask, asks_of
+from airflow_provider_describer.operators.planning import run_of
+from airflow_provider_describer.store.folder import Folder
+from airflow_provider_describer.store.listings import hand_on
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class Listing(Protocol):
+    """A task that lists images, with the arguments of ``ListImagesOperator`` that say where and for which question."""
+
+    path: Any
+    chunk_size: int | str | None
+    describer_conn_id: str
+    prompt: str | None
+    lang: str | list[str]
+    max_pixels: int | None
+    inline_limit: int
+
+
+def path_of(task: Listing) -> str:
+    """Return what is listed.
+
+    :raises BadInput: where it is no text.
+    """
+    path = path_text(task.path)
+    if not isinstance(path, str):
+        raise BadInput(f"path is a {type(path).__name__}, expected something like 's3://bucket/catalog/**'.")
+    return path
+
+
+def asking(task: Listing) -> tuple[Callable[[Sequence[dict[str, Any]]], Sequence[Ask]], Caller]:
+    """Return what is asked about images, by which a store knows them, and who would ask."""
+    caller = DescriberHook(task.describer_conn_id).caller()
+    ask = partial(asks_of, vendor=caller.vendor, prompt=task.prompt, lang=task.lang, max_pixels=task.max_pixels)
+    return ask, caller
+
+
+def returned(
+    task: Listing, context: Context, images: Iterator[dict[str, Any]], folder: Folder | None
+) -> list[Any] | str:
+    """Return what the task returns for its images; errors as `hand_on`."""
+    return hand_on(
+        images,
+        folder,
+        run_of(context),
+        inline=task.inline_limit,
+        chunk_size=whole_of("chunk_size", task.chunk_size, 1),
+        max_chunks=conf.getint("core", "max_map_length", fallback=1024),
+    )
