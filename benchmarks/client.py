@@ -19,11 +19,11 @@ PROMPT = "Describe this image in detail."
 
 def ours(url: str, paths: list[str], concurrency: int, *, journal: bool) -> int:
     """Describe the pictures with a Job, as DescribeImagesOperator does."""
-    from airflow_provider_describer import job as jobs
     from airflow_provider_describer.account import account_from_connection
-    from airflow_provider_describer.client.flow import Caller
-    from airflow_provider_describer.images.reference import asks_of
-    from airflow_provider_describer.task_limits import Limits
+    from airflow_provider_describer.engine import job as jobs
+    from airflow_provider_describer.engine.limits import TaskLimits
+    from airflow_provider_describer.http.flow import VendorCalls
+    from airflow_provider_describer.images.reference import parse_images
     from airflow_provider_describer.vendors import get_vendor
 
     vendor = get_vendor("image_describer")
@@ -32,9 +32,9 @@ def ours(url: str, paths: list[str], concurrency: int, *, journal: bool) -> int:
         if not journal:
             jobs.MAX_INLINE = len(paths)
         job = jobs.Job(
-            Caller(vendor, account),
-            asks_of(paths, vendor, prompt=PROMPT),
-            limits=Limits(concurrency=concurrency),
+            VendorCalls(vendor, account),
+            parse_images(paths, vendor, prompt=PROMPT),
+            limits=TaskLimits(concurrency=concurrency),
             store=store if journal else None,
             report=lambda line: None,
         )
@@ -77,7 +77,7 @@ def main(kind: str, url: str, folder: str, count: str, concurrency: str) -> None
     if kind == "aiohttp":
         import aiohttp  # noqa: F401  # imports are not measured
     else:
-        from airflow_provider_describer import job  # noqa: F401
+        pass
     before = resource.getrusage(resource.RUSAGE_SELF)
     began = time.monotonic()
     if kind == "aiohttp":

@@ -24,10 +24,10 @@ from typing import Any
 from engine import KB, say
 from obstore.store import GCSStore
 
-from airflow_provider_describer.buckets.opening import gcs_bucket
-from airflow_provider_describer.client.transport import AsyncClient
-from airflow_provider_describer.description import Image
+from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.images.reading import Reader
+from airflow_provider_describer.models import Image
+from airflow_provider_describer.storage.open_bucket import gcs_bucket
 
 NAME, CONCURRENCY, SIZE, ROUNDS = "catalog", 32, 100 * KB, 5
 

@@ -9,12 +9,11 @@ import sys
 import tempfile
 import time
 
-from airflow_provider_describer.description import Description, Image
-from airflow_provider_describer.images.reference import Ask
-from airflow_provider_describer.store.folder import open_folder
+from airflow_provider_describer.engine.plan import IdentifiedImage, make_plan
+from airflow_provider_describer.models import DescribeRequest, Description, Image
+from airflow_provider_describer.storage.folder import open_folder
 from airflow_provider_describer.store.identity import keys_of
-from airflow_provider_describer.store.index import remember
-from airflow_provider_describer.store.plan import Identified, make_plan
+from airflow_provider_describer.store.index import load_index
 from airflow_provider_describer.store.rows import Run, row_of
 from airflow_provider_describer.store.shard import encode_shard, json_line, shard_name
 from airflow_provider_describer.vendors import get_vendor
@@ -22,12 +21,12 @@ from airflow_provider_describer.vendors import get_vendor
 SHARD = 10_000
 
 
-def identified(number: int) -> Identified:
+def identified(number: int) -> IdentifiedImage:
     """Return a made-up image whose content is known."""
     spec = get_vendor("image_describer").spec()
-    ask = Ask(Image(f"/data/catalog/{number:09d}.jpg"), spec)
+    ask = DescribeRequest(Image(f"/data/catalog/{number:09d}.jpg"), spec)
     sha256 = hashlib.sha256(str(number).encode()).hexdigest()
-    return Identified(ask, keys_of(spec, ask.image.uri, sha256, None), sha256, None)
+    return IdentifiedImage(ask, keys_of(spec, ask.image.uri, sha256, None), sha256, None)
 
 
 def fill(store: str, count: int) -> None:
@@ -40,7 +39,7 @@ def fill(store: str, count: int) -> None:
             done = Description(
                 "A picture of nothing much. " * 20, "image_describer", "describe-image-v2", cost_usd=0.01
             )
-            row = row_of(image.ask, Run("d", "r", "t"), "described", 1.7e9, description=done, sha256=image.sha256)
+            row = row_of(image.request, Run("d", "r", "t"), "described", 1.7e9, description=done, sha256=image.sha256)
             lines.append(
                 json_line({"event": "outcome", "call": f"{number:024x}", "keys": list(image.keys), **row.to_dict()})
             )
@@ -54,7 +53,7 @@ def main(count: int) -> None:
         images = [identified(number) for number in range(count)]
         base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         began = time.monotonic()
-        plan = make_plan(images, remember(open_folder(store)))
+        plan = make_plan(images, load_index(open_folder(store)))
         wall = time.monotonic() - began
         assert plan.count("reuse") == count
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

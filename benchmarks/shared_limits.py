@@ -24,18 +24,18 @@ PER_MINUTE = 120
 def describe(url: str, key: str, folder: str, extra: str, concurrency: str) -> None:
     """Describe all pictures of a folder as a task of its own does, and print the seconds."""
     from airflow_provider_describer.account import account_from_connection
-    from airflow_provider_describer.client.flow import Caller
-    from airflow_provider_describer.images.reference import asks_of
-    from airflow_provider_describer.job import Job
-    from airflow_provider_describer.task_limits import Limits
+    from airflow_provider_describer.engine.job import Job
+    from airflow_provider_describer.engine.limits import TaskLimits
+    from airflow_provider_describer.http.flow import VendorCalls
+    from airflow_provider_describer.images.reference import parse_images
     from airflow_provider_describer.vendors import get_vendor
 
     vendor = get_vendor("image_describer")
     account = account_from_connection(vendor.defaults(), conn_id="bench", password=key, host=url, extra=extra)
     with tempfile.TemporaryDirectory() as store:
-        limits = Limits(concurrency=int(concurrency))
-        asks = asks_of(sorted(map(str, Path(folder).iterdir())), vendor)
-        job = Job(Caller(vendor, account), asks, limits, store, report=lambda line: None)
+        limits = TaskLimits(concurrency=int(concurrency))
+        asks = parse_images(sorted(map(str, Path(folder).iterdir())), vendor)
+        job = Job(VendorCalls(vendor, account), asks, limits, store, report=lambda line: None)
         began = time.monotonic()
         outcome = job.work()
     if outcome.error:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_describer.store.export import image_name, total_cost
-from airflow_provider_describer.store.markdown import to_plain
+from gallery import image_name, total_cost
+from markdown_html import to_plain
 
 Row = dict[str, Any]
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from airflow_child import Airflow, AirflowFailed
+from gallery import local_thumbnail, write_gallery
 from report import read_rows, results_file, table, totals
 
 from airflow_provider_describer.emulator.process import EmulatorError, EmulatorProcess
-from airflow_provider_describer.store.export import local_thumbnail, write_gallery
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "demo"

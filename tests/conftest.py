@@ -16,13 +16,13 @@ from clouds import Cloud, gcs_cloud, s3_cloud
 from PIL import Image
 
 from airflow_provider_describer.account import Account, account_from_connection
-from airflow_provider_describer.client.flow import Caller
-from airflow_provider_describer.client.policy import RetryPolicy
 from airflow_provider_describer.emulator.process import EmulatorProcess
+from airflow_provider_describer.engine.job import Job, Outcome
+from airflow_provider_describer.engine.limits import TaskLimits
 from airflow_provider_describer.errors import DescriberError
-from airflow_provider_describer.images.reference import asks_of
-from airflow_provider_describer.job import Job, Outcome
-from airflow_provider_describer.task_limits import Limits
+from airflow_provider_describer.http.flow import VendorCalls
+from airflow_provider_describer.http.retry import RetryPolicy
+from airflow_provider_describer.images.reference import parse_images
 from airflow_provider_describer.vendors import get_vendor
 
 QUICK = RetryPolicy(base=0.01, cap=0.02)
@@ -143,8 +143,8 @@ class Shop:
         defaults = get_vendor(self.vendor).defaults()
         return account_from_connection(defaults, conn_id="shop", password=key, host=host, extra=extra)
 
-    def caller(self, policy: RetryPolicy | None = None, **fields: Any) -> Caller:
-        return Caller(get_vendor(self.vendor), self.account(**fields), policy or self.policy, jitter=lambda: 0.0)
+    def vendor_calls(self, policy: RetryPolicy | None = None, **fields: Any) -> VendorCalls:
+        return VendorCalls(get_vendor(self.vendor), self.account(**fields), policy or self.policy, jitter=lambda: 0.0)
 
     def faults(self, **settings: Any) -> None:
         """Let the vendor behave so, and well in all other respects; it works off v2 requests quickly."""
@@ -157,11 +157,11 @@ class Shop:
 
     def job(self, images: object, **options: Any) -> Job:
         """A job over the images. It keeps a store unless ``store`` is None; what is no option of a job is a limit."""
-        caller = self.caller(options.pop("policy", None), **options.pop("fields", {}))
-        asks = asks_of(images, caller.vendor, prompt=options.pop("prompt", None))
+        vendor_calls = self.vendor_calls(options.pop("policy", None), **options.pop("fields", {}))
+        asks = parse_images(images, vendor_calls.vendor, prompt=options.pop("prompt", None))
         names = [name for name in options if name in Job.__dataclass_fields__]
         about = {"store": self.store, "report": lambda line: None, **{name: options.pop(name) for name in names}}
-        return Job(caller, asks, Limits(**{"max_failure_ratio": 1.0, **options}), **about)
+        return Job(vendor_calls, asks, TaskLimits(**{"max_failure_ratio": 1.0, **options}), **about)
 
     def describe(self, images: object, **options: Any) -> Result:
         """Run a job to its end and check what must hold after any."""
@@ -184,7 +184,7 @@ class Shop:
 @pytest.fixture
 def shop(emulator: EmulatorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     # A request that runs at the vendor is looked at once a second; the emulator's are done sooner.
-    monkeypatch.setattr("airflow_provider_describer.client.flow.poll_pause", lambda asked: 0.02)
+    monkeypatch.setattr("airflow_provider_describer.http.flow.poll_pause", lambda asked: 0.02)
     return Shop(emulator, tmp_path / "store")
 
 

@@ -12,13 +12,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from airflow_provider_describer.emulator import image_describer, segmind
+from airflow_provider_describer.emulator.bad_responses import html_page
 from airflow_provider_describer.emulator.calls import BillableEndpoint, Vendor
 from airflow_provider_describer.emulator.checks import FaultError
 from airflow_provider_describer.emulator.faults import read_plan
-from airflow_provider_describer.emulator.garbled import html_page
 from airflow_provider_describer.emulator.segmind_free import FreeEndpoints
 from airflow_provider_describer.emulator.segmind_jobs import Jobs
-from airflow_provider_describer.emulator.world import World
+from airflow_provider_describer.emulator.state import World
 
 
 def build_app(keys: Mapping[str, str]) -> Starlette:

@@ -10,14 +10,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from airflow_provider_describer.emulator.dice import Call, Fate
-from airflow_provider_describer.emulator.eye import Sight
+from airflow_provider_describer.emulator.bad_responses import garbled
+from airflow_provider_describer.emulator.fault_rolls import Call, Fate
 from airflow_provider_describer.emulator.faults import DROPPED, GARBLED
-from airflow_provider_describer.emulator.garbled import garbled
-from airflow_provider_describer.emulator.intake import Received
+from airflow_provider_describer.emulator.image_info import Sight
+from airflow_provider_describer.emulator.image_input import Received
 from airflow_provider_describer.emulator.ledger import Entry
 from airflow_provider_describer.emulator.line import Cut, Hang, line_of
-from airflow_provider_describer.emulator.world import World
+from airflow_provider_describer.emulator.state import World
 
 MOST_BODY_BYTES = 128 * 1024 * 1024
 

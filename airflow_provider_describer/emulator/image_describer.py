@@ -8,15 +8,15 @@ import secrets
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from airflow_provider_describer.emulator.bad_responses import html_page
 from airflow_provider_describer.emulator.calls import Asked, RefusedError, is_refusal, note_image
-from airflow_provider_describer.emulator.dice import Fate
+from airflow_provider_describer.emulator.fake_text import LANGUAGES, markdown
+from airflow_provider_describer.emulator.fault_rolls import Fate
 from airflow_provider_describer.emulator.faults import IMAGE_DESCRIBER
-from airflow_provider_describer.emulator.garbled import html_page
-from airflow_provider_describer.emulator.intake import ImageRefusedError, Received
+from airflow_provider_describer.emulator.image_input import ImageRefusedError, Received
 from airflow_provider_describer.emulator.ledger import Entry
 from airflow_provider_describer.emulator.multipart import FormError, Part, read_form
-from airflow_provider_describer.emulator.narrator import LANGUAGES, markdown
-from airflow_provider_describer.emulator.world import World
+from airflow_provider_describer.emulator.state import World
 
 PATH = "/api/openapi-v2/describe-image"
 FIELDS = ("image", "prompt", "lang")

@@ -13,15 +13,15 @@ from email.utils import formatdate
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from airflow_provider_describer.emulator.bad_responses import html_page
 from airflow_provider_describer.emulator.calls import Asked, RefusedError, is_refusal, note_image
-from airflow_provider_describer.emulator.dice import Fate
+from airflow_provider_describer.emulator.fake_text import sentence
+from airflow_provider_describer.emulator.fault_rolls import Fate
 from airflow_provider_describer.emulator.faults import SEGMIND
-from airflow_provider_describer.emulator.garbled import html_page
-from airflow_provider_describer.emulator.intake import ImageRefusedError
+from airflow_provider_describer.emulator.image_input import ImageRefusedError
 from airflow_provider_describer.emulator.ledger import Entry, plain
-from airflow_provider_describer.emulator.narrator import sentence
 from airflow_provider_describer.emulator.segmind_jobs import Jobs
-from airflow_provider_describer.emulator.world import World
+from airflow_provider_describer.emulator.state import World
 
 V1_PATH = "/v1/ideogram-describe"
 V2_PATH = "/v2/ideogram-describe"

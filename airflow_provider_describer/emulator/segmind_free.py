@@ -9,10 +9,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from airflow_provider_describer.emulator.assets import StorageFullError
+from airflow_provider_describer.emulator.bad_responses import html_page
 from airflow_provider_describer.emulator.calls import RefusedError, read_body
 from airflow_provider_describer.emulator.faults import SEGMIND
-from airflow_provider_describer.emulator.garbled import html_page
-from airflow_provider_describer.emulator.intake import ImageRefusedError, from_data_uri, sha256
+from airflow_provider_describer.emulator.image_input import ImageRefusedError, from_data_uri, sha256
 from airflow_provider_describer.emulator.ledger import usd
 from airflow_provider_describer.emulator.segmind import Segmind, error, read_json
 from airflow_provider_describer.emulator.segmind_jobs import Jobs

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from airflow_provider_describer.emulator.faults import VendorFaults
 from airflow_provider_describer.emulator.ledger import Entry, usd
-from airflow_provider_describer.emulator.world import World
+from airflow_provider_describer.emulator.state import World
 
 # The part of a request's time that it spends in the queue.
 QUEUED = 0.3

@@ -11,17 +11,17 @@ from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
 from airflow_provider_describer.account import Account, account_from_connection
-from airflow_provider_describer.client.flow import Caller
-from airflow_provider_describer.client.policy import RetryPolicy
-from airflow_provider_describer.client.transport import AsyncClient, run
-from airflow_provider_describer.description import Description
 from airflow_provider_describer.errors import BadConnection, DescriberError, UnexpectedAnswer
-from airflow_provider_describer.hooks.buckets import buckets_of, open_ahead
 from airflow_provider_describer.hooks.form import ui_behaviour_of_3_1, widgets
+from airflow_provider_describer.hooks.storage import buckets_of, open_ahead
+from airflow_provider_describer.http.client import AsyncClient, run
+from airflow_provider_describer.http.flow import VendorCalls
+from airflow_provider_describer.http.retry import RetryPolicy
+from airflow_provider_describer.images.prepare import prepare
 from airflow_provider_describer.images.reading import Reader
-from airflow_provider_describer.images.reference import ask_of
-from airflow_provider_describer.images.showing import show
+from airflow_provider_describer.images.reference import parse_image
 from airflow_provider_describer.images.trust import Trust, guard_of
+from airflow_provider_describer.models import Description
 from airflow_provider_describer.vendors import get_vendor, vendors
 from airflow_provider_describer.vendors.vendor import Vendor
 
@@ -83,9 +83,9 @@ class DescriberHook(BaseHook):
         """The vendor that the connection's type names."""
         return get_vendor(self.account.vendor)
 
-    def caller(self, policy: RetryPolicy | None = None) -> Caller:
-        """Return what all calls through this hook have in common, for :class:`~airflow_provider_describer.job.Job`."""
-        return Caller(self.vendor, self.account, policy or self.policy)
+    def vendor_calls(self, policy: RetryPolicy | None = None) -> VendorCalls:
+        """Return what all calls through this hook have in common, for a `Job`."""
+        return VendorCalls(self.vendor, self.account, policy or self.policy)
 
     def client(self, connections: int = 1) -> AsyncClient:
         """Return a new HTTP client with the connection's timeout and at most that many connections."""
@@ -123,16 +123,16 @@ class DescriberHook(BaseHook):
         """Describe one image as :meth:`describe` does, in a running event loop."""
         account = await self.aload()
         self.warn_of_ignored(prompt)
-        caller = self.caller()
+        vendor_calls = self.vendor_calls()
         open_bucket = buckets_of(storage_conn_id)
-        ask = ask_of(image, caller.vendor, prompt=prompt, lang=lang or caller.vendor.languages[0])
+        request = parse_image(image, vendor_calls.vendor, prompt=prompt, lang=lang or vendor_calls.vendor.languages[0])
         # Reading a connection blocks, and where it lies may be asked over the network.
-        await asyncio.to_thread(open_ahead, open_bucket, [ask.image.uri])
+        await asyncio.to_thread(open_ahead, open_bucket, [request.image.uri])
         async with self.client() as client, self.image_client() as images:
             reader = Reader(images, trust=Trust(None, account.allow_private_hosts), open_bucket=open_bucket)
-            shown = await show(reader, caller.vendor, account, ask)
-            description = await client.arun(caller.describe(ask.spec, shown.picture, upload=shown.upload))
-        return replace(description, uri=ask.image.uri, sha256=shown.sha256)
+            shown = await prepare(reader, vendor_calls.vendor, account, request)
+            description = await client.arun(vendor_calls.describe(request.spec, shown.picture, upload=shown.upload))
+        return replace(description, uri=request.image.uri, sha256=shown.sha256)
 
     def warn_of_ignored(self, prompt: str | None) -> None:
         """Say in the log where a prompt has no effect."""
@@ -153,7 +153,7 @@ class DescriberHook(BaseHook):
         """Return the balance as :meth:`credits` does, in a running event loop."""
         await self.aload()
         async with self.client() as client:
-            return await client.arun(self.caller().credits())
+            return await client.arun(self.vendor_calls().credits())
 
     def test_connection(self) -> tuple[bool, str]:
         """Return whether the key works, and a sentence about it. Never billed, never raises."""
@@ -175,7 +175,7 @@ class DescriberHook(BaseHook):
 
     async def _acheck(self) -> str:
         async with self.client() as client:
-            return await client.arun(self.caller().check())
+            return await client.arun(self.vendor_calls().check())
 
     def _blocking(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run it with the connection read beforehand, the way blocking code reads connections."""

@@ -8,26 +8,25 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_describer.buckets.address import bucket_address
+from airflow_provider_describer.arguments import parse_int
 from airflow_provider_describer.errors import BadInput, UnreadableImage
-from airflow_provider_describer.images.reading import local_path, masked
+from airflow_provider_describer.storage.address import bucket_address, local_path, masked
 
 if TYPE_CHECKING:
-    from airflow_provider_describer.buckets.bucket import Bucket
-    from airflow_provider_describer.buckets.opening import OpenBucket
+    from airflow_provider_describer.storage.bucket import Bucket
+    from airflow_provider_describer.storage.open_bucket import OpenBucket
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic", "heif")
-_SHORT = {"s3a": "s3", "gcs": "gs"}
 _WILDCARD = re.compile(r"[*?]")
 # "**/" is any number of folders, also none; a "**" elsewhere is any text.
 _TOKENS = re.compile(r"(?P<folders>(?:(?<=/)|^)(?:\*\*/)+)|(?P<any>\*\*+)|(?P<name>\*)|(?P<one>\?)")
 
 
-class Listed(NamedTuple):
+class ListedImage(NamedTuple):
     """An image as a listing names it. ``version`` is None for local files; ``modified`` is in epoch seconds."""
 
     uri: str
@@ -65,7 +64,7 @@ class ImageFilter:
         if isinstance(self.types, str) or not self.types or not all(self.types):
             raise BadInput(f"types is {self.types!r}, expected a list of suffixes such as ['jpg', 'png'], or ['*'].")
         for name, least in (("min_size", 0), ("max_size", 0), ("limit", 1)):
-            whole_of(name, getattr(self, name), least)
+            parse_int(name, getattr(self, name), least)
         if None not in (self.min_size, self.max_size) and self.min_size > self.max_size:  # type: ignore[operator]
             raise BadInput(f"min_size is {self.min_size} and max_size {self.max_size}: no image is of such a size.")
         after, before = self.modified_after, self.modified_before
@@ -91,7 +90,7 @@ class ImageFilter:
 
 def list_images(
     path: str, open_bucket: OpenBucket | None = None, wanted: ImageFilter | None = None
-) -> Iterator[Listed]:
+) -> Iterator[ListedImage]:
     """Yield the images below a path, in the order of their names, as they are found.
 
     No more pages are asked for than are gone through: a limit of 10 takes one page of a bucket of millions.
@@ -125,7 +124,7 @@ def list_images(
     return islice(found, wanted.limit)
 
 
-def _objects(bucket: Bucket, key: str, wanted: ImageFilter) -> Iterator[Listed]:
+def _objects(bucket: Bucket, key: str, wanted: ImageFilter) -> Iterator[ListedImage]:
     prefix, matches = _pattern(key)
     suffixes = wanted.suffixes
     for page in bucket.entries(prefix):
@@ -134,7 +133,7 @@ def _objects(bucket: Bucket, key: str, wanted: ImageFilter) -> Iterator[Listed]:
             if not name.lower().endswith(suffixes) or not matches(name) or _is_marker(name, entry.size):
                 continue
             if wanted.takes(entry.size, entry.modified):
-                yield Listed(bucket.address(name), entry.version, entry.size, entry.modified)
+                yield ListedImage(bucket.address(name), entry.version, entry.size, entry.modified)
 
 
 def _is_marker(key: str, size: int) -> bool:
@@ -159,7 +158,7 @@ def _pattern(text: str) -> tuple[str, Callable[[str], object]]:
 # --- local folders ---
 
 
-def _local_files(path: str, wanted: ImageFilter) -> Iterator[Listed]:
+def _local_files(path: str, wanted: ImageFilter) -> Iterator[ListedImage]:
     prefix, matches = _pattern(path)
     root = prefix[: prefix.rfind("/") + 1]
     if _is_folder(root or ".") is not True:
@@ -169,7 +168,7 @@ def _local_files(path: str, wanted: ImageFilter) -> Iterator[Listed]:
     depth = None if "**" in path or not _WILDCARD.search(path) else path.count("/") - root.count("/")
     suffixes = wanted.suffixes
     return (
-        Listed(name, None, about.st_size, about.st_mtime)
+        ListedImage(name, None, about.st_size, about.st_mtime)
         for name, about in _walk(root, depth, suffixes)
         if matches(name) and wanted.takes(about.st_size, about.st_mtime)
     )
@@ -236,59 +235,6 @@ def _unreadable(path: str, error: OSError) -> UnreadableImage:
 
 
 # --- paths and times, as users and templates write them ---
-
-
-def path_text(value: object) -> object:
-    """Return the path or address that a path object stands for; anything else as it is.
-
-    Of Airflow's ObjectStoragePath this leaves out the connection, which its text has before the bucket's name.
-    """
-    if isinstance(value, str):
-        return value
-    protocol, path = getattr(value, "protocol", None), getattr(value, "path", None)
-    if isinstance(protocol, str) and isinstance(path, str):
-        local = protocol in ("", "file", "local")
-        return path if local or "://" in path.partition("/")[0] else f"{_SHORT.get(protocol, protocol)}://{path}"
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def whole_of(name: str, number: object, least: int = 0) -> int | None:
-    """Return the whole number that an argument means; None where it means none, as blank and ``None`` in templates do.
-
-    :raises BadInput: naming the argument.
-    """
-    text = str(number).strip()
-    if text in ("", "None"):
-        return None
-    if not (text.isascii() and text.isdigit()) or int(text) < least:
-        raise BadInput(f"{name} is {number!r}, expected a whole number of {least} or more.")
-    return int(text)
-
-
-def epoch_of(name: str, when: object, now: float) -> float | None:
-    """Return the epoch second that an argument means; None where it means none.
-
-    :param when: a datetime; an ISO 8601 text, also blank or ``None`` as templates write what is missing; a timedelta
-        before ``now``; or an epoch second. A time without a zone is in UTC.
-    :raises BadInput: naming the argument.
-    """
-    if isinstance(when, str):
-        text = when.strip()
-        if text in ("", "None"):
-            return None
-        try:
-            when = datetime.fromisoformat(text)
-        except ValueError:
-            raise BadInput(
-                f"{name} is {when!r}, expected a time such as '2026-01-31T06:00:00Z', a datetime or a timedelta."
-            ) from None
-    if isinstance(when, timedelta):
-        return now - when.total_seconds()
-    if isinstance(when, datetime):
-        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
-    if when is None or (isinstance(when, int | float) and not isinstance(when, bool)):
-        return when
-    raise BadInput(f"{name} is a {type(when).__name__}, expected a datetime, an ISO 8601 text or a timedelta.")
 
 
 def _time(epoch: float) -> str:

@@ -8,14 +8,13 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
-from airflow_provider_describer.buckets.address import bucket_address
 from airflow_provider_describer.errors import BadInput, UnreadableImage
-from airflow_provider_describer.images.reading import local_path, masked
+from airflow_provider_describer.storage.address import bucket_address, local_path, masked
 
 if TYPE_CHECKING:
     from _csv import Reader as Rows
 
-    from airflow_provider_describer.buckets.opening import OpenBucket
+    from airflow_provider_describer.storage.open_bucket import OpenBucket
 
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet")
 KNOWN = ("uri", "version", "size", "prompt", "lang", "id")

@@ -9,14 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, TypeVar
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
-from airflow_provider_describer.buckets.address import Address, bucket_address, is_plain
-from airflow_provider_describer.buckets.bucket import Bucket, Content, Signed
-from airflow_provider_describer.buckets.opening import OpenBucket
-from airflow_provider_describer.client.flow import Flow
-from airflow_provider_describer.client.transport import AsyncClient
-from airflow_provider_describer.description import Image
 from airflow_provider_describer.errors import (
     BadInput,
     BucketError,
@@ -25,9 +19,23 @@ from airflow_provider_describer.errors import (
     UnreadableImage,
     VendorUnavailable,
 )
-from airflow_provider_describer.images.checking import HEAD
+from airflow_provider_describer.http.client import AsyncClient
+from airflow_provider_describer.http.flow import Flow
+from airflow_provider_describer.images.checks import HEAD
 from airflow_provider_describer.images.trust import Trust, is_public_host
-from airflow_provider_describer.vendors.wire import Request, Response, mask_query
+from airflow_provider_describer.models import Image
+from airflow_provider_describer.storage.address import (
+    Address,
+    bucket_address,
+    is_plain,
+    is_web,
+    local_path,
+    mask_query,
+    masked,
+)
+from airflow_provider_describer.storage.bucket import Bucket, Content, Signed
+from airflow_provider_describer.storage.open_bucket import OpenBucket
+from airflow_provider_describer.vendors.wire import Request, Response
 
 REDIRECTS = 5
 THREADS = 3
@@ -35,7 +43,7 @@ THREADS = 3
 
 T = TypeVar("T")
 
-Reach = Literal["public", "private"] | None
+Visibility = Literal["public", "private"] | None
 """Who could fetch an image by an address: anybody, this network alone, or nobody as it has none."""
 
 
@@ -49,57 +57,6 @@ def check_reference(uri: str) -> None:
         local_path(uri)
     elif not address.key.strip("/"):
         raise BadInput(f"{uri!r} names a bucket and no image in it; list it first (ListImagesOperator).")
-
-
-def local_path(uri: str) -> Path | None:
-    """Return the path that a local reference names (``/a/b.jpg``, ``file:///a/b.jpg``), or None for a web address.
-
-    :raises BadInput: for a scheme that cannot be read, naming those that can.
-    """
-    scheme, colons, rest = uri.partition("://")
-    if not colons:
-        return Path(uri)
-    if scheme.lower() == "file":
-        host, slash, path = rest.partition("/")
-        if host not in ("", "localhost"):
-            raise BadInput(f"{uri!r} names the host {host!r}; a file is written file:///path (three slashes).")
-        return Path(unquote(slash + path))
-    if is_web(uri):
-        _check_address(uri)
-        return None
-    raise BadInput(
-        f"{mask_query(uri)!r}: images are read from local paths, file://, s3://, gs:// and https://, not {scheme}://."
-    )
-
-
-def _check_address(uri: str) -> None:
-    """Refuse what no request could be sent to, such as a port of 99999, before the run and not in its middle."""
-    try:
-        parts = urlsplit(uri)
-        good = bool(parts.hostname) and parts.port != 0 and not any(c < " " or c == "\x7f" for c in uri)
-    except ValueError:
-        good = False
-    if not good:
-        raise BadInput(f"{mask_query(uri)!r} is no address; expected something like 'https://example.com/a.jpg'.")
-
-
-def is_web(uri: str) -> bool:
-    """Whether the reference is an http(s) address."""
-    return uri[:8].lower().startswith(("https://", "http://"))
-
-
-def is_local(uri: str) -> bool:
-    """Whether the reference is a local file."""
-    return "://" not in uri or uri[:7].lower() == "file://"
-
-
-def masked(uri: str) -> str:
-    """Return the reference as messages and rows name it: a web address without its query, which may be a secret.
-
-    A path and a key keep their ``?`` and ``#``: there they are part of the name.
-    """
-    named = uri[:7].lower().startswith(("file://", "s3://", "gs://"))
-    return mask_query(uri) if "://" in uri and not named else uri
 
 
 def is_private_host(url: str) -> bool:
@@ -121,7 +78,7 @@ class Reader:
         self._client = client
         self._trust = trust
         self._open_bucket = open_bucket
-        self._reaches: dict[tuple[str, str], Reach] = {}
+        self._reaches: dict[tuple[str, str], Visibility] = {}
         self._threads = ThreadPoolExecutor(THREADS, "images")
 
     def in_thread(self, work: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
@@ -165,7 +122,7 @@ class Reader:
         size = int(total) if total.isdigit() else len(response.content) if response.status == 200 else None
         return response.content[:HEAD], size, headers.get("etag") or headers.get("last-modified")
 
-    def reach(self, uri: str) -> Reach:
+    def reach(self, uri: str) -> Visibility:
         """Return who could fetch the image by an address: blocking for an object, as one is signed to see its host.
 
         :raises UnreadableImage: where it cannot be told now.

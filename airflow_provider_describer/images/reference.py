@@ -7,17 +7,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_describer.buckets.address import bucket_address
-from airflow_provider_describer.description import Image, Spec
+from airflow_provider_describer.arguments import as_path
 from airflow_provider_describer.errors import BadInput
-from airflow_provider_describer.images.listing import path_text
 from airflow_provider_describer.images.listing_file import is_listing_file, read_listing
-from airflow_provider_describer.images.reading import check_reference, local_path, masked
+from airflow_provider_describer.images.reading import check_reference
 from airflow_provider_describer.images.scaling import preprocessing_of
+from airflow_provider_describer.models import DescribeRequest, Image, Spec
+from airflow_provider_describer.storage.address import bucket_address, local_path, masked
 from airflow_provider_describer.vendors.vendor import Vendor
 
 if TYPE_CHECKING:
-    from airflow_provider_describer.buckets.opening import OpenBucket
+    from airflow_provider_describer.storage.open_bucket import OpenBucket
 
 _FIELDS = ("uri", "version", "size", "prompt", "lang", "fields", "id")
 # "s3://connection@bucket/key", as the text of an ObjectStoragePath has it; no bucket's name holds an "@".
@@ -26,16 +26,7 @@ _WHOLE = re.compile(r"(?:s3|s3a|s3n|gs|gcs|https?|file)://", re.IGNORECASE)
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One image and what is asked about it. ``id`` is the user's own name for it, handed through to its row."""
-
-    image: Image
-    spec: Spec
-    id: str | None = None
-
-
-def asks_of(
+def parse_images(
     images: object,
     vendor: Vendor,
     *,
@@ -44,7 +35,7 @@ def asks_of(
     images_base: object = None,
     max_pixels: int | None = None,
     open_bucket: OpenBucket | None = None,
-) -> list[Ask]:
+) -> list[DescribeRequest]:
     """Return what is to be asked, in the order given; with several languages one ask each.
 
     :param images: a list (or other iterable) of uris, paths, or dicts ``{"uri", "prompt"?, "lang"?, "fields"?, "id"?,
@@ -61,34 +52,34 @@ def asks_of(
     langs, base, preprocessing = _langs(lang), _base(images_base), preprocessing_of(max_pixels)
     # Images asked the same question share one spec: a list may be long, and a prompt too.
     specs: dict[Spec, Spec] = {}
-    asks = [
+    requests = [
         _ask(number, item, vendor, specs, prompt=prompt, lang=one, base=base, preprocessing=preprocessing)
         for number, item in _items(images, open_bucket)
         if not (base and base.is_folder(item))
         for one in langs
     ]
-    _refuse_duplicates(asks)
-    return asks
+    _refuse_duplicates(requests)
+    return requests
 
 
-def ask_of(
+def parse_image(
     image: object,
     vendor: Vendor,
     *,
     prompt: str | None = None,
     lang: object = "en",
     max_pixels: int | None = None,
-) -> Ask:
+) -> DescribeRequest:
     """Return what is to be asked about one image, in one language: a list of them is refused, and so is a file of one.
 
-    :raises BadInput: as `asks_of`, and for what would be more calls than one.
+    :raises BadInput: as `parse_images`, and for what would be more calls than one.
     """
-    if isinstance(image, list | tuple) or is_listing_file(path_text(image)):
-        raise BadInput(f"image is {_shown(path_text(image))}, expected one image; DescribeImagesOperator takes many.")
+    if isinstance(image, list | tuple) or is_listing_file(as_path(image)):
+        raise BadInput(f"image is {_shown(as_path(image))}, expected one image; DescribeImagesOperator takes many.")
     if not isinstance(lang, str):
         raise BadInput(f"lang is {_shown(lang)}, expected one language; DescribeImagesOperator takes several.")
-    (ask,) = asks_of([image], vendor, prompt=prompt, lang=lang, max_pixels=max_pixels)
-    return ask
+    (request,) = parse_images([image], vendor, prompt=prompt, lang=lang, max_pixels=max_pixels)
+    return request
 
 
 def _langs(lang: object) -> list[str]:
@@ -102,7 +93,7 @@ def _langs(lang: object) -> list[str]:
 
 def _items(images: object, open_bucket: OpenBucket | None) -> Iterator[tuple[str, object]]:
     """Yield each image with its place: of lists in lists, and in listing files."""
-    images = path_text(images)
+    images = as_path(images)
     if is_listing_file(images):
         yield from read_listing(str(images), open_bucket)
         return
@@ -117,7 +108,7 @@ def _items(images: object, open_bucket: OpenBucket | None) -> Iterator[tuple[str
 
 def _flat(name: str, images: Iterable[object], open_bucket: OpenBucket | None) -> Iterator[tuple[str, object]]:
     for number, item in enumerate(images):
-        text = path_text(item)
+        text = as_path(item)
         if isinstance(item, list | tuple):
             yield from _flat(f"{name}[{number}]", item, open_bucket)
         elif is_listing_file(text):
@@ -136,7 +127,7 @@ def _ask(
     lang: str,
     base: Base | None,
     preprocessing: str,
-) -> Ask:
+) -> DescribeRequest:
     given: Mapping[str, Any] = item if isinstance(item, Mapping) else {"uri": item}
     if unknown := sorted(str(name) for name in given if name not in _FIELDS):
         raise BadInput(
@@ -155,7 +146,7 @@ def _ask(
     if preprocessing:
         spec = replace(spec, preprocessing=preprocessing)
     version, size, id_ = given.get("version"), given.get("size"), given.get("id")
-    return Ask(
+    return DescribeRequest(
         Image(uri, None if version is None else str(version), size if isinstance(size, int) else None),
         specs.setdefault(spec, spec),
         None if id_ is None else str(id_),
@@ -163,7 +154,7 @@ def _ask(
 
 
 def _uri(number: str, uri: object, base: Base | None) -> str:
-    uri = path_text(uri)
+    uri = as_path(uri)
     if not isinstance(uri, str) or not uri.strip():
         raise BadInput(f"{number} is {_shown(uri)}, expected an image uri such as '/data/a.jpg' or 'https://…/a.jpg'.")
     if "\0" in uri:
@@ -190,7 +181,7 @@ class Base:
 
 
 def _base(images_base: object) -> Base | None:
-    text = path_text(images_base)
+    text = as_path(images_base)
     if text is None or text == "":
         return None
     if not isinstance(text, str):
@@ -227,14 +218,14 @@ def _filled(prompt: object, fields: object) -> str | None:
     return _PLACEHOLDER.sub(fill, prompt)
 
 
-def _refuse_duplicates(asks: Sequence[Ask]) -> None:
+def _refuse_duplicates(requests: Sequence[DescribeRequest]) -> None:
     """An image listed twice with the same question is a mistake upstream that would look like two results."""
     seen: dict[tuple[str, Spec, str | None], int] = {}
-    for number, ask in enumerate(asks):
-        first = seen.setdefault((ask.image.uri, ask.spec, ask.id), number)
+    for number, request in enumerate(requests):
+        first = seen.setdefault((request.image.uri, request.spec, request.id), number)
         if first != number:
             raise BadInput(
-                f"images names {masked(ask.image.uri)!r} twice with the same prompt and language (the "
+                f"images names {masked(request.image.uri)!r} twice with the same prompt and language (the "
                 f"{first + 1}. and the {number + 1}. ask). List it once, or give the two an 'id' each."
             )
 

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from airflow_provider_describer.errors import BadInput, RejectedImage
-from airflow_provider_describer.images.checking import HEAD, MOST_PIXELS, media_type
+from airflow_provider_describer.images.checks import HEAD, MOST_PIXELS, media_type
 from airflow_provider_describer.images.dimensions import measure
 
 if TYPE_CHECKING:

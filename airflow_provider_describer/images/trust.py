@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from airflow_provider_describer.errors import RejectedImage
-from airflow_provider_describer.vendors.wire import mask_query
+from airflow_provider_describer.storage.address import mask_query
 
 Address = IPv4Address | IPv6Address
 

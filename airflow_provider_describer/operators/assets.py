@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, AssetAlias, BaseOperator
 
-from airflow_provider_describer.arrivals import merged
+from airflow_provider_describer.arrivals.snapshot import merged
+from airflow_provider_describer.engine.slice_state import described_before
 from airflow_provider_describer.errors import BadInput
-from airflow_provider_describer.hooks.buckets import buckets_of
+from airflow_provider_describer.hooks.storage import buckets_of
 from airflow_provider_describer.images.listing_file import read_listing
-from airflow_provider_describer.images.reading import is_local, local_path
 from airflow_provider_describer.operators.failures import airflow_errors
 from airflow_provider_describer.operators.planning import run_of
-from airflow_provider_describer.store.folder import open_folder
-from airflow_provider_describer.store.listings import hand_on
-from airflow_provider_describer.store.tries import described_before
+from airflow_provider_describer.storage.address import is_local, local_path
+from airflow_provider_describer.storage.folder import open_folder
+from airflow_provider_describer.store.listings import write_listing
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -104,7 +104,7 @@ def arrived_images(context: Context, asset: Asset, storage_conn_id: str | None =
 
         folder = open_folder(deltas[-1]["state"], open_bucket)
         together = merged(images_of(delta["images"]) for delta in deltas)
-        return hand_on(iter(together), folder, run_of(context), inline=INLINE, max_chunks=1)
+        return write_listing(iter(together), folder, run_of(context), inline=INLINE, max_chunks=1)
 
 
 def _is_store(outlet: object, address: str | None) -> bool:

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
 
+from airflow_provider_describer.engine.deferral import SHORTEST_S, CarriedTotals, ResumeCondition
+from airflow_provider_describer.engine.job import Job, Outcome
+from airflow_provider_describer.engine.limits import TaskLimits
+from airflow_provider_describer.engine.plan import OnUnknown
 from airflow_provider_describer.errors import BadInput
-from airflow_provider_describer.hooks.buckets import buckets_of, open_ahead
 from airflow_provider_describer.hooks.describer import DescriberHook
-from airflow_provider_describer.images.reference import ask_of
-from airflow_provider_describer.job import Job, Outcome
+from airflow_provider_describer.hooks.storage import buckets_of, open_ahead
+from airflow_provider_describer.images.reference import parse_image
 from airflow_provider_describer.operators.assets import announce, announce_manifest
 from airflow_provider_describer.operators.failures import airflow_error, airflow_errors
 from airflow_provider_describer.operators.planning import plan_job, run_of
-from airflow_provider_describer.store.plan import OnUnknown
 from airflow_provider_describer.store.results import ResultsFormat
-from airflow_provider_describer.task_limits import Limits
 from airflow_provider_describer.triggers.describe import VendorTrigger
-from airflow_provider_describer.waiting import SHORTEST_S, SoFar, Wait
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -97,15 +97,17 @@ class DescribeImageOperator(BaseOperator):
 
     def _plan(self, context: Context) -> Job:
         hook = DescriberHook(self.describer_conn_id)
-        caller = hook.caller()
+        vendor_calls = hook.vendor_calls()
         hook.warn_of_ignored(self.prompt)
         open_bucket = buckets_of(self.storage_conn_id)
-        ask = ask_of(self.image, caller.vendor, prompt=self.prompt, lang=self.lang, max_pixels=self.max_pixels)
-        open_ahead(open_bucket, [self.store, caller.account.limits_path, ask.image.uri])
+        request = parse_image(
+            self.image, vendor_calls.vendor, prompt=self.prompt, lang=self.lang, max_pixels=self.max_pixels
+        )
+        open_ahead(open_bucket, [self.store, vendor_calls.account.limits_path, request.image.uri])
         return Job(
-            caller=caller,
-            asks=[ask],
-            limits=Limits(concurrency=1, max_failure_ratio=1.0),
+            vendor_calls=vendor_calls,
+            requests=[request],
+            limits=TaskLimits(concurrency=1, max_failure_ratio=1.0),
             store=self.store,
             run=run_of(context),
             on_unknown=self.on_unknown,
@@ -231,17 +233,19 @@ class DescribeImagesOperator(BaseOperator):
     def resume(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Go on after a wait: plan again from the store."""
         self._began = event["began"]
-        return self._work(context, SoFar.from_dict(event["so_far"]))
+        return self._work(context, CarriedTotals.from_dict(event["carried"]))
 
     def on_kill(self) -> None:
         """Start no further call; answers under way are awaited and recorded."""
         if self._job:
             self._job.stop()
 
-    def _work(self, context: Context, so_far: SoFar | None) -> dict[str, Any]:
+    def _work(self, context: Context, carried: CarriedTotals | None) -> dict[str, Any]:
         with airflow_errors():
-            limits = Limits(self.concurrency, self.max_calls, self.max_cost, self.max_failure_ratio, self._patience())
-            self._job = plan_job(self, run_of(context), limits, so_far=so_far, dry_run=self.only_plan)
+            limits = TaskLimits(
+                self.concurrency, self.max_calls, self.max_cost, self.max_failure_ratio, self._patience()
+            )
+            self._job = plan_job(self, run_of(context), limits, carried=carried, dry_run=self.only_plan)
             outcome = self._job.work()
         for name in ("counts", "results", "failures"):
             self.log.info("%s: %s", name, outcome.manifest[name])
@@ -253,14 +257,14 @@ class DescribeImagesOperator(BaseOperator):
         announce_manifest(self, context, outcome.manifest)
         return outcome.manifest
 
-    def _defer(self, outcome: Outcome, wait: Wait) -> None:
+    def _defer(self, outcome: Outcome, wait: ResumeCondition) -> None:
         self.log.info("Waiting outside the worker: %s", wait)
         self.defer(
             trigger=VendorTrigger(
                 describer_conn_id=self.describer_conn_id,
                 until=wait.until,
                 requests=wait.requests,
-                so_far=outcome.so_far.to_dict(),
+                carried=outcome.carried.to_dict(),
                 began=self._began,
             ),
             method_name="resume",

@@ -20,7 +20,7 @@ from airflow_provider_describer.errors import (
     UnknownOutcome,
 )
 
-FOR_GOOD = (
+NON_RETRYABLE = (
     AccountError,
     AmbiguousCall,
     BadInput,
@@ -43,7 +43,7 @@ def airflow_error(error: DescriberError) -> Exception:
 
 
 def _is_for_good(error: DescriberError) -> bool:
-    return isinstance(error, FOR_GOOD) or (isinstance(error, BucketError) and error.kind in MISPLACED)
+    return isinstance(error, NON_RETRYABLE) or (isinstance(error, BucketError) and error.kind in MISPLACED)
 
 
 @contextmanager

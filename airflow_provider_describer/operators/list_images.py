@@ -9,24 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
 
-from airflow_provider_describer.buckets.opening import OpenBucket
+from airflow_provider_describer.arguments import as_path, parse_int, parse_time
+from airflow_provider_describer.engine.undescribed import list_undescribed
 from airflow_provider_describer.errors import BadInput
-from airflow_provider_describer.hooks.buckets import buckets_of
 from airflow_provider_describer.hooks.describer import DescriberHook
-from airflow_provider_describer.images.listing import (
-    IMAGE_SUFFIXES,
-    ImageFilter,
-    Listed,
-    epoch_of,
-    list_images,
-    path_text,
-    whole_of,
-)
+from airflow_provider_describer.hooks.storage import buckets_of
+from airflow_provider_describer.images.listing import IMAGE_SUFFIXES, ImageFilter, ListedImage, list_images
 from airflow_provider_describer.operators.failures import airflow_errors
 from airflow_provider_describer.operators.listed import asking, path_of, returned
-from airflow_provider_describer.pending import new_images
-from airflow_provider_describer.store.folder import Folder, open_folder
-from airflow_provider_describer.store.index import remember
+from airflow_provider_describer.storage.folder import Folder, open_folder
+from airflow_provider_describer.storage.open_bucket import OpenBucket
+from airflow_provider_describer.store.index import load_index
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -130,28 +123,28 @@ class ListImagesOperator(BaseOperator):
             folder = open_folder(self.store, open_bucket) if self.store is not None else None
             found = returned(self, context, self._counted(self._images(open_bucket, folder)), folder)
         if self.only_new and not found:
-            raise AirflowSkipException(f"No image of {path_text(self.path)} is new or changed.")
+            raise AirflowSkipException(f"No image of {as_path(self.path)} is new or changed.")
         return found
 
-    def _images(self, open_bucket: OpenBucket, folder: Folder | None) -> Iterator[Listed]:
+    def _images(self, open_bucket: OpenBucket, folder: Folder | None) -> Iterator[ListedImage]:
         path = path_of(self)
         now = time.time()
         wanted = ImageFilter(
             IMAGE_SUFFIXES if self.types is None else self.types,
-            min_size=whole_of("min_size", self.min_size),
-            max_size=whole_of("max_size", self.max_size),
-            modified_after=epoch_of("modified_after", self.modified_after, now),
-            modified_before=epoch_of("modified_before", self.modified_before, now),
-            limit=whole_of("limit", self.limit, 1),
+            min_size=parse_int("min_size", self.min_size),
+            max_size=parse_int("max_size", self.max_size),
+            modified_after=parse_time("modified_after", self.modified_after, now),
+            modified_before=parse_time("modified_before", self.modified_before, now),
+            limit=parse_int("limit", self.limit, 1),
         )
         if not self.only_new:
             return list_images(path, open_bucket, wanted)
         if folder is None:
             raise BadInput("only_new needs a store (a folder): it says which images are known.")
-        ask, caller = asking(self)
-        return new_images(path, open_bucket, wanted, ask, remember(folder), caller)
+        request, vendor_calls = asking(self)
+        return list_undescribed(path, open_bucket, wanted, request, load_index(folder), vendor_calls)
 
-    def _counted(self, images: Iterator[Listed]) -> Iterator[dict[str, Any]]:
+    def _counted(self, images: Iterator[ListedImage]) -> Iterator[dict[str, Any]]:
         count = 0
         for count, image in enumerate(images, 1):  # noqa: B007  # the last one is the count
             yield image.to_dict()

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_describer.client.flow import Caller
+from airflow_provider_describer.arguments import as_path, parse_int
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.hooks.describer import DescriberHook
-from airflow_provider_describer.images.listing import path_text, whole_of
-from airflow_provider_describer.images.reference import Ask, asks_of
+from airflow_provider_describer.http.flow import VendorCalls
+from airflow_provider_describer.images.reference import parse_images
+from airflow_provider_describer.models import DescribeRequest
 from airflow_provider_describer.operators.planning import run_of
-from airflow_provider_describer.store.folder import Folder
-from airflow_provider_describer.store.listings import hand_on
+from airflow_provider_describer.storage.folder import Folder
+from airflow_provider_describer.store.listings import write_listing
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -38,28 +39,30 @@ def path_of(task: Listing) -> str:
 
     :raises BadInput: where it is no text.
     """
-    path = path_text(task.path)
+    path = as_path(task.path)
     if not isinstance(path, str):
         raise BadInput(f"path is a {type(path).__name__}, expected something like 's3://bucket/catalog/**'.")
     return path
 
 
-def asking(task: Listing) -> tuple[Callable[[Sequence[dict[str, Any]]], Sequence[Ask]], Caller]:
+def asking(task: Listing) -> tuple[Callable[[Sequence[dict[str, Any]]], Sequence[DescribeRequest]], VendorCalls]:
     """Return what is asked about images, by which a store knows them, and who would ask."""
-    caller = DescriberHook(task.describer_conn_id).caller()
-    ask = partial(asks_of, vendor=caller.vendor, prompt=task.prompt, lang=task.lang, max_pixels=task.max_pixels)
-    return ask, caller
+    vendor_calls = DescriberHook(task.describer_conn_id).vendor_calls()
+    request = partial(
+        parse_images, vendor=vendor_calls.vendor, prompt=task.prompt, lang=task.lang, max_pixels=task.max_pixels
+    )
+    return request, vendor_calls
 
 
 def returned(
     task: Listing, context: Context, images: Iterator[dict[str, Any]], folder: Folder | None
 ) -> list[Any] | str:
-    """Return what the task returns for its images; errors as `hand_on`."""
-    return hand_on(
+    """Return what the task returns for its images; errors as `write_listing`."""
+    return write_listing(
         images,
         folder,
         run_of(context),
         inline=task.inline_limit,
-        chunk_size=whole_of("chunk_size", task.chunk_size, 1),
+        chunk_size=parse_int("chunk_size", task.chunk_size, 1),
         max_chunks=conf.getint("core", "max_map_length", fallback=1024),
     )

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_provider_describer.hooks.buckets import buckets_of, open_ahead
+from airflow_provider_describer.engine.deferral import CarriedTotals
+from airflow_provider_describer.engine.job import Job
+from airflow_provider_describer.engine.limits import TaskLimits
+from airflow_provider_describer.engine.plan import OnUnknown
 from airflow_provider_describer.hooks.describer import DescriberHook
-from airflow_provider_describer.images.reference import asks_of
-from airflow_provider_describer.job import Job
-from airflow_provider_describer.store.plan import OnUnknown
+from airflow_provider_describer.hooks.storage import buckets_of, open_ahead
+from airflow_provider_describer.images.reference import parse_images
 from airflow_provider_describer.store.results import ResultsFormat
 from airflow_provider_describer.store.rows import Run
-from airflow_provider_describer.task_limits import Limits
-from airflow_provider_describer.waiting import SoFar
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -45,28 +45,32 @@ class Describing(Protocol):
         """Where it says what it does."""
 
 
-def plan_job(task: Describing, run: Run, limits: Limits, *, so_far: SoFar | None = None, dry_run: bool = False) -> Job:
+def plan_job(
+    task: Describing, run: Run, limits: TaskLimits, *, carried: CarriedTotals | None = None, dry_run: bool = False
+) -> Job:
     """Return the job of a task; nothing is called yet, and images are not read yet. Blocking.
 
     :raises DescriberError: for arguments or connections that cannot work, or a listing file that cannot be read.
     """
     hook = task.hook
-    caller = hook.caller(replace(hook.policy, patience=LONGEST_WAIT_S))
+    vendor_calls = hook.vendor_calls(replace(hook.policy, max_wait=LONGEST_WAIT_S))
     hook.warn_of_ignored(task.prompt)
     open_bucket = buckets_of(task.storage_conn_id)
-    asks = asks_of(
+    requests = parse_images(
         task.images,
-        caller.vendor,
+        vendor_calls.vendor,
         prompt=task.prompt,
         lang=task.lang,
         images_base=task.images_base,
         max_pixels=task.max_pixels,
         open_bucket=open_bucket,
     )
-    open_ahead(open_bucket, [task.store, caller.account.limits_path, *(ask.image.uri for ask in asks)])
+    open_ahead(
+        open_bucket, [task.store, vendor_calls.account.limits_path, *(request.image.uri for request in requests)]
+    )
     return Job(
-        caller=caller,
-        asks=asks,
+        vendor_calls=vendor_calls,
+        requests=requests,
         limits=limits,
         store=task.store,
         run=run,
@@ -75,7 +79,7 @@ def plan_job(task: Describing, run: Run, limits: Limits, *, so_far: SoFar | None
         dry_run=dry_run,
         report=lambda line: task.log.info("%s", line),
         new_client=hook.new_client,
-        so_far=so_far,
+        carried=carried,
         open_bucket=open_bucket,
         images_base=task.images_base,
         results_format=task.results_format,

@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryDecision, RetryRule
 
 from airflow_provider_describer.errors import DescriberError, RateLimited, VendorUnavailable
-from airflow_provider_describer.operators.failures import FOR_GOOD, airflow_error
+from airflow_provider_describer.operators.failures import NON_RETRYABLE, airflow_error
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -20,7 +20,7 @@ class DescriberRetryPolicy(ExceptionRetryPolicy):
     """Decides by our own error: the one that was raised, or the one from which an operator has made Airflow's."""
 
     def __init__(self) -> None:
-        super().__init__(rules=[RetryRule(exception=list(FOR_GOOD), action=RetryAction.FAIL)])
+        super().__init__(rules=[RetryRule(exception=list(NON_RETRYABLE), action=RetryAction.FAIL)])
 
     def evaluate(
         self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None

@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue
 
-from airflow_provider_describer.arrivals import Look, Seen, Terms, filter_of
-from airflow_provider_describer.buckets.opening import OpenBucket
+from airflow_provider_describer.arrivals.snapshot import ArrivalTerms, ListingPass, SeenImages, filter_of
+from airflow_provider_describer.engine.job import Job
+from airflow_provider_describer.engine.limits import TaskLimits
+from airflow_provider_describer.engine.plan import OnUnknown
+from airflow_provider_describer.engine.slice_state import clear_totals, load_totals, save_totals
+from airflow_provider_describer.engine.slices import check_slices, goes_on, is_transient, slice_of
+from airflow_provider_describer.engine.undescribed import undescribed_images
 from airflow_provider_describer.errors import BucketError, StoreError, UnreadableImage
-from airflow_provider_describer.hooks.buckets import buckets_of
 from airflow_provider_describer.hooks.describer import DescriberHook
-from airflow_provider_describer.images.listing import Listed, list_images
-from airflow_provider_describer.job import Job
+from airflow_provider_describer.hooks.storage import buckets_of
+from airflow_provider_describer.images.listing import ListedImage, list_images
 from airflow_provider_describer.operators.assets import announce_manifest
 from airflow_provider_describer.operators.failures import airflow_errors
 from airflow_provider_describer.operators.listed import asking, path_of, returned
 from airflow_provider_describer.operators.planning import plan_job, run_of
-from airflow_provider_describer.pending import pending_images
 from airflow_provider_describer.sensors.deferring import DeferringSensor
-from airflow_provider_describer.slices import check_slices, goes_on, may_pass, slice_of
-from airflow_provider_describer.store.folder import Folder, open_folder
-from airflow_provider_describer.store.index import remember
-from airflow_provider_describer.store.plan import OnUnknown
+from airflow_provider_describer.storage.folder import Folder, open_folder
+from airflow_provider_describer.storage.open_bucket import OpenBucket
+from airflow_provider_describer.store.index import load_index
 from airflow_provider_describer.store.results import ResultsFormat
-from airflow_provider_describer.store.tries import forget_so_far, keep_so_far, so_far_of
-from airflow_provider_describer.task_limits import Limits
 from airflow_provider_describer.triggers.images import ListingTrigger
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class NewImagesSensor(DeferringSensor):
         )
 
     def _look(self, context: Context) -> PokeReturnValue:
-        terms, began, look = Terms(self.min_images, self.settle_seconds), time.time(), Look(REMEMBERED)
+        terms, began, look = ArrivalTerms(self.min_images, self.settle_seconds), time.time(), ListingPass(REMEMBERED)
         open_bucket = buckets_of(self.storage_conn_id)
         folder = None if self.store is None else open_folder(self.store, open_bucket)
         listed = look.over(list_images(path_of(self), open_bucket, filter_of(self.types)))
@@ -158,17 +158,17 @@ class NewImagesSensor(DeferringSensor):
         return PokeReturnValue(is_done=True, xcom_value=found)
 
     def _new(
-        self, context: Context, listed: Iterator[Listed], open_bucket: OpenBucket, folder: Folder | None
-    ) -> Iterator[Listed]:
+        self, context: Context, listed: Iterator[ListedImage], open_bucket: OpenBucket, folder: Folder | None
+    ) -> Iterator[ListedImage]:
         if folder is None:
             ti = context["ti"]
             last = ti.xcom_pull(
                 task_ids=ti.task_id, key=SEEN, include_prior_dates=True, map_indexes=run_of(context).map_index
             )
-            seen = Seen.from_dict(last) if last else Seen()
+            seen = SeenImages.from_dict(last) if last else SeenImages()
             return (image for image in listed if not seen.has(image))
-        ask, caller = asking(self)
-        return pending_images(listed, open_bucket, ask, remember(folder), caller)
+        request, vendor_calls = asking(self)
+        return undescribed_images(listed, open_bucket, request, load_index(folder), vendor_calls)
 
 
 class DescribeImagesSensor(BaseSensorOperator):
@@ -261,24 +261,27 @@ class DescribeImagesSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Describe one slice, going on from where the last one says."""
-        run, limits = run_of(context), Limits(self.concurrency, self.max_calls, self.max_cost, self.max_failure_ratio)
+        run, limits = (
+            run_of(context),
+            TaskLimits(self.concurrency, self.max_calls, self.max_cost, self.max_failure_ratio),
+        )
         with airflow_errors():
             account = self.hook.account
             check_slices(self.slice_size, self._longest_pause(), account)
             folder = open_folder(self.store or "", buckets_of(self.storage_conn_id))
-            so_far = so_far_of(folder, run)
-            part = slice_of(limits, self.slice_size, so_far)
-            self._job = plan_job(self, run, part, so_far=so_far)
+            carried = load_totals(folder, run)
+            part = slice_of(limits, self.slice_size, carried)
+            self._job = plan_job(self, run, part, carried=carried)
             outcome = self._job.work()
-            keep_so_far(folder, run, outcome.so_far)
+            save_totals(folder, run, outcome.carried)
             manifest = outcome.manifest
             if goes_on(outcome, limits, part, account):
                 context["ti"].xcom_push(key="manifest", value=manifest)
-                if outcome.error is not None and not may_pass(outcome.error):
+                if outcome.error is not None and not is_transient(outcome.error):
                     raise outcome.error
                 self.log.info("%s; %s", manifest["counts"], outcome.error or "going on at the next poke")
                 return PokeReturnValue(is_done=False)
-            forget_so_far(folder, run)
+            clear_totals(folder, run)
         announce_manifest(self, context, manifest)
         return PokeReturnValue(is_done=True, xcom_value=manifest)
 

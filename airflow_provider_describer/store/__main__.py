@@ -12,15 +12,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from airflow_provider_describer.client.limiter import as_money
 from airflow_provider_describer.errors import BadInput, StoreError
+from airflow_provider_describer.models import format_usd
+from airflow_provider_describer.storage.folder import Folder
 from airflow_provider_describer.store.audit import Check, Show, Sums, check, open_store, show
-from airflow_provider_describer.store.folder import Folder
-from airflow_provider_describer.store.merge import compact
+from airflow_provider_describer.store.compaction import compact
 
 if TYPE_CHECKING:
-    from airflow_provider_describer.buckets.address import Scheme
-    from airflow_provider_describer.buckets.bucket import Bucket
+    from airflow_provider_describer.storage.address import Scheme
+    from airflow_provider_describer.storage.bucket import Bucket
 
 SHOWN = 20
 """How many open calls are listed; all of them with --json."""
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _open_bucket(scheme: Scheme, name: str) -> Bucket:
-    from airflow_provider_describer.buckets.opening import bucket_from_environment
+    from airflow_provider_describer.storage.open_bucket import bucket_from_environment
 
     return bucket_from_environment(scheme, name)
 
@@ -120,7 +120,7 @@ def _show_lines(found: Show) -> Iterable[str]:
     twice = found.described_again + found.perhaps_twice
     yield (
         f"{twice:,} calls were, or may have been, paid for a second time ({found.described_again:,} images described "
-        f"again, {found.perhaps_twice:,} answers lost): at most {as_money(found.twice_cost_usd)}"
+        f"again, {found.perhaps_twice:,} answers lost): at most {format_usd(found.twice_cost_usd)}"
     )
 
 
@@ -130,7 +130,7 @@ def _table(heading: str, sums: Mapping[str, Sums]) -> Iterable[str]:
     rows = [head]
     for name, one in sorted(sums.items()):
         counts = [f"{count:,}" for count in (one.described, one.rejected, one.unknown)]
-        rows.append([_short(name), *counts, as_money(one.cost_usd), *([f"{one.unpriced:,}"] if unpriced else [])])
+        rows.append([_short(name), *counts, format_usd(one.cost_usd), *([f"{one.unpriced:,}"] if unpriced else [])])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *others in rows:
         cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))

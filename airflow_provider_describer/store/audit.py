@@ -10,14 +10,14 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_describer.errors import BadInput, StoreError
-from airflow_provider_describer.store.folder import Folder, open_folder
+from airflow_provider_describer.storage.folder import Folder, open_folder
+from airflow_provider_describer.store.compaction import shard_names
 from airflow_provider_describer.store.index import Index
 from airflow_provider_describer.store.journal import read_events
-from airflow_provider_describer.store.merge import shard_names
 from airflow_provider_describer.store.shard import FOLDER, SUFFIX, Event, json_line
 
 if TYPE_CHECKING:
-    from airflow_provider_describer.buckets.opening import OpenBucket
+    from airflow_provider_describer.storage.open_bucket import OpenBucket
 
 
 def open_store(path: str, open_bucket: OpenBucket | None = None) -> Folder:

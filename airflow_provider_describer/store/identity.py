@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 
-from airflow_provider_describer.description import Spec
+from airflow_provider_describer.models import Spec
 
 
 def content_key(spec: Spec, sha256: str) -> str:

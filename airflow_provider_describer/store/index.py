@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from airflow_provider_describer.errors import StoreError
-from airflow_provider_describer.store.folder import Folder
+from airflow_provider_describer.storage.folder import Folder
+from airflow_provider_describer.store.compaction import TRIES
 from airflow_provider_describer.store.journal import read_events
-from airflow_provider_describer.store.merge import TRIES
 from airflow_provider_describer.store.shard import Event
 
 
-class Known(NamedTuple):
+class StoredOutcome(NamedTuple):
     """The outcome of an identity and where its row stands. The greater of two is the one that counts."""
 
     described: bool
@@ -40,7 +40,7 @@ class OpenCall:
 class Index:
     """The journal's events, folded. The order in which they are applied makes no difference."""
 
-    known: dict[str, Known] = field(default_factory=dict)
+    known: dict[str, StoredOutcome] = field(default_factory=dict)
     open_calls: dict[str, OpenCall] = field(default_factory=dict)
     lost: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Calls whose answer was lost and recorded as lost, by key."""
@@ -90,7 +90,7 @@ class Index:
             if status == "unknown":
                 self.lost[key].add(event["call"])
             elif status in ("described", "rejected"):
-                found = Known(status == "described", event["described_at"], shard, offset, length)
+                found = StoredOutcome(status == "described", event["described_at"], shard, offset, length)
                 self.known[key] = max(found, self.known.get(key, found))
 
     def finished(self) -> dict[str, list[str]]:
@@ -104,7 +104,7 @@ class Index:
 
 
 @dataclass(slots=True)
-class Memory:
+class JournalIndex:
     """What a run knows from the journal when it plans."""
 
     folder: Folder | None = None
@@ -112,7 +112,7 @@ class Memory:
     open_by_key: dict[str, list[str]] = field(default_factory=dict)
     _shard: tuple[str, bytes] = ("", b"")
 
-    def known(self, keys: tuple[str, ...]) -> Known | None:
+    def known(self, keys: tuple[str, ...]) -> StoredOutcome | None:
         """Return the best outcome of any of the identities, or None."""
         found = [self.index.known[key] for key in self.index.linked(keys) if key in self.index.known]
         return max(found) if found else None
@@ -152,7 +152,7 @@ class Memory:
                 content = folder.read(known.shard)
                 if content is None:
                     # Somebody has merged the shard: the row stands in another one now.
-                    again = remember(folder)
+                    again = load_index(folder)
                     self.index, self.open_by_key = again.index, again.open_by_key
                     known = self.known(keys)
                     continue
@@ -162,12 +162,12 @@ class Memory:
         raise StoreError(f"{folder.where()} is being merged faster than it can be read; try again.")
 
 
-def remember(folder: Folder | None) -> Memory:
+def load_index(folder: Folder | None) -> JournalIndex:
     """Read the whole journal; an empty memory where there is no store.
 
     :raises StoreError: naming a shard that cannot be read.
     """
-    memory = Memory(folder)
+    memory = JournalIndex(folder)
     if folder is not None:
         for shard, offset, length, event in read_events(folder):
             memory.index.apply(shard, offset, length, event)

@@ -23,8 +23,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Self, TypeVar
 
 from airflow_provider_describer.errors import StoreError
-from airflow_provider_describer.store.folder import Folder
-from airflow_provider_describer.store.merge import ENDS, TRIES, merge, shard_names
+from airflow_provider_describer.storage.folder import Folder
+from airflow_provider_describer.store.compaction import ENDS, TRIES, merge, shard_names
 from airflow_provider_describer.store.shard import FOLDER, Event, decode_shard, encode_shard, json_line, shard_name
 
 WINDOW_S = 0.01

@@ -8,9 +8,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_describer.arguments import parse_int
 from airflow_provider_describer.errors import BadInput, StoreError
-from airflow_provider_describer.images.listing import whole_of
-from airflow_provider_describer.store.folder import Folder
+from airflow_provider_describer.storage.folder import Folder
 from airflow_provider_describer.store.paths import instance_path
 from airflow_provider_describer.store.rows import Run
 from airflow_provider_describer.store.shard import json_line
@@ -18,7 +18,7 @@ from airflow_provider_describer.store.shard import json_line
 Images = Iterator[dict[str, Any]]
 
 
-def hand_on(
+def write_listing(
     images: Images, folder: Folder | None, run: Run, *, inline: int, chunk_size: int | None = None, max_chunks: int
 ) -> list[Any] | str:
     """Return what a task returns for its images: themselves while they are few, else where they are listed.
@@ -32,8 +32,8 @@ def hand_on(
     :raises BadInput: for more images than fit, before the rest of them has been listed.
     :raises StoreError: where they cannot be written.
     """
-    whole_of("inline_limit", inline)
-    whole_of("chunk_size", chunk_size, 1)
+    parse_int("inline_limit", inline)
+    parse_int("chunk_size", chunk_size, 1)
     first = list(islice(images, inline + 1))
     if len(first) <= inline:
         return first if chunk_size is None else list(_within(max_chunks, chunk_size, _chunks(iter(first), chunk_size)))

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import IO, Any, Literal, Self, get_args
 
 from airflow_provider_describer.errors import BadInput, StoreError
-from airflow_provider_describer.store.folder import Folder
+from airflow_provider_describer.storage.folder import Folder
 from airflow_provider_describer.store.parquet import require_pyarrow, write_parquet
 from airflow_provider_describer.store.paths import instance_path
 from airflow_provider_describer.store.rows import Row, Run

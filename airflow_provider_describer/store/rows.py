@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from airflow_provider_describer.description import Description
 from airflow_provider_describer.errors import Billed, DescriberError, UnexpectedAnswer
-from airflow_provider_describer.images.reading import masked
-from airflow_provider_describer.images.reference import Ask
+from airflow_provider_describer.models import DescribeRequest, Description
+from airflow_provider_describer.storage.address import masked
 from airflow_provider_describer.store.shard import json_line
 
 Status = Literal["described", "reused", "rejected", "unknown", "pending"]
@@ -79,7 +78,7 @@ def _readable(value: object) -> object:
 
 
 def row_of(  # noqa: PLR0913  # a row has many sources
-    ask: Ask,
+    request: DescribeRequest,
     run: Run,
     status: Status,
     now: float,
@@ -97,13 +96,13 @@ def row_of(  # noqa: PLR0913  # a row has many sources
         if isinstance(error, UnexpectedAnswer) and error.billed != "no" and error.answer:
             told["answer"] = error.answer
     return Row(
-        uri=masked(ask.image.uri),
-        version=version or ask.image.version,
+        uri=masked(request.image.uri),
+        version=version or request.image.version,
         sha256=sha256,
-        vendor=ask.spec.vendor,
-        model=ask.spec.model,
-        prompt=ask.spec.prompt,
-        lang=ask.spec.lang,
+        vendor=request.spec.vendor,
+        model=request.spec.model,
+        prompt=request.spec.prompt,
+        lang=request.spec.lang,
         status=status,
         text=description.text if description else None,
         cost_usd=description.cost_usd if description else None,
@@ -117,18 +116,23 @@ def row_of(  # noqa: PLR0913  # a row has many sources
         task_id=run.task_id,
         map_index=run.map_index,
         try_number=run.try_number,
-        id=ask.id,
+        id=request.id,
         lost_calls=lost_calls,
     )
 
 
 def known_row(
-    ask: Ask, run: Run, status: Status, stored: Mapping[str, Any], sha256: str | None, version: str | None
+    request: DescribeRequest,
+    run: Run,
+    status: Status,
+    stored: Mapping[str, Any],
+    sha256: str | None,
+    version: str | None,
 ) -> Row:
     """Return the row of an image whose outcome was in the journal already: it costs nothing now."""
     description, error = stored.get("text"), stored.get("error")
     return replace(
-        row_of(ask, run, status, 0.0, sha256=sha256, version=version),
+        row_of(request, run, status, 0.0, sha256=sha256, version=version),
         text=description,
         cost_usd=0.0,
         request_id=stored.get("request_id"),

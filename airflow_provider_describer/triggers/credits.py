@@ -8,9 +8,9 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_describer.engine.deferral import SHORTEST_S
 from airflow_provider_describer.errors import DescriberError, RateLimited, VendorUnavailable
 from airflow_provider_describer.hooks.describer import DescriberHook
-from airflow_provider_describer.waiting import SHORTEST_S
 
 
 class CreditsTrigger(BaseTrigger):

@@ -9,8 +9,8 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_describer.engine.deferral import SHORTEST_S, ResumeCondition
 from airflow_provider_describer.hooks.describer import DescriberHook
-from airflow_provider_describer.waiting import SHORTEST_S, Wait
 
 POLL_EVERY_S = 15.0
 """Between two looks at all running requests."""
@@ -31,7 +31,7 @@ class VendorTrigger(BaseTrigger):
     :param describer_conn_id: the connection whose vendor is asked.
     :param until: epoch seconds, or None.
     :param requests: ``[request id, epoch seconds of its submission]`` each.
-    :param so_far: handed back in the event.
+    :param carried: handed back in the event.
     :param began: epoch seconds at which the task began; handed back too.
     """
 
@@ -41,14 +41,14 @@ class VendorTrigger(BaseTrigger):
         describer_conn_id: str,
         until: float | None = None,
         requests: Sequence[Sequence[Any]] = (),
-        so_far: dict[str, Any] | None = None,
+        carried: dict[str, Any] | None = None,
         began: float = 0.0,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow annotates no constructor of a trigger
         self.describer_conn_id = describer_conn_id
         self.until = until
         self.requests = [list(request) for request in requests]
-        self.so_far = so_far or {}
+        self.carried = carried or {}
         self.began = began
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -59,15 +59,15 @@ class VendorTrigger(BaseTrigger):
                 "describer_conn_id": self.describer_conn_id,
                 "until": self.until,
                 "requests": self.requests,
-                "so_far": self.so_far,
+                "carried": self.carried,
                 "began": self.began,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, then fire once with ``{"so_far": …, "began": …}``."""
+        """Wait, then fire once with ``{"carried": …, "began": …}``."""
         started = time.time()
-        wait = Wait(self.until, tuple((str(request_id), float(at)) for request_id, at in self.requests))
+        wait = ResumeCondition(self.until, tuple((str(request_id), float(at)) for request_id, at in self.requests))
         latest = wait.not_later_than()
         if wait.until is None and wait.requests:
             await self._watch(wait, latest)
@@ -75,9 +75,9 @@ class VendorTrigger(BaseTrigger):
             await asyncio.sleep(max(0.0, latest - time.time()))
         # Waiting may have been over at once.
         await asyncio.sleep(max(0.0, started + SHORTEST_S - time.time()))
-        yield TriggerEvent({"so_far": self.so_far, "began": self.began})
+        yield TriggerEvent({"carried": self.carried, "began": self.began})
 
-    async def _watch(self, wait: Wait, latest: float | None) -> None:
+    async def _watch(self, wait: ResumeCondition, latest: float | None) -> None:
         """Poll until none of the requests runs any more, or their results would soon be forgotten."""
         hook = DescriberHook(self.describer_conn_id)
         try:
@@ -86,10 +86,12 @@ class VendorTrigger(BaseTrigger):
         except Exception as error:  # noqa: BLE001  whatever it is, the worker that resumes says it
             self.log.warning("The connection cannot be read here: %s", error)
             return
-        caller = hook.caller()
+        vendor_calls = hook.vendor_calls()
         running = [request_id for request_id, _ in wait.requests]
         async with hook.client(AT_A_TIME) as client:
             while running and (latest is None or time.time() < latest):
                 await asyncio.sleep(POLL_EVERY_S)
-                ended = await asyncio.gather(*(client.arun(caller.has_ended(request_id)) for request_id in running))
+                ended = await asyncio.gather(
+                    *(client.arun(vendor_calls.has_ended(request_id)) for request_id in running)
+                )
                 running = [request_id for request_id, over in zip(running, ended, strict=True) if not over]

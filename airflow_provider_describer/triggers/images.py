@@ -11,13 +11,13 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
-from airflow_provider_describer.arrivals import Terms, check_seconds, fingerprint_of
-from airflow_provider_describer.buckets.opening import OpenBucket
+from airflow_provider_describer.arguments import as_path
+from airflow_provider_describer.arrivals.snapshot import ArrivalTerms, check_seconds, fingerprint_of
+from airflow_provider_describer.arrivals.watcher import HANDED_OVER_S, ArrivalWatcher, check_state_path
+from airflow_provider_describer.engine.deferral import SHORTEST_S
 from airflow_provider_describer.errors import BadInput, DescriberError
-from airflow_provider_describer.hooks.buckets import buckets_of, open_ahead
-from airflow_provider_describer.images.listing import path_text
-from airflow_provider_describer.waiting import SHORTEST_S
-from airflow_provider_describer.watching import HANDED_OVER_S, Watch, check_state_path
+from airflow_provider_describer.hooks.storage import buckets_of, open_ahead
+from airflow_provider_describer.storage.open_bucket import OpenBucket
 
 
 class ListingTrigger(BaseTrigger):
@@ -141,7 +141,7 @@ class NewImagesTrigger(BaseEventTrigger):
         self.poll_interval = poll_interval
         self.inline_limit = inline_limit
         # Where the DAG is parsed, and not in a log that nobody reads.
-        Terms(min_images, settle_seconds)
+        ArrivalTerms(min_images, settle_seconds)
         check_state_path(self.state_path)
         check_seconds("poll_interval", poll_interval, 1)
 
@@ -151,7 +151,7 @@ class NewImagesTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Fire whenever images have arrived; never ends."""
-        watch: Watch | None = None
+        watch: ArrivalWatcher | None = None
         said = ""
         while True:
             delta = None
@@ -171,13 +171,13 @@ class NewImagesTrigger(BaseEventTrigger):
                 yield TriggerEvent(delta)
             await asyncio.sleep(self.poll_interval if delta is None else HANDED_OVER_S)
 
-    async def _watch(self) -> Watch:
-        return Watch(
+    async def _watch(self) -> ArrivalWatcher:
+        return ArrivalWatcher(
             self.path,
             self.state_path,
             await opened(self.storage_conn_id, self.path, self.state_path),
             self.types,
-            Terms(self.min_images, self.settle_seconds),
+            ArrivalTerms(self.min_images, self.settle_seconds),
             self.inline_limit,
             time.time,
         )
@@ -191,7 +191,7 @@ async def opened(storage_conn_id: str | None, *paths: str) -> OpenBucket:
 
 
 def _text(name: str, path: object) -> str:
-    text = path_text(path)
+    text = as_path(path)
     if not isinstance(text, str) or not text.strip():
         raise BadInput(f"{name} is {text!r}, expected something like 's3://bucket/inbox'.")
     return text

@@ -12,7 +12,6 @@ import re
 from typing import Any
 
 from airflow_provider_describer.account import Account
-from airflow_provider_describer.description import Description, Picture, Running, Spec
 from airflow_provider_describer.errors import (
     AmbiguousCall,
     DescriberError,
@@ -25,6 +24,7 @@ from airflow_provider_describer.errors import (
     VendorUnavailable,
     WrongEndpoint,
 )
+from airflow_provider_describer.models import Description, Picture, Running, Spec
 from airflow_provider_describer.vendors.vendor import Vendor, describe_status, is_gateway_answer, unavailable
 from airflow_provider_describer.vendors.wire import Request, Response, as_float, one_line, retry_at
 

@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import quote
 
 from airflow_provider_describer.account import Account
-from airflow_provider_describer.description import Description, Picture, Running, Spec
 from airflow_provider_describer.errors import (
     DescriberError,
     Forbidden,
@@ -25,6 +24,7 @@ from airflow_provider_describer.errors import (
     UnexpectedAnswer,
     WrongEndpoint,
 )
+from airflow_provider_describer.models import Description, Picture, Running, Spec
 from airflow_provider_describer.vendors.vendor import Vendor, describe_status, unavailable
 from airflow_provider_describer.vendors.wire import Request, Response, as_float, json_request, one_line, retry_at
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from airflow_provider_describer.account import Account, Defaults
-from airflow_provider_describer.description import Description, Picture, Running, Spec
 from airflow_provider_describer.errors import BadInput, VendorUnavailable
+from airflow_provider_describer.models import Description, Picture, Running, Spec
 from airflow_provider_describer.vendors.wire import Request, Response
 
 

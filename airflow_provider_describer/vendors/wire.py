@@ -1,6 +1,6 @@
 """HTTP as plain values: what a vendor file builds and what it is given to read.
 
-No HTTP library is involved; `client/transport.py` turns these into real traffic.
+No HTTP library is involved; `http/client.py` turns these into real traffic.
 """
 
 from __future__ import annotations
@@ -129,13 +129,3 @@ def _date(value: str) -> float | None:
             return None
     # "at-utc": a time without a zone is UTC, whatever this machine's own zone is.
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def mask_query(url: str) -> str:
-    """Return the URL without what may be a secret: its query (presigned URLs), its fragment, its user and password."""
-    head, mark, _ = url.partition("?")
-    head = head.partition("#")[0]
-    scheme, colons, rest = head.partition("://")
-    authority, slash, path = rest.partition("/")
-    authority = authority.rpartition("@")[2]
-    return (f"{scheme}{colons}{authority}{slash}{path}" if colons else head) + ("?…" if mark else "")

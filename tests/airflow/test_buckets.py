@@ -21,9 +21,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from loopback import Answer
 
-from airflow_provider_describer.buckets.bucket import Bucket, Signed
 from airflow_provider_describer.errors import BadInput, BucketError, DescriberError
-from airflow_provider_describer.hooks.buckets import LONGEST_S, _for_obstore, buckets_of, open_ahead
+from airflow_provider_describer.hooks.storage import LONGEST_S, _for_obstore, buckets_of, open_ahead
+from airflow_provider_describer.storage.bucket import Bucket, Signed
 
 if TYPE_CHECKING:
     from clouds import Cloud

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from airflow_provider_describer.buckets.address import bucket_address
 from airflow_provider_describer.emulator.process import EmulatorProcess
+from airflow_provider_describer.storage.address import bucket_address
 
 if TYPE_CHECKING:
     from clouds import Cloud

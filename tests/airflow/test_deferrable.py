@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from airflow_provider_describer.emulator.process import EmulatorProcess
+from airflow_provider_describer.engine.deferral import CarriedTotals
 from airflow_provider_describer.operators.describe import DescribeImagesOperator
 from airflow_provider_describer.triggers.describe import VendorTrigger
-from airflow_provider_describer.waiting import SoFar
 
 Connect = Callable[..., None]
 Run = Callable[..., Any]
 KEY = "sk-Very.Secret_0123456789"
-SO_FAR = SoFar(calls=7, cost_usd=0.015, unknown_calls=1, unknown_cost_usd=0.015, elapsed_s=21.5).to_dict()
+SO_FAR = CarriedTotals(calls=7, cost_usd=0.015, unknown_calls=1, unknown_cost_usd=0.015, elapsed_s=21.5).to_dict()
 STARTED = 1_800_000_000.0
 
 
@@ -82,7 +82,7 @@ def test_a_wait_that_would_be_too_short_to_defer_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("given", "patience"),
+    ("given", "max_wait"),
     [
         ({"deferrable": True, "store": "/s"}, 30.0),
         ({"deferrable": True, "store": "/s", "defer_after": 15}, 15),
@@ -92,8 +92,8 @@ def test_a_wait_that_would_be_too_short_to_defer_is_refused(
         ({"deferrable": True, "store": "/s", "dry_run": True}, None),
     ],
 )
-def test_a_task_has_patience_where_it_can_be_gone_on_with(given: dict[str, Any], patience: float | None) -> None:
-    assert DescribeImagesOperator(task_id="describe", images=["/a.jpg"], **given)._patience() == patience
+def test_a_task_has_patience_where_it_can_be_gone_on_with(given: dict[str, Any], max_wait: float | None) -> None:
+    assert DescribeImagesOperator(task_id="describe", images=["/a.jpg"], **given)._patience() == max_wait
 
 
 @pytest.mark.parametrize("default", ["True", "False"])

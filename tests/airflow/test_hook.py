@@ -12,7 +12,6 @@ import httpx
 import pytest
 from airflow.providers.common.compat.sdk import redact
 
-from airflow_provider_describer.client.policy import RetryPolicy
 from airflow_provider_describer.emulator.process import EmulatorProcess
 from airflow_provider_describer.errors import (
     BadInput,
@@ -24,6 +23,7 @@ from airflow_provider_describer.errors import (
     VendorUnavailable,
 )
 from airflow_provider_describer.hooks.describer import DescriberHook, ImageDescriberHook, SegmindHook
+from airflow_provider_describer.http.retry import RetryPolicy
 
 Connect = Callable[..., None]
 VENDORS = ["image_describer", "segmind"]
@@ -242,7 +242,7 @@ def test_the_key_is_shown_nowhere(
     hook = DescriberHook("shop")
     with pytest.raises(InvalidKey) as caught:
         hook.describe(pictures[0])
-    shown = [repr(hook), repr(hook.account), repr(hook.caller()), repr(caught.value), str(caught.value)]
+    shown = [repr(hook), repr(hook.account), repr(hook.vendor_calls()), repr(caught.value), str(caught.value)]
     shown += [caplog.text, *capsys.readouterr(), json.dumps(hook.test_connection())]
     assert KEY not in "".join(shown)
     assert redact(f"the key is {KEY}") == "the key is ***"

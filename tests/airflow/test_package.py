@@ -104,7 +104,6 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) ->
     names = wheel.namelist()
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"airflow_provider_describer"}
     assert "airflow_provider_describer/py.typed" in names
-    assert "airflow_provider_describer/store/gallery.css" in names
     assert not [name for name in names if "test" in name.lower() or name.endswith((".pyc", ".lock"))]
     assert [name for name in names if name.endswith("dist-info/licenses/LICENSE")]
 

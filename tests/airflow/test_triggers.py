@@ -15,12 +15,12 @@ import pytest
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from connections import storage
 
-from airflow_provider_describer.arrivals import fingerprint_of
+from airflow_provider_describer.arrivals.snapshot import fingerprint_of
+from airflow_provider_describer.arrivals.watcher import AGAIN_S, HANDED_OVER_S
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.triggers import images as images_module
 from airflow_provider_describer.triggers.credits import CreditsTrigger
 from airflow_provider_describer.triggers.images import ListingTrigger, NewImagesTrigger
-from airflow_provider_describer.watching import AGAIN_S, HANDED_OVER_S
 
 if TYPE_CHECKING:
     from clouds import Cloud

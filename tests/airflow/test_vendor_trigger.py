@@ -18,15 +18,15 @@ import httpx
 import pytest
 
 from airflow_provider_describer.emulator.process import EmulatorProcess
+from airflow_provider_describer.engine.deferral import FETCH_WITHIN_S, SHORTEST_S, CarriedTotals
 from airflow_provider_describer.hooks.describer import DescriberHook
 from airflow_provider_describer.triggers import describe as triggers
 from airflow_provider_describer.triggers.describe import POLL_EVERY_S, VendorTrigger
-from airflow_provider_describer.waiting import FETCH_WITHIN_S, SHORTEST_S, SoFar
 
 Connect = Callable[..., None]
 Run = Callable[..., Any]
 KEY = "sk-Very.Secret_0123456789"
-SO_FAR = SoFar(calls=7, cost_usd=0.015, unknown_calls=1, unknown_cost_usd=0.015, elapsed_s=21.5).to_dict()
+SO_FAR = CarriedTotals(calls=7, cost_usd=0.015, unknown_calls=1, unknown_cost_usd=0.015, elapsed_s=21.5).to_dict()
 STARTED = 1_800_000_000.0
 
 
@@ -96,7 +96,7 @@ def trigger(*requests: str, until: float | None = None, submitted: float = START
         describer_conn_id="shop",
         until=until,
         requests=[(request, submitted) for request in requests],
-        so_far=SO_FAR,
+        carried=SO_FAR,
         began=STARTED - 60,
     )
 
@@ -115,7 +115,7 @@ def fired(*waiting: VendorTrigger) -> list[Any]:
 
 RUNS = (200, {"request_id": "one", "status": "PROCESSING"})
 DONE = (200, {"request_id": "one", "status": "COMPLETED"})
-EVENT = {"so_far": SO_FAR, "began": STARTED - 60}
+EVENT = {"carried": SO_FAR, "began": STARTED - 60}
 
 
 def test_a_trigger_survives_the_metadata_database() -> None:

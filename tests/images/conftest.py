@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_describer.account import Account, account_from_connection
-from airflow_provider_describer.buckets.bucket import Bucket, Signed, Signer
-from airflow_provider_describer.client.transport import AsyncClient
+from airflow_provider_describer.engine.identify import identify
+from airflow_provider_describer.engine.plan import IdentifiedImage
 from airflow_provider_describer.errors import DescriberError
-from airflow_provider_describer.images.identifying import identify
+from airflow_provider_describer.http.client import AsyncClient
+from airflow_provider_describer.images.prepare import PreparedImage, Transport, choose_transport, prepare
 from airflow_provider_describer.images.reading import Reader
-from airflow_provider_describer.images.reference import Ask, asks_of
-from airflow_provider_describer.images.showing import Shown, Transport, choose_transport, show
-from airflow_provider_describer.store.plan import Identified
+from airflow_provider_describer.images.reference import parse_images
+from airflow_provider_describer.models import DescribeRequest
+from airflow_provider_describer.storage.bucket import Bucket, Signed, Signer
 from airflow_provider_describer.vendors import get_vendor
 
 if TYPE_CHECKING:
@@ -87,8 +88,10 @@ class Objects:
     def opener(self, signer: Signer | None = None) -> Callable[..., Bucket]:
         return lambda scheme, name: self.cloud.bucket(name, signer=signer)
 
-    def ask(self, uri: str, version: str | None = None, max_pixels: int | None = None, way: str = "file") -> Ask:
-        (ask,) = asks_of([{"uri": uri, "version": version}], get_vendor(WAYS[way]), max_pixels=max_pixels)
+    def request(
+        self, uri: str, version: str | None = None, max_pixels: int | None = None, way: str = "file"
+    ) -> DescribeRequest:
+        (ask,) = parse_images([{"uri": uri, "version": version}], get_vendor(WAYS[way]), max_pixels=max_pixels)
         return ask
 
     def account(self, way: str = "file", vendor: str | None = None, host: str | None = LOCAL) -> Account:
@@ -109,13 +112,15 @@ class Objects:
 
     def shown(
         self, key: str, way: str = "file", *, signer: Signer | None = None, uri: str | None = None, **about: Any
-    ) -> Shown | DescriberError:
+    ) -> PreparedImage | DescriberError:
         paid_by = self.account(way)
-        ask, vendor = self.ask(uri or self.uri(key), way=way, **about), get_vendor(paid_by.vendor)
-        found: Shown | DescriberError = self.with_reader(lambda reader: show(reader, vendor, paid_by, ask), signer)
+        ask, vendor = self.request(uri or self.uri(key), way=way, **about), get_vendor(paid_by.vendor)
+        found: PreparedImage | DescriberError = self.with_reader(
+            lambda reader: prepare(reader, vendor, paid_by, ask), signer
+        )
         return found
 
-    def identified(self, *asks: Ask) -> list[Identified]:
+    def identified(self, *asks: DescribeRequest) -> list[IdentifiedImage]:
         paid_by = self.account()
         vendor = get_vendor(paid_by.vendor)
         found = self.with_reader(lambda reader: identify(reader, vendor, paid_by, asks))

@@ -15,16 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_describer.buckets.bucket import Bucket, Entry
+from airflow_provider_describer.arguments import as_path, parse_int, parse_time
 from airflow_provider_describer.errors import BadInput, BucketError, UnreadableImage
-from airflow_provider_describer.images.listing import (
-    ImageFilter,
-    Listed,
-    epoch_of,
-    list_images,
-    path_text,
-    whole_of,
-)
+from airflow_provider_describer.images.listing import ImageFilter, ListedImage, list_images
+from airflow_provider_describer.storage.bucket import Bucket, Entry
 
 if TYPE_CHECKING:
     from clouds import Cloud
@@ -55,7 +49,7 @@ def stock(*keys: str, size: int = 10) -> Stock:
     return Stock([[Entry(key, size, f"v-{key}", 1000.0) for key in sorted(keys)]])
 
 
-def found(bucket: Bucket, path: str, wanted: ImageFilter | None = None) -> list[Listed]:
+def found(bucket: Bucket, path: str, wanted: ImageFilter | None = None) -> list[ListedImage]:
     return list(list_images(path, lambda scheme, name: bucket, wanted))
 
 
@@ -172,7 +166,7 @@ def test_any_character_may_be_in_a_name(tmp_path: Path, name: str) -> None:
 
 def test_an_object_is_told_with_its_version_size_and_time() -> None:
     assert found(Stock([[Entry("a.jpg", 7, "etag", 12.5)]]), "s3://shop/") == [
-        Listed("s3://shop/a.jpg", "etag", 7, 12.5)
+        ListedImage("s3://shop/a.jpg", "etag", 7, 12.5)
     ]
     opened: list[tuple[str, str]] = []
 
@@ -306,7 +300,7 @@ def test_a_bucket_that_may_not_be_listed_is_not_empty(cloud: Cloud) -> None:
 def test_a_file_is_told_with_its_size_and_time(tmp_path: Path) -> None:
     fill(tmp_path, "a.jpg")
     os.utime(tmp_path / "a.jpg", (1, 1234))
-    assert list(list_images(str(tmp_path))) == [Listed(f"{tmp_path}/a.jpg", None, 10, 1234.0)]
+    assert list(list_images(str(tmp_path))) == [ListedImage(f"{tmp_path}/a.jpg", None, 10, 1234.0)]
 
 
 @pytest.mark.parametrize("path", ["file://{}/a b", "file://localhost{}/a%20b", "file://{}/a%20b/*"])
@@ -529,24 +523,24 @@ NOW = 1_000_000.0
     ],
 )
 def test_a_time_may_be_written_in_many_ways(when: object, epoch: float | None) -> None:
-    assert epoch_of("modified_after", when, NOW) == epoch
+    assert parse_time("modified_after", when, NOW) == epoch
 
 
 @pytest.mark.parametrize("when", ["yesterday", "31.01.2026", True, ["2026-01-01"], object()])
 def test_what_is_no_time_is_refused_by_name(when: object) -> None:
     with pytest.raises(BadInput, match=r"^modified_before is .*expected a "):
-        epoch_of("modified_before", when, NOW)
+        parse_time("modified_before", when, NOW)
 
 
 @pytest.mark.parametrize(("number", "whole"), [(None, None), ("", None), ("None", None), (3, 3), (" 3 ", 3), ("0", 0)])
 def test_a_number_may_come_from_a_template(number: object, whole: int | None) -> None:
-    assert whole_of("limit", number) == whole
+    assert parse_int("limit", number) == whole
 
 
 @pytest.mark.parametrize("number", ["ten", "-1", -1, 1.5, "1e3", "²", True, []])
 def test_what_is_no_whole_number_is_refused_by_name(number: object) -> None:
     with pytest.raises(BadInput, match=r"^limit is .*, expected a whole number of 0 or more"):
-        whole_of("limit", number)
+        parse_int("limit", number)
 
 
 class Cloudy:
@@ -574,4 +568,4 @@ class Cloudy:
     ],
 )
 def test_a_path_object_is_what_it_stands_for(value: object, text: object) -> None:
-    assert path_text(value) == text
+    assert as_path(value) == text

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_describer.buckets.bucket import Bucket, Content
 from airflow_provider_describer.errors import BadInput, BucketError, UnreadableImage
 from airflow_provider_describer.images.listing_file import is_listing_file, read_listing
-from airflow_provider_describer.images.reference import asks_of
+from airflow_provider_describer.images.reference import parse_images
+from airflow_provider_describer.storage.bucket import Bucket, Content
 from airflow_provider_describer.store.shard import json_line
 from airflow_provider_describer.vendors import get_vendor
 
@@ -96,7 +96,7 @@ def test_a_line_that_is_none_is_named(refusal: Callable[..., str], content: byte
 def test_lines_before_a_bad_one_are_no_list() -> None:
     shelf = Shelf(**{"x.jsonl": b'"a.jpg"\n"b.jpg'})
     with pytest.raises(BadInput, match="line 2"):
-        asks_of("s3://shop/x.jsonl", VENDOR, open_bucket=lambda scheme, name: shelf)
+        parse_images("s3://shop/x.jsonl", VENDOR, open_bucket=lambda scheme, name: shelf)
 
 
 # --- CSV ---
@@ -155,7 +155,7 @@ def test_an_image_at_fault_is_named_by_its_line(tmp_path: Path) -> None:
     def complaint(content: str, **options: Any) -> str:
         (tmp_path / "list.csv").write_text(content)
         with pytest.raises(BadInput) as caught:
-            asks_of(tmp_path / "list.csv", VENDOR, **options)
+            parse_images(tmp_path / "list.csv", VENDOR, **options)
         return str(caught.value).replace(f"{tmp_path}/", "")
 
     assert complaint("uri,title\na.jpg,x\n,y\n").startswith("list.csv line 3 is None")
@@ -196,7 +196,7 @@ def test_a_parquet_file_has_the_same_columns(read: Callable[..., list[Any]]) -> 
 def test_a_null_is_not_filled_into_a_prompt() -> None:
     shelf = Shelf(**{"x.parquet": parquet({"uri": ["a.jpg", "b.jpg"], "title": ["Shoe", None]})})
     with pytest.raises(BadInput, match=r"x\.parquet row 2 \(b\.jpg\): prompt asks for \{title\}"):
-        asks_of("s3://shop/x.parquet", VENDOR, prompt="The {title}", open_bucket=lambda scheme, name: shelf)
+        parse_images("s3://shop/x.parquet", VENDOR, prompt="The {title}", open_bucket=lambda scheme, name: shelf)
 
 
 def test_rows_are_counted_over_a_whole_file() -> None:

@@ -10,18 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_describer.buckets.bucket import Content
-from airflow_provider_describer.client.transport import AsyncClient
-from airflow_provider_describer.description import Image
 from airflow_provider_describer.errors import BadInput, DescriberError, RejectedImage, UnreadableImage
-from airflow_provider_describer.images.reading import (
-    Reader,
-    check_reference,
-    is_private_host,
-    is_web,
-    local_path,
-    masked,
-)
+from airflow_provider_describer.http.client import AsyncClient
+from airflow_provider_describer.images.reading import Reader, check_reference, is_private_host
+from airflow_provider_describer.models import Image
+from airflow_provider_describer.storage.address import is_web, local_path, masked
+from airflow_provider_describer.storage.bucket import Content
 
 if TYPE_CHECKING:
     from tests.conftest import Loopback

@@ -11,14 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_describer.errors import BadInput
-from airflow_provider_describer.images.reference import Ask, ask_of, asks_of
+from airflow_provider_describer.images.reference import parse_image, parse_images
+from airflow_provider_describer.models import DescribeRequest
 from airflow_provider_describer.vendors import get_vendor
 
 IMAGE_DESCRIBER, SEGMIND = get_vendor("image_describer"), get_vendor("segmind")
 
 
-def asks(images: Any, **options: Any) -> list[Ask]:
-    return asks_of(images, options.pop("vendor", IMAGE_DESCRIBER), **options)
+def asks(images: Any, **options: Any) -> list[DescribeRequest]:
+    return parse_images(images, options.pop("vendor", IMAGE_DESCRIBER), **options)
 
 
 def refusal(images: Any, **options: Any) -> str:
@@ -331,7 +332,7 @@ def test_a_listing_does_not_lead_to_another(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("image", ["a.jpg", Path("a.jpg"), {"uri": "a.jpg"}, StoragePath("file", "a.jpg")])
 def test_one_image_is_one_ask(image: object) -> None:
-    assert ask_of(image, IMAGE_DESCRIBER, prompt="Which?") == asks(["a.jpg"], prompt="Which?")[0]
+    assert parse_image(image, IMAGE_DESCRIBER, prompt="Which?") == asks(["a.jpg"], prompt="Which?")[0]
 
 
 @pytest.mark.parametrize(
@@ -350,6 +351,6 @@ def test_one_image_is_one_ask(image: object) -> None:
 )
 def test_what_would_be_several_calls_is_no_one_image(image: object, lang: object, says: str) -> None:
     with pytest.raises(BadInput) as caught:
-        ask_of(image, IMAGE_DESCRIBER, lang=lang)
+        parse_image(image, IMAGE_DESCRIBER, lang=lang)
     assert says in str(caught.value)
     assert "hush" not in str(caught.value)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_describer.buckets.bucket import Signed, Signer
 from airflow_provider_describer.errors import BadInput, BucketError, UnreadableImage
-from airflow_provider_describer.images.checking import HEAD
+from airflow_provider_describer.images.checks import HEAD
+from airflow_provider_describer.images.prepare import SHORTEST_S, SIGNED_FOR_S, PreparedImage, Transport
 from airflow_provider_describer.images.reading import Reader
-from airflow_provider_describer.images.showing import SHORTEST_S, SIGNED_FOR_S, Shown, Transport
+from airflow_provider_describer.storage.bucket import Signed, Signer
 
 if TYPE_CHECKING:
     from tests.conftest import Shop
@@ -113,7 +113,7 @@ def test_the_address_of_an_object_is_signed_when_its_turn_comes(
         return signer(key, lives)
 
     found = objects.shown("a b#c.jpg", "url", signer=sign)
-    assert isinstance(found, Shown) and found.picture.sign is not None
+    assert isinstance(found, PreparedImage) and found.picture.sign is not None
     assert (found.sha256, found.size, found.version) == (None, len(content), objects.version("a b#c.jpg"))
     assert (found.picture.content, found.picture.url, found.upload) == (None, None, False)
     assert [asked.headers.get("Range") for asked in objects.server.asked(path="a b#c")] == [f"bytes=0-{HEAD - 1}"]
@@ -172,7 +172,7 @@ def test_what_was_fetched_by_a_signed_address_is_known_again(
 def test_no_repr_shows_a_signed_address(objects: Objects, signer: Signer, draw: Callable[..., bytes]) -> None:
     objects.put("a.jpg", draw(1))
     found = objects.shown("a.jpg", "url", signer=signer)
-    assert isinstance(found, Shown) and found.picture.sign is not None
+    assert isinstance(found, PreparedImage) and found.picture.sign is not None
     url = found.picture.sign()
     assert "Signature=" in url
     for value in (found, found.picture, signer("a.jpg", 60)):
@@ -208,7 +208,7 @@ def test_credentials_that_last_long_enough(objects: Objects, signer: Signer, dra
         return Signed(signer(key, seconds).url, time.time() + SHORTEST_S + 5)
 
     found = objects.shown("a.jpg", "url", signer=just)
-    assert isinstance(found, Shown) and found.picture.sign is not None
+    assert isinstance(found, PreparedImage) and found.picture.sign is not None
     assert get(found.picture.sign()) == (200, draw(1))
 
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_describer.client.transport import AsyncClient
-from airflow_provider_describer.description import Image
 from airflow_provider_describer.errors import DescriberError, RejectedImage
+from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.images.trust import Trust, guard_of, is_public_address, is_public_host
+from airflow_provider_describer.models import Image
 
 if TYPE_CHECKING:
     from tests.conftest import Loopback, Visit

@@ -23,7 +23,7 @@ from PIL import Image
 
 from airflow_provider_describer.emulator.process import EmulatorProcess, child_environment
 from airflow_provider_describer.errors import DescriberError
-from airflow_provider_describer.store.folder import open_folder
+from airflow_provider_describer.storage.folder import open_folder
 from airflow_provider_describer.store.journal import read_events
 from airflow_provider_describer.store.rows import STATUSES
 

@@ -10,9 +10,9 @@ from hashlib import sha256
 
 import pytest
 
-from airflow_provider_describer.buckets.opening import Patience
 from airflow_provider_describer.images.listing import list_images
-from airflow_provider_describer.store.folder import open_folder
+from airflow_provider_describer.storage.folder import open_folder
+from airflow_provider_describer.storage.open_bucket import RetrySettings
 from airflow_provider_describer.store.journal import read_events
 
 pytest.importorskip("obstore")
@@ -97,9 +97,9 @@ def test_a_store_that_throttles_only_slows_the_run(cloud, fill, describe):
     for method, times in throttled.items():
         cloud.server.slow_down(method=method, path=cloud.name, times=times)
     # More often than all that is throttled, so that no request of them gives up, however they take turns.
-    patience = Patience(retries=100, first=0.002, longest=0.01)
+    retry = RetrySettings(retries=100, first=0.002, longest=0.01)
     _, rows, ledger = describe(
-        list(pictures), concurrency=4, open_bucket=lambda scheme, name: cloud.bucket(name, patience=patience)
+        list(pictures), concurrency=4, open_bucket=lambda scheme, name: cloud.bucket(name, retry=retry)
     )
     assert not any(fault.times for fault in cloud.server._faults)
     assert {uri: row["status"] for uri, row in rows.items()} == dict.fromkeys(pictures, "described")

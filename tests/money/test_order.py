@@ -8,12 +8,12 @@ from hashlib import sha256
 
 import pytest
 
-from airflow_provider_describer import batch
-from airflow_provider_describer.client.transport import AsyncClient
+from airflow_provider_describer.engine import runner
+from airflow_provider_describer.engine.outcomes import OutcomeRecorder
 from airflow_provider_describer.errors import StoreError
-from airflow_provider_describer.images import showing
-from airflow_provider_describer.recording import Recorder
-from airflow_provider_describer.store.folder import LocalFolder, open_folder
+from airflow_provider_describer.http.client import AsyncClient
+from airflow_provider_describer.images import prepare
+from airflow_provider_describer.storage.folder import LocalFolder, open_folder
 from airflow_provider_describer.store.journal import read_events
 
 
@@ -47,14 +47,14 @@ def test_write_order(any_shop, night, thousand, checking_client):
     job.new_client, sent = checking_client
     counted = []
 
-    def keep(self, image, row, why=None, real=Recorder.keep):
+    def keep(self, image, row, why=None, real=OutcomeRecorder.keep):
         assert any(event["sha256"] == row.sha256 for event in on_disk(any_shop.store, "outcome"))
         counted.append(row)
         real(self, image, row, why)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Recorder, "keep", keep)
-        patch.setattr("airflow_provider_describer.client.flow.poll_pause", lambda asked: 0.0)
+        patch.setattr(OutcomeRecorder, "keep", keep)
+        patch.setattr("airflow_provider_describer.http.flow.poll_pause", lambda asked: 0.0)
         result = night(thousand[:20], job=job)
 
     assert result.error is None and len(counted) == 20
@@ -110,13 +110,13 @@ def test_a_disk_that_recovers_gets_every_row(shop, night, thousand, monkeypatch)
 
 def change_before_call(monkeypatch, changes):
     """Replace files between the plan and the calls."""
-    real = showing.show
+    real = prepare.prepare
 
-    async def show(reader, vendor, account, ask):
-        changes.pop(ask.image.uri, lambda: None)()
-        return await real(reader, vendor, account, ask)
+    async def changed_first(reader, vendor, account, request):
+        changes.pop(request.image.uri, lambda: None)()
+        return await real(reader, vendor, account, request)
 
-    monkeypatch.setattr(batch, "show", show)
+    monkeypatch.setattr(runner, "prepare", changed_first)
 
 
 def test_an_image_that_changes_after_the_plan_is_described_as_shown(shop, night, draw_into, tmp_path, monkeypatch):

@@ -11,9 +11,9 @@ import urllib.request
 
 import pytest
 
-from airflow_provider_describer.client.limiter import Budget
-from airflow_provider_describer.store.folder import LocalFolder, open_folder
-from airflow_provider_describer.store.index import remember
+from airflow_provider_describer.engine.pacing import Budget
+from airflow_provider_describer.storage.folder import LocalFolder, open_folder
+from airflow_provider_describer.store.index import load_index
 from airflow_provider_describer.store.journal import read_events
 
 SEGMIND = "segmind"
@@ -38,7 +38,7 @@ def events(shop):
 
 
 def open_calls(shop):
-    return remember(open_folder(shop.store)).index.open_calls
+    return load_index(open_folder(shop.store)).index.open_calls
 
 
 def test_stop_starts_no_call_and_records_those_under_way(shop, night, thousand):
@@ -89,7 +89,7 @@ def test_stop_while_the_first_intents_are_written(shop, night, thousand, monkeyp
             return super().take()
 
     monkeypatch.setattr(LocalFolder, "create", create)
-    monkeypatch.setattr("airflow_provider_describer.batch.Budget", Seen)
+    monkeypatch.setattr("airflow_provider_describer.engine.runner.Budget", Seen)
     stopped = night(thousand[:4], job=job)
 
     assert stopped.ledger["requests"] == stopped.manifest["calls"] == 0

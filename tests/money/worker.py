@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_describer.account import account_from_connection
-from airflow_provider_describer.buckets.opening import bucket_from_environment
-from airflow_provider_describer.client import flow
-from airflow_provider_describer.client.policy import RetryPolicy
-from airflow_provider_describer.images.reference import asks_of
-from airflow_provider_describer.job import Job
+from airflow_provider_describer.engine.job import Job
+from airflow_provider_describer.engine.limits import TaskLimits
+from airflow_provider_describer.http import flow
+from airflow_provider_describer.http.retry import RetryPolicy
+from airflow_provider_describer.images.reference import parse_images
+from airflow_provider_describer.storage.open_bucket import bucket_from_environment
 from airflow_provider_describer.store.rows import Run
-from airflow_provider_describer.task_limits import Limits
 from airflow_provider_describer.vendors import get_vendor
 
 
@@ -26,9 +26,9 @@ def main(told: dict[str, Any]) -> None:
     )
     flow.poll_pause = lambda asked: told["poll_s"]
     job = Job(
-        flow.Caller(vendor, account, RetryPolicy(base=0.01, cap=0.02)),
-        asks_of(told["images"], vendor),
-        Limits(**told["limits"]),
+        flow.VendorCalls(vendor, account, RetryPolicy(base=0.01, cap=0.02)),
+        parse_images(told["images"], vendor),
+        TaskLimits(**told["limits"]),
         store=told["store"],
         run=Run(**told["run"]),
         report=lambda line: None,

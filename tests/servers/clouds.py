@@ -15,11 +15,11 @@ from fake_gcs import FakeGcs
 from loopback import LoopbackServer
 from s3_server import KEY, REGION, SECRET, Ministack, S3Gate
 
-from airflow_provider_describer.buckets.address import Scheme
-from airflow_provider_describer.buckets.bucket import Bucket
-from airflow_provider_describer.buckets.opening import Patience, gcs_bucket, s3_bucket
+from airflow_provider_describer.storage.address import Scheme
+from airflow_provider_describer.storage.bucket import Bucket
+from airflow_provider_describer.storage.open_bucket import RetrySettings, gcs_bucket, s3_bucket
 
-QUICK = Patience(retries=2, first=0.01, longest=0.05)
+QUICK = RetrySettings(retries=2, first=0.01, longest=0.05)
 """Tries again, and not for long."""
 
 
@@ -40,7 +40,7 @@ class Cloud:
 
     def bucket(self, name: str | None = None, **settings: Any) -> Bucket:
         """Open this bucket, or another one; ``settings`` as of `s3_bucket` and `gcs_bucket`."""
-        given = {"credential_provider": self._credentials, "endpoint": self.server.url, "patience": QUICK, **settings}
+        given = {"credential_provider": self._credentials, "endpoint": self.server.url, "retry": QUICK, **settings}
         if self.scheme == "s3":
             return s3_bucket(name or self.name, **{"region": REGION, **given})
         return gcs_bucket(name or self.name, **given)

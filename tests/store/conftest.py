@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_describer.description import Image, Spec
+from airflow_provider_describer.engine.plan import IdentifiedImage, make_plan
 from airflow_provider_describer.errors import StoreError
-from airflow_provider_describer.images.reference import Ask
-from airflow_provider_describer.store.folder import Folder
+from airflow_provider_describer.models import DescribeRequest, Image, Spec
+from airflow_provider_describer.storage.folder import Folder
 from airflow_provider_describer.store.identity import keys_of
-from airflow_provider_describer.store.index import Memory, remember
-from airflow_provider_describer.store.plan import Identified, make_plan
+from airflow_provider_describer.store.index import JournalIndex, load_index
 from airflow_provider_describer.store.shard import encode_shard, json_line
 
 
@@ -132,18 +131,18 @@ def events() -> Events:
     return Events()
 
 
-def image(content: str, spec: Spec = Events.spec, uri: str = "u", version: str | None = None) -> Identified:
+def image(content: str, spec: Spec = Events.spec, uri: str = "u", version: str | None = None) -> IdentifiedImage:
     """An image as the plan gets it: ``content`` stands for its bytes' checksum; empty where they were not read."""
     keys = keys_of(spec, uri, content or None, version)
-    return Identified(Ask(Image(uri, version), spec), keys, content or None, version)
+    return IdentifiedImage(DescribeRequest(Image(uri, version), spec), keys, content or None, version)
 
 
 @pytest.fixture(name="image")
-def image_fixture() -> Callable[..., Identified]:
+def image_fixture() -> Callable[..., IdentifiedImage]:
     return image
 
 
-def plans(memory: Memory, contents: Iterable[str] = "abcd") -> list[tuple[object, ...]]:
+def plans(memory: JournalIndex, contents: Iterable[str] = "abcd") -> list[tuple[object, ...]]:
     """Everything that the plan decides, under all its settings."""
     found: list[tuple[object, ...]] = []
     for on_unknown in ("retry", "hold", "fail"):
@@ -164,4 +163,4 @@ def plans_fixture() -> Callable[..., list[tuple[object, ...]]]:
 
 @pytest.fixture
 def plans_of(plans: Any) -> Callable[[Folder], list[tuple[object, ...]]]:
-    return lambda folder: plans(remember(folder))
+    return lambda folder: plans(load_index(folder))

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from airflow_provider_describer.errors import CorruptShard, StoreError
+from airflow_provider_describer.storage.folder import open_folder
 from airflow_provider_describer.store.__main__ import main
-from airflow_provider_describer.store.folder import open_folder
-from airflow_provider_describer.store.index import remember
+from airflow_provider_describer.store.compaction import compact, shard_names
+from airflow_provider_describer.store.index import load_index
 from airflow_provider_describer.store.journal import Journal, read_events
-from airflow_provider_describer.store.merge import compact, shard_names
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def calls(folder):
 def test_what_is_journaled_is_remembered(folder, write, events):
     write(["1", "2", "3"])
     assert calls(folder) == ["1", "2", "3"]
-    assert remember(folder).row((events.key("2"),))["text"] == "2 by 2"
+    assert load_index(folder).row((events.key("2"),))["text"] == "2 by 2"
 
 
 def test_merging_beside_writers_and_readers(folder, write, plans_of):
@@ -81,7 +81,7 @@ def test_a_shard_that_may_not_be_read_stops_everything(cloud, folder, write):
     write(["1"])
     [name] = shard_names(folder)
     cloud.server.deny(method="GET", path=name)
-    for act in (remember, compact):
+    for act in (load_index, compact):
         with pytest.raises(StoreError, match=name):
             act(folder)
 

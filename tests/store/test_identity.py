@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
-from airflow_provider_describer.description import Spec
+from airflow_provider_describer.models import Spec
 from airflow_provider_describer.store.identity import content_key, keys_of, version_key
 
 SPEC = Spec("image_describer", "image-describer", "What is it? Ä", "en", "")

@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from airflow_provider_describer.errors import CorruptShard, StoreError
+from airflow_provider_describer.storage.folder import LocalFolder
 from airflow_provider_describer.store import journal as journal_module
-from airflow_provider_describer.store.folder import LocalFolder
 from airflow_provider_describer.store.journal import Journal, read_events
 
 
@@ -300,7 +300,7 @@ def test_a_merge_that_fails_fails_nobody(disk, events, monkeypatch, operation):
 
 def test_a_merge_by_somebody_else_is_no_failure(disk, events, monkeypatch):
     monkeypatch.setattr(journal_module, "ROLL", 3)
-    from airflow_provider_describer.store.merge import compact
+    from airflow_provider_describer.store.compaction import compact
 
     async def work():
         async with Journal(disk, window=0) as journal:

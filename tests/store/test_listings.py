@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_describer.errors import BadInput, StoreError
-from airflow_provider_describer.store.folder import Folder, open_folder
-from airflow_provider_describer.store.listings import hand_on
+from airflow_provider_describer.storage.folder import Folder, open_folder
+from airflow_provider_describer.store.listings import write_listing
 from airflow_provider_describer.store.rows import Run
 
 RUN = Run("shop", "manual__2026-01-01T00:00:00+00:00", "group.list")
@@ -34,7 +34,7 @@ class Images:
 
 
 def hand(images: Images, folder: Folder | None = None, **options: Any) -> Any:
-    return hand_on(images, folder, options.pop("run", RUN), **{"inline": 10, "max_chunks": 5, **options})
+    return write_listing(images, folder, options.pop("run", RUN), **{"inline": 10, "max_chunks": 5, **options})
 
 
 def uris(numbers: range) -> list[str]:

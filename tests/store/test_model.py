@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from airflow_provider_describer.store import journal as journal_module
-from airflow_provider_describer.store.index import Index, Memory, remember
+from airflow_provider_describer.store.compaction import compact
+from airflow_provider_describer.store.index import Index, JournalIndex, load_index
 from airflow_provider_describer.store.journal import Journal
-from airflow_provider_describer.store.merge import compact
 
 CONTENTS = "abcd"
 ENDS = ("closed", "lost", "described", "rejected", "unknown")
@@ -183,7 +183,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     @invariant()
     def plan_is_the_models(self):
-        found = self.tools.plans(remember(self.disk), CONTENTS)
+        found = self.tools.plans(load_index(self.disk), CONTENTS)
         shown = [
             (on, retry, action, call[0] if call and action == "attach" else None, lost)
             for on, retry, action, lost, call, _ in found
@@ -238,4 +238,4 @@ def folded(told):
     index = Index()
     for number, event in enumerate(told):
         index.apply(f"shard {number % 3}", number, 1, event)
-    return Memory(None, index, index.finished())
+    return JournalIndex(None, index, index.finished())

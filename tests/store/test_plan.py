@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from airflow_provider_describer.engine.plan import IdentifiedImage, make_plan
 from airflow_provider_describer.errors import RejectedImage, UnreadableImage
-from airflow_provider_describer.store.index import Memory, remember
-from airflow_provider_describer.store.plan import Identified, make_plan
+from airflow_provider_describer.store.index import JournalIndex, load_index
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def actions(disk):
     """The actions for images, one by one, with what the journal knows."""
 
     def decide(*images, **options):
-        plan = make_plan(images, remember(disk), **options)
+        plan = make_plan(images, load_index(disk), **options)
         return [entry.action for entry in plan.entries]
 
     return decide
@@ -28,7 +28,7 @@ def spec(events):
 
 
 def test_nothing_is_known_to_an_empty_journal(image):
-    plan = make_plan([image("a"), image("b")], Memory())
+    plan = make_plan([image("a"), image("b")], JournalIndex())
     assert [entry.action for entry in plan.entries] == ["call", "call"]
     assert plan.summary(0.015) == "2 images: 2 new, 0 reused; at most 2 calls, $0.03"
     assert plan.summary(None) == "2 images: 2 new, 0 reused; at most 2 calls"
@@ -71,18 +71,18 @@ def test_a_call_without_an_end_is_decided_by_on_unknown(disk, events, image, on_
     disk.put("1", events.sent("open", "a"), events.sent("lost", "b"), events.lost("lost", "b"))
     disk.put("2", events.sent("unknown", "c"), events.outcome("unknown", "c", "unknown"))
     disk.put("3", events.sent("closed", "d"), events.closed("closed"))
-    plan = make_plan([image(content) for content in "abcd"], remember(disk), on_unknown=on_unknown)
+    plan = make_plan([image(content) for content in "abcd"], load_index(disk), on_unknown=on_unknown)
     assert [(entry.action, entry.lost) for entry in plan.entries] == [(action, 1)] * 3 + [("call", 0)]
 
 
 def test_the_plan_says_what_may_be_paid_twice(disk, events, image):
     disk.put("1", events.sent("c1", "a"), events.sent("c2", "a"), events.accepted("c3", "b"))
-    plan = make_plan([image("a"), image("b"), image("c")], remember(disk))
+    plan = make_plan([image("a"), image("b"), image("c")], load_index(disk))
     assert plan.summary(1.0) == (
         "3 images: 2 new, 0 reused, 1 still running at the vendor, 1 of them of unknown outcome, sent again; "
         "at most 2 calls, $2.00"
     )
-    held = make_plan([image("a"), image("b")], remember(disk), on_unknown="hold")
+    held = make_plan([image("a"), image("b")], load_index(disk), on_unknown="hold")
     assert "1 of unknown outcome, left alone; at most 0 calls" in held.summary(None)
 
 
@@ -90,7 +90,7 @@ def test_a_running_request_is_attached_to_the_latest_first(disk, events, image):
     disk.put("1", events.accepted("c1", "a", at=5.0), events.sent("c1", "a", at=4.0))
     disk.put("2", events.sent("c2", "a", at=9.0), events.accepted("c3", "a", at=8.0), events.sent("c3", "a", at=7.0))
     for on_unknown in ("retry", "hold", "fail"):
-        (entry,) = make_plan([image("a")], remember(disk), on_unknown=on_unknown).entries
+        (entry,) = make_plan([image("a")], load_index(disk), on_unknown=on_unknown).entries
         assert entry.action == "attach" and entry.lost == 2
         assert entry.open_call is not None
         call, opened = entry.open_call
@@ -99,34 +99,37 @@ def test_a_running_request_is_attached_to_the_latest_first(disk, events, image):
 
 def test_an_expired_request_is_not_attached_to_again(disk, events, image):
     disk.put("1", events.accepted("c1", "a"), events.outcome("c1", "a", "unknown"))
-    (entry,) = make_plan([image("a")], remember(disk)).entries
+    (entry,) = make_plan([image("a")], load_index(disk)).entries
     assert entry.action == "call" and entry.lost == 1
 
 
 def test_copies_in_one_list_are_one_call(image, spec):
     images = [image("a", uri="1"), image("b", uri="2"), image("a", uri="3"), image("a", replace(spec, lang="de"))]
-    plan = make_plan(images, Memory())
+    plan = make_plan(images, JournalIndex())
     assert [len(entry.all) for entry in plan.entries] == [2, 1, 1]
-    assert [one.ask.image.uri for one in plan.entries[0].all] == ["1", "3"]
+    assert [one.request.image.uri for one in plan.entries[0].all] == ["1", "3"]
     assert plan.calls == 3 and plan.count("call") == 4
     assert plan.summary(None) == "4 images: 3 new, 1 reused; at most 3 calls"
 
 
 def test_what_cannot_be_used_is_no_call(image):
-    ask = image("a").ask
-    bad = [Identified(ask, error=RejectedImage("no image")), Identified(ask, error=UnreadableImage("not now"))]
-    plan = make_plan([*bad, image("b")], Memory())
+    ask = image("a").request
+    bad = [
+        IdentifiedImage(ask, error=RejectedImage("no image")),
+        IdentifiedImage(ask, error=UnreadableImage("not now")),
+    ]
+    plan = make_plan([*bad, image("b")], JournalIndex())
     assert [entry.action for entry in plan.entries] == ["unusable", "unusable", "call"]
     assert plan.summary(None) == "3 images: 1 new, 0 reused, 2 that cannot be used; at most 1 calls"
 
 
 def test_an_image_without_any_identity_is_never_taken_for_another(image):
     nameless = [image(""), image("")]
-    assert [len(entry.all) for entry in make_plan(nameless, Memory()).entries] == [1, 1]
+    assert [len(entry.all) for entry in make_plan(nameless, JournalIndex()).entries] == [1, 1]
 
 
 def test_an_identity_belongs_to_the_entry_that_had_it_first(image):
-    plan = make_plan([image("a"), image("b")], Memory())
+    plan = make_plan([image("a"), image("b")], JournalIndex())
     a, b = plan.entries
     assert plan.owner(a, image("a").keys) is a
     assert plan.owner(a, image("new").keys) is a

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_describer.description import Description
 from airflow_provider_describer.errors import RejectedImage, StoreError, UnexpectedAnswer
-from airflow_provider_describer.store.folder import LocalFolder
+from airflow_provider_describer.models import Description
+from airflow_provider_describer.storage.folder import LocalFolder
 from airflow_provider_describer.store.results import ResultFiles
 from airflow_provider_describer.store.rows import Run, row_of
 
@@ -21,7 +21,7 @@ TEXT = 'A "bear"\nand a 🐻\u2028, Ä\ud83d.'
 
 @pytest.fixture
 def rows(image):
-    ask, run = image("a", uri="/photos/\udcff.jpg").ask, Run("d", "r", "t", 3, 2)
+    ask, run = image("a", uri="/photos/\udcff.jpg").request, Run("d", "r", "t", 3, 2)
     done = Description(TEXT, "vendor", "model", cost_usd=0.015, request_id="r-1", elapsed_s=3.14159)
     answer = UnexpectedAnswer("no description", answer="<html>", billed="yes")
     return [

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_describer.description import Description
 from airflow_provider_describer.errors import BadInput, RejectedImage, StoreError, UnexpectedAnswer
+from airflow_provider_describer.models import Description
+from airflow_provider_describer.storage.folder import LocalFolder
 from airflow_provider_describer.store import parquet
-from airflow_provider_describer.store.folder import LocalFolder
 from airflow_provider_describer.store.results import ResultFiles, check_results_format
 from airflow_provider_describer.store.rows import Row, Run, row_of
 
@@ -26,7 +26,7 @@ needs_pyarrow = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, 
 
 @pytest.fixture
 def rows(image):
-    ask = image("a", uri="/photos/\udcff.jpg").ask
+    ask = image("a", uri="/photos/\udcff.jpg").request
     done = Description(TEXT, "vendor", "model", cost_usd=0.015, request_id="r-1", elapsed_s=3.14159)
     answer = UnexpectedAnswer("no description of \udcff.jpg", answer="<html>", billed="yes")
     return [

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_describer.account import Account, account_from_connection
-from airflow_provider_describer.description import Description, Running, Spec
+from airflow_provider_describer.models import Description, Running, Spec
 from airflow_provider_describer.vendors import get_vendor, vendors
 from airflow_provider_describer.vendors.vendor import Vendor
 from airflow_provider_describer.vendors.wire import Response

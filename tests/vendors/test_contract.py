@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
-from airflow_provider_describer.description import Description, Running
 from airflow_provider_describer.errors import (
     SHOWN,
     AccountError,
@@ -19,6 +18,7 @@ from airflow_provider_describer.errors import (
     UnexpectedAnswer,
     VendorUnavailable,
 )
+from airflow_provider_describer.models import Description, Running
 from airflow_provider_describer.vendors.vendor import Vendor
 from airflow_provider_describer.vendors.wire import Response
 

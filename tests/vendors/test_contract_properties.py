@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_describer.description import Description, Running
 from airflow_provider_describer.errors import AccountError, DescriberError
+from airflow_provider_describer.models import Description, Running
 from airflow_provider_describer.vendors.wire import Response
 
 if TYPE_CHECKING:

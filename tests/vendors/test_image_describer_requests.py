@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from airflow_provider_describer.account import Account, account_from_connection
-from airflow_provider_describer.description import Picture
+from airflow_provider_describer.models import Picture
 from airflow_provider_describer.vendors import get_vendor
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from airflow_provider_describer.account import Account
-from airflow_provider_describer.description import Picture, Running, Spec
+from airflow_provider_describer.models import Picture, Running, Spec
 from airflow_provider_describer.vendors.vendor import Vendor
 from airflow_provider_describer.vendors.wire import Request
 

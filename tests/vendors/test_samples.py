@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_describer import errors
-from airflow_provider_describer.description import Description, Running
+from airflow_provider_describer.models import Description, Running
 from airflow_provider_describer.vendors import vendors
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_describer.account import Account, account_from_connection
-from airflow_provider_describer.description import Picture, Running
 from airflow_provider_describer.errors import BadInput
+from airflow_provider_describer.models import Picture, Running
 from airflow_provider_describer.vendors import get_vendor
 
 VENDOR = get_vendor("segmind")

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from airflow_provider_describer.account import Account
-from airflow_provider_describer.description import Picture, Running
 from airflow_provider_describer.errors import BadInput
+from airflow_provider_describer.models import Picture, Running
 from airflow_provider_describer.vendors import get_vendor, vendors
 from airflow_provider_describer.vendors.vendor import Vendor
 from airflow_provider_describer.vendors.wire import Response

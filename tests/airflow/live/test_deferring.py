@@ -185,7 +185,7 @@ def test_the_database_keeps_ids_times_and_sums_alone(scene: Scene) -> None:
     told: Alike = scene()
     assert told.kept
     for kept in told.kept:
-        assert set(plain(json.loads(kept))) == {"describer_conn_id", "until", "requests", "so_far", "began"}
+        assert set(plain(json.loads(kept))) == {"describer_conn_id", "until", "requests", "carried", "began"}
         assert told.key not in kept
         assert not [uri for uri in told.uris if uri in kept or Path(uri).name in kept]
         requests = plain(json.loads(kept))["requests"]

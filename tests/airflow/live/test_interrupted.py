@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from live_run import LiveRun
 
-from airflow_provider_describer.store.folder import open_folder
+from airflow_provider_describer.storage.folder import open_folder
 from airflow_provider_describer.store.journal import read_events
 
 if TYPE_CHECKING:

@@ -1,0 +1,131 @@
+"""Which images need a call. Decides from the journal's memory and the images' identities; calls nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from airflow_provider_describer.errors import DescriberError
+from airflow_provider_describer.models import DescribeRequest, format_usd
+from airflow_provider_describer.store.index import JournalIndex, OpenCall, StoredOutcome
+
+OnUnknown = Literal["retry", "hold", "fail"]
+Action = Literal["call", "attach", "reuse", "rejected", "unknown", "unusable"]
+
+
+@dataclass(frozen=True, slots=True)
+class IdentifiedImage:
+    """An ask whose image has been looked at: its identities, or why it cannot be asked about."""
+
+    request: DescribeRequest
+    keys: tuple[str, ...] = ()
+    sha256: str | None = None
+    version: str | None = None
+    error: DescriberError | None = None
+
+
+@dataclass(slots=True)
+class PlannedImage:
+    """What is to be done for one identity: one call at most, however many asks share it.
+
+    ``lost`` counts earlier calls that were sent and never answered: a new call may pay a second time.
+    """
+
+    action: Action
+    first: IdentifiedImage
+    others: Sequence[IdentifiedImage] = ()
+    known: StoredOutcome | None = None
+    open_call: tuple[str, OpenCall] | None = None
+    lost: int = 0
+
+    @property
+    def all(self) -> list[IdentifiedImage]:
+        """Every ask of this identity."""
+        return [self.first, *self.others]
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a run is going to do."""
+
+    entries: list[PlannedImage]
+    requested: int
+    owners: dict[str, PlannedImage] = field(default_factory=dict)
+    """The entry that each identity belongs to."""
+
+    def owner(self, entry: PlannedImage, keys: tuple[str, ...]) -> PlannedImage:
+        """Give the entry identities that reading its image has shown; return whose they are, if another's already."""
+        owners = (self.owners.setdefault(key, entry) for key in keys)
+        return next((owner for owner in owners if owner is not entry), entry)
+
+    def count(self, *actions: Action) -> int:
+        """Return how many asks have one of these actions."""
+        return sum(1 + len(entry.others) for entry in self.entries if entry.action in actions)
+
+    @property
+    def calls(self) -> int:
+        """How many calls there will be at most, unless one fails and is tried again."""
+        return sum(entry.action == "call" for entry in self.entries)
+
+    def summary(self, price: float | None) -> str:
+        """Return the plan in one line."""
+        copies = sum(len(entry.others) for entry in self.entries if entry.action in ("call", "attach"))
+        resent = sum(entry.lost > 0 for entry in self.entries if entry.action == "call")
+        parts = [f"{self.calls} new", f"{self.count('reuse') + copies} reused"]
+        for count, words in (
+            (self.count("rejected"), "rejected before"),
+            (self.count("unusable"), "that cannot be used"),
+            (self.count("attach"), "still running at the vendor"),
+            (self.count("unknown"), "of unknown outcome, left alone"),
+            (resent, "of them of unknown outcome, sent again"),
+        ):
+            if count:
+                parts.append(f"{count} {words}")
+        cost = "" if price is None else f", {format_usd(self.calls * price)}"
+        return f"{self.requested} images: {', '.join(parts)}; at most {self.calls} calls{cost}"
+
+
+def make_plan(
+    images: Sequence[IdentifiedImage],
+    index: JournalIndex,
+    *,
+    on_unknown: OnUnknown = "retry",
+    retry_rejected: bool = False,
+) -> Plan:
+    """Return what is to be done for each image, in the order given."""
+    entries: list[PlannedImage] = []
+    owners: dict[str, PlannedImage] = {}
+    copies: dict[int, list[IdentifiedImage]] = {}
+    for image in images:
+        # By content where it is known: two names of the same bytes are one identity.
+        owner = next((owners[key] for key in image.keys if key in owners), None)
+        if owner is not None:
+            copies.setdefault(id(owner), []).append(image)
+            continue
+        entry = decide(image, index, on_unknown, retry_rejected=retry_rejected)
+        entries.append(entry)
+        owners.update(dict.fromkeys(image.keys, entry))
+    for entry in entries:
+        entry.others = copies.get(id(entry), ())
+    return Plan(entries, len(images), owners)
+
+
+def decide(
+    image: IdentifiedImage, index: JournalIndex, on_unknown: OnUnknown = "retry", *, retry_rejected: bool = False
+) -> PlannedImage:
+    """Return what is to be done for one image, as if it were alone."""
+    if image.error is not None:
+        return PlannedImage("unusable", image)
+    known = index.known(image.keys)
+    if known is not None and known.described:
+        return PlannedImage("reuse", image, known=known)
+    open_call = index.open_call(image.keys)
+    if open_call is not None and open_call[1].request_id:
+        return PlannedImage("attach", image, open_call=open_call, lost=index.lost_calls(image.keys) - 1)
+    if known is not None and not retry_rejected:
+        return PlannedImage("rejected", image, known=known)
+    lost = index.lost_calls(image.keys)
+    if lost and on_unknown != "retry":
+        return PlannedImage("unknown", image, open_call=open_call, lost=lost)
+    return PlannedImage("call", image, open_call=open_call, lost=lost)

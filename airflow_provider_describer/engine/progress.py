@@ -1,0 +1,140 @@
+"""Where a run stands: its totals, the line in the task log, the manifest in XCom."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_provider_describer.engine.limits import TaskLimits
+from airflow_provider_describer.engine.plan import OnUnknown
+from airflow_provider_describer.errors import Billed, DescriberError, TooManyRejected, Unfinished
+from airflow_provider_describer.store.rows import STATUSES
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a run has done so far.
+
+    ``calls`` counts billable requests sent; ``cost_usd`` is what is known to be paid, None while no price is known, of
+    which ``failed_cost_usd`` brought no description;
+    ``unknown_calls`` were sent and their answers lost, and may have cost ``unknown_cost_usd`` more.
+    """
+
+    requested: int = 0
+    began: float = field(default_factory=time.monotonic)
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
+    calls: int = 0
+    cost_usd: float | None = None
+    failed_cost_usd: float = 0.0
+    unknown_calls: int = 0
+    unknown_cost_usd: float = 0.0
+    budget_reached: bool = False
+    newly_rejected: int = 0
+    last_rejection: str = ""
+    saved_bytes: int = 0
+    """What scaling images down has saved of what is sent."""
+    known_before: int = 0
+    """Images whose outcome needed no call; they say nothing about the rate."""
+
+    @property
+    def done(self) -> int:
+        """How many images have an outcome."""
+        return sum(self.counts.values())
+
+    def count_rejected(self, why: str | None) -> None:
+        """Count an image that this run has found to be at fault."""
+        self.newly_rejected += 1
+        self.last_rejection = why or self.last_rejection
+
+    def count_paid(self, cost: float | None) -> None:
+        """Count a call that brought a description."""
+        if cost is not None:
+            self.cost_usd = (self.cost_usd or 0.0) + cost
+
+    def count_failed_call(self, billed: Billed, price: float | None) -> None:
+        """Count a call without a description that was, or may have been, paid for."""
+        if billed == "unknown":
+            self.unknown_calls += 1
+            self.unknown_cost_usd += price or 0.0
+        elif billed == "yes" and price is not None:
+            self.cost_usd = (self.cost_usd or 0.0) + price
+            self.failed_cost_usd += price
+
+
+def too_many_rejected(totals: Totals, max_failure_ratio: float) -> TooManyRejected | None:
+    """Return the error for more rejected images than a task allows, or None."""
+    if totals.newly_rejected <= max_failure_ratio * totals.requested:
+        return None
+    return TooManyRejected(
+        f"{totals.newly_rejected} of {totals.requested} images were rejected, more than max_failure_ratio="
+        f"{max_failure_ratio} allows; the last one: {totals.last_rejection}"
+    )
+
+
+def progress_line(totals: Totals, now: float) -> str:
+    """Return one line: done/total, rate, rejected, cost so far, time left. ``now`` as of ``time.monotonic()``."""
+    elapsed = max(now - totals.began, 1e-9)
+    # What is pending has not been worked on: it would make a stopped run look fast.
+    rate = (totals.done - totals.counts["pending"] - totals.known_before) / elapsed
+    left = (totals.requested - totals.done) / rate if rate else None
+    parts = [f"{totals.done}/{totals.requested} images", f"{rate:.1f}/s"]
+    parts += [f"{totals.counts[name]} {name}" for name in STATUSES if totals.counts[name]]
+    parts.append(f"cost {money(totals.cost_usd)}")
+    if totals.unknown_calls:
+        parts.append(f"{totals.unknown_calls} calls of unknown outcome (up to {money(totals.unknown_cost_usd)} more)")
+    if totals.saved_bytes > 0:
+        parts.append(f"{totals.saved_bytes / 1e6:.1f} MB less to send")
+    parts.append(f"took {_span(elapsed)}" if totals.done >= totals.requested else f"{_span(left)} left")
+    return ", ".join(parts)
+
+
+def money(usd: float | None) -> str:
+    """Return a sum as people read it, or why it is not known."""
+    return "unknown (no price_per_call on the connection)" if usd is None else f"${usd:.3f}"
+
+
+def _span(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown time"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def manifest_of(
+    totals: Totals, *, vendor: str, store: str | None, results: str | None, failures: str | None, elapsed_s: float
+) -> dict[str, Any]:
+    """Return the summary that goes to XCom: small, whatever the number of images."""
+    return {
+        "store": store,
+        "results": results,
+        "failures": failures,
+        "vendor": vendor,
+        "counts": {"requested": totals.requested, **totals.counts},
+        "calls": totals.calls,
+        "cost_usd": None if totals.cost_usd is None else round(totals.cost_usd, 6),
+        "unknown_calls": totals.unknown_calls,
+        "unknown_cost_usd": round(totals.unknown_cost_usd, 6),
+        "elapsed_s": round(elapsed_s, 3),
+    }
+
+
+def verdict(
+    totals: Totals, limits: TaskLimits, stopped_by: DescriberError | None, on_unknown: OnUnknown
+) -> DescriberError | None:
+    """Return the error that a run should end with, or None where it did what it could and was allowed to."""
+    if stopped_by is not None:
+        return stopped_by
+    if too_many := too_many_rejected(totals, limits.max_failure_ratio):
+        return too_many
+    left = totals.counts["pending"] if not totals.budget_reached else 0
+    left += totals.counts["unknown"] if on_unknown == "retry" else 0
+    if left:
+        return Unfinished(
+            f"{left} of {totals.requested} images could not be described now; the failures say why. Running again "
+            "goes on with them."
+        )
+    return None

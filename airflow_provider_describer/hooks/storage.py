@@ -1,0 +1,277 @@
+"""S3 and GCS through Airflow's own connections: their credentials, endpoints and signatures for the buckets room."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook
+
+from airflow_provider_describer.errors import BadInput, BucketError
+from airflow_provider_describer.storage.address import Scheme, bucket_address, mask_query
+from airflow_provider_describer.storage.bucket import Bucket, Signed, Signer
+from airflow_provider_describer.storage.open_bucket import OpenBucket, gcs_bucket, s3_bucket
+
+if TYPE_CHECKING:
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+    from botocore.credentials import Credentials
+    from obstore.store import S3Credential
+
+LONGEST_S = 604_800
+"""A presigned address lives seven days at most, at both clouds."""
+FRESH_FOR = timedelta(minutes=30)
+"""After this, credentials that name no end are asked for again: a file or a variable may hold others by then."""
+SHOWN = 200
+"""How many characters of a cloud's own complaint are shown."""
+_CONN_TYPES = {"s3": "aws", "gs": "google_cloud_platform"}
+
+
+def buckets_of(storage_conn_id: str | None = None) -> OpenBucket:
+    """
+    Return what opens buckets with the credentials of an Airflow connection.
+
+    To be called, and each bucket opened, before an event loop runs: connections are read in blocking ways. A bucket is
+    opened once; never at a DAG file's top level, as what speaks to it does not survive a fork.
+
+    :param storage_conn_id: connection of type ``aws`` or ``google_cloud_platform``, for addresses of its own cloud; the
+        other cloud, and both where it is None, take ``aws_default`` and ``google_cloud_default``.
+    :raises BadInput: where the connection is missing, of another type or without credentials, or its cloud's packages
+        are not installed.
+    :raises BucketError: where a cloud refuses the credentials, or cannot be asked for them.
+    """
+
+    @cache
+    def open_bucket(scheme: Scheme, name: str) -> Bucket:
+        conn_id = storage_conn_id if storage_conn_id and _fits(storage_conn_id, scheme) else None
+        return _OPENERS[scheme](name, conn_id)
+
+    return open_bucket
+
+
+def open_ahead(open_bucket: OpenBucket, uris: Iterable[str | None]) -> None:
+    """Open every bucket that is named, where connections may still be read in a blocking way."""
+    for address in {(found.scheme, found.bucket) for uri in uris if uri and (found := bucket_address(uri))}:
+        open_bucket(*address)
+
+
+def _fits(conn_id: str, scheme: Scheme) -> bool:
+    try:
+        conn_type = BaseHook.get_connection(conn_id).conn_type
+    except AirflowNotFoundException:
+        raise BadInput(
+            f"storage_conn_id is {conn_id!r}, but there is no such connection. Add it under Admin > Connections."
+        ) from None
+    if conn_type not in _CONN_TYPES.values():
+        raise BadInput(
+            f"storage_conn_id is {conn_id!r}, a connection of type {conn_type!r}; expected one of type "
+            f"{' or '.join(map(repr, _CONN_TYPES.values()))}."
+        )
+    return conn_type == _CONN_TYPES[scheme]
+
+
+def _missing(extra: str, error: ImportError) -> BadInput:
+    return BadInput(
+        f"Object storage needs more packages ({error.name or error} is missing): "
+        f"pip install 'airflow-provider-describer[{extra}]'."
+    )
+
+
+def _without_credentials(conn_id: str, error: Exception) -> BadInput:
+    return BadInput(
+        f"Connection {conn_id!r} has credentials that cannot work ({_said(error)}). Correct them, or leave them all "
+        "empty to take the environment's."
+    )
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:SHOWN]}"
+
+
+# --- S3 ---
+
+
+def _open_s3(name: str, conn_id: str | None) -> Bucket:
+    try:
+        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+        from botocore import UNSIGNED
+    except ImportError as error:
+        raise _missing("amazon", error) from None
+    hook = S3Hook(aws_conn_id=conn_id or S3Hook.default_conn_name)
+    endpoint = hook.conn_config.get_service_endpoint_url(service_name="s3")
+    style = (hook.config.s3 or {}).get("addressing_style") or ("path" if endpoint else "auto")
+    settings: dict[str, Any] = {
+        "endpoint": endpoint,
+        "virtual_hosted": style == "virtual",
+        "client_options": _certificates(str(hook.aws_conn_id), hook.verify),
+    }
+    if hook.config.signature_version is UNSIGNED:
+        return s3_bucket(name, anonymous=True, region=hook.region_name, **settings)
+    session, credentials = _session_of(name, hook)
+    return s3_bucket(
+        name,
+        credential_provider=lambda: _for_obstore(credentials),
+        region=hook.region_name or session.region_name,
+        signer=_s3_signer(name, hook, session, endpoint, style),
+        **settings,
+    )
+
+
+def _session_of(name: str, hook: S3Hook) -> tuple[Any, Credentials]:
+    """The connection's session, and its credentials, with the role that it names."""
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        ParamValidationError,
+        PartialCredentialsError,
+        ProfileNotFound,
+    )
+
+    try:
+        session = hook.get_session()
+        credentials = session.get_credentials()
+    except (ProfileNotFound, PartialCredentialsError, ParamValidationError) as error:
+        raise _without_credentials(str(hook.aws_conn_id), error) from None
+    except (BotoCoreError, ClientError) as error:
+        raise _aws_failure(name, hook, error) from None
+    if credentials is None:
+        raise BadInput(
+            f"Connection {hook.aws_conn_id!r} has no AWS credentials, and neither has the environment. Fill in the "
+            "access key and the secret key, or a role."
+        )
+    return session, credentials
+
+
+def _s3_signer(name: str, hook: S3Hook, session: Any, endpoint: str | None, style: str) -> Signer:
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    config = hook.config.merge(Config(signature_version="s3v4", s3={"addressing_style": style}))
+    try:
+        # A client of our own: the hook's signs in the old version 2 without a region, or in us-east-1.
+        client = session.client("s3", endpoint_url=endpoint, verify=hook.verify, config=config)
+    except ValueError:
+        raise BadInput(
+            f"Connection {hook.aws_conn_id!r}: its extra's endpoint_url is {mask_query(str(endpoint))!r}, expected an "
+            "address such as 'https://storage.example.com'."
+        ) from None
+    credentials = session.get_credentials()
+
+    def sign(key: str, seconds: float) -> Signed:
+        try:
+            # Which refreshes them: an address that is signed with a role's token dies with the token.
+            credentials.get_frozen_credentials()
+            dies_at = _end_of(credentials)
+            left = LONGEST_S if dies_at is None else dies_at.timestamp() - time.time()
+            lives = int(min(seconds, LONGEST_S, left))
+            url = client.generate_presigned_url("get_object", {"Bucket": name, "Key": key}, ExpiresIn=lives)
+        except (BotoCoreError, ClientError) as error:
+            raise _aws_failure(name, hook, error) from None
+        return Signed(url, time.time() + lives)
+
+    return sign
+
+
+def _aws_failure(name: str, hook: S3Hook, error: Exception) -> BucketError:
+    """Where a role is not given, or its giver does not answer."""
+    from botocore.exceptions import ConnectionError, HTTPClientError  # noqa: A004  # botocore's own
+
+    kind = "unreachable" if isinstance(error, (ConnectionError, HTTPClientError)) else "denied"
+    return BucketError(f"s3://{name}: connection {hook.aws_conn_id!r} gets no credentials ({_said(error)}).", kind=kind)
+
+
+def _for_obstore(credentials: Credentials) -> S3Credential:
+    """What obstore signs with until it asks again: never past the end of a role's token, as with its own provider."""
+    frozen = credentials.get_frozen_credentials()
+    fresh_until = datetime.now(UTC) + FRESH_FOR
+    return {
+        "access_key_id": frozen.access_key,
+        "secret_access_key": frozen.secret_key,
+        "token": frozen.token,
+        "expires_at": min(fresh_until, _end_of(credentials) or fresh_until),
+    }
+
+
+def _end_of(credentials: Credentials) -> datetime | None:
+    """When credentials of a role end; None for those that do not say."""
+    dies_at: datetime | None = getattr(credentials, "_expiry_time", None)
+    return dies_at.astimezone(UTC) if dies_at else None
+
+
+def _certificates(conn_id: str, verify: bool | str | None) -> dict[str, Any] | None:
+    """The connection's ``verify`` as obstore takes it: False, or the file of an authority's certificate."""
+    if not isinstance(verify, str):
+        return {"allow_invalid_certificates": True} if verify is False else None
+    try:
+        return {"root_certificate": Path(verify).read_bytes()}
+    except OSError as error:
+        raise BadInput(
+            f"Connection {conn_id!r}: its extra's verify is {verify!r}, no file to read ({error})."
+        ) from None
+
+
+# --- GCS ---
+
+
+def _open_gcs(name: str, conn_id: str | None) -> Bucket:
+    try:
+        from airflow.providers.google.cloud.hooks.gcs import GCSHook
+        from google.auth.credentials import AnonymousCredentials
+        from google.auth.exceptions import GoogleAuthError
+        from obstore.auth.google import GoogleCredentialProvider
+    except ImportError as error:
+        raise _missing("google", error) from None
+    conn_id = conn_id or GCSHook.default_conn_name
+    try:
+        hook = GCSHook(gcp_conn_id=conn_id)
+        credentials, _ = hook.get_credentials_and_project_id()
+    except AirflowNotFoundException:
+        raise BadInput(
+            f"gs://{name} needs the connection {conn_id!r}, but there is no such connection. Add it under Admin > "
+            "Connections, or name another one as storage_conn_id."
+        ) from None
+    except (AirflowException, GoogleAuthError, KeyError, OSError, ValueError) as error:
+        raise _without_credentials(conn_id, error) from None
+    # Where the filesystem of Airflow's Google provider and Google's own library look, too.
+    endpoint = hook.extras.get("gcs.endpoint") or os.environ.get("STORAGE_EMULATOR_HOST") or None
+    if isinstance(credentials, AnonymousCredentials):
+        return gcs_bucket(name, anonymous=True, endpoint=endpoint)
+    return gcs_bucket(
+        name,
+        credential_provider=GoogleCredentialProvider(credentials),
+        endpoint=endpoint,
+        signer=_gcs_signer(name, conn_id, credentials, endpoint),
+    )
+
+
+def _gcs_signer(name: str, conn_id: str, credentials: Any, endpoint: str | None) -> Signer:
+    from google.auth.exceptions import GoogleAuthError
+    from google.cloud import storage
+
+    bucket = storage.Client(project="", credentials=credentials).bucket(name)
+    at_endpoint = {"api_access_endpoint": endpoint} if endpoint else {}
+
+    def sign(key: str, seconds: float) -> Signed:
+        lives = timedelta(seconds=int(min(seconds, LONGEST_S)))
+        try:
+            url = bucket.blob(key).generate_signed_url(version="v4", expiration=lives, **at_endpoint)
+        except AttributeError:
+            raise BucketError(
+                f"gs://{name}: the credentials of connection {conn_id!r} are a bare token, which cannot sign "
+                "addresses. Use a service account's key or an impersonated account, or image_transport 'upload'.",
+                kind="unsupported",
+            ) from None
+        except (GoogleAuthError, OSError) as error:
+            # An impersonated account's signature is asked for over the network.
+            kind = "denied" if "PERMISSION_DENIED" in str(error) else "unreachable"
+            raise BucketError(f"gs://{name}: connection {conn_id!r} cannot sign ({_said(error)}).", kind=kind) from None
+        return Signed(url, time.time() + lives.total_seconds())
+
+    return sign
+
+
+_OPENERS: dict[Scheme, Callable[[str, str | None], Bucket]] = {"s3": _open_s3, "gs": _open_gcs}

@@ -1,0 +1,66 @@
+"""When to try a failed call again. Decides; sleeps nowhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from airflow_provider_describer.errors import (
+    AmbiguousCall,
+    DescriberError,
+    RateLimited,
+    RequestExpired,
+    VendorUnavailable,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and after how long a call is tried again. All times in seconds.
+
+    :param attempts: calls in all before a vendor that is unavailable is given up on.
+    :param base: first pause of the exponential back-off (doubled each time, with full jitter above its half).
+    :param cap: longest pause that is of our own choosing.
+    :param max_wait: longest pause that is waited because the vendor named it; past that the call is given up,
+        and the error's ``retry_at`` says when it would work.
+    :param rate_limited_attempts: as ``attempts``, for 429s, which say nothing against the call itself.
+    :param resend_unknown: how often a call whose answer was lost is sent again although it may have been billed;
+        0 where only a human or a later run may decide that.
+    """
+
+    attempts: int = 5
+    base: float = 1.0
+    cap: float = 60.0
+    max_wait: float = 900.0
+    rate_limited_attempts: int = 30
+    resend_unknown: int = 0
+
+    def wait(self, error: DescriberError, *, attempt: int, jitter: float, now: float) -> float | None:
+        """Return the seconds to wait before the next attempt, or None to give up.
+
+        :param attempt: how many attempts have failed with this kind of error, from 1.
+        :param jitter: a random number in [0, 1).
+        :param now: epoch seconds.
+        """
+        if attempt >= self._limit(error):
+            return None
+        ours = min(self.cap, self.base * 2.0 ** (attempt - 1)) * (0.5 + jitter / 2)
+        named = getattr(error, "retry_at", None)
+        if named is None or named <= now:
+            # A moment that has passed says nothing, and where clocks differ would say it thirty times a second.
+            return ours
+        # A little later than told, and not all at the same moment: clocks differ and neighbours wait too.
+        wait = max(0.0, named - now) + min(1.0, ours) * jitter
+        return wait if wait <= self.max_wait else None
+
+    def _limit(self, error: DescriberError) -> int:
+        match error:
+            case RateLimited():
+                return self.rate_limited_attempts
+            case VendorUnavailable():
+                return self.attempts
+            case RequestExpired():
+                return 0
+            case AmbiguousCall():
+                return self.resend_unknown + 1
+            case _:
+                return 0

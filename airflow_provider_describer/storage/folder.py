@@ -1,0 +1,168 @@
+"""Where a store lies. An object store creates, lists, reads and deletes whole objects; a local folder does no more."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from airflow_provider_describer.errors import BadInput, StoreError
+from airflow_provider_describer.storage.address import Address, bucket_address, is_plain, local_path, mask_query
+from airflow_provider_describer.storage.bucket_folder import BucketFolder
+
+if TYPE_CHECKING:
+    from airflow_provider_describer.storage.open_bucket import OpenBucket
+
+
+class Folder(Protocol):
+    """A place for files, each written whole. Names are relative, with ``/``."""
+
+    def where(self, name: str = "") -> str:
+        """Return the address of a file, for people."""
+
+    def names(self, under: str) -> Sequence[str]:
+        """Return the names of all files in the folder ``under``, sorted; none where it does not exist."""
+
+    def read(self, name: str, start: int = 0, length: int = -1) -> bytes | None:
+        """Return a file's bytes, or a part of them; None where there is no such file."""
+
+    def create(self, name: str, content: bytes) -> None:
+        """Write a new file whole: it is there with all its content, durably, or not at all."""
+
+    def publish(self, spool: Path, name: str) -> None:
+        """Put a finished local file at that name, replacing what is there."""
+
+    def delete(self, name: str) -> None:
+        """Remove a file; no error where it is gone already."""
+
+
+def open_folder(store: str | os.PathLike[str], open_bucket: OpenBucket | None = None) -> Folder:
+    """Return the folder that ``store`` names; ``open_bucket`` opens the bucket of an s3:// or gs:// address.
+
+    :raises BadInput: for a blank or unsupported one, or a bucket that nothing here can open.
+    """
+    name = os.fspath(store)
+    if not name.strip():
+        raise BadInput("store is blank, expected a folder; leave it out to have results inline in XCom.")
+    address = bucket_address(name)
+    if address is not None:
+        return _bucket_folder(address, open_bucket)
+    path = local_path(name) if name.startswith("file://") or "://" not in name else None
+    if path is None:
+        raise BadInput(
+            f"store is {mask_query(name)!r}; expected a local folder, or an address file://, s3:// or gs://."
+        )
+    if path.exists() and not path.is_dir():
+        raise BadInput(f"store is {name!r}, which is a file; expected a folder, or a name for a new one.")
+    return LocalFolder(path)
+
+
+def _bucket_folder(address: Address, open_bucket: OpenBucket | None) -> Folder:
+    prefix = address.key.removesuffix("/")
+    if prefix and not is_plain(prefix):
+        raise BadInput(
+            f"store is {str(address)!r}; expected no empty parts in it, no '.' or '..' and no control characters."
+        )
+    if open_bucket is None:
+        raise BadInput(
+            f"store is {str(address)!r}, and nothing here opens buckets; in Airflow the operators do, elsewhere pass "
+            "open_bucket=airflow_provider_describer.storage.open_bucket.bucket_from_environment."
+        )
+    return BucketFolder(open_bucket(address.scheme, address.bucket), prefix)
+
+
+class LocalFolder:
+    """A folder on this machine's disks."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def where(self, name: str = "") -> str:
+        """Return the path."""
+        return str(self._path / name) if name else str(self._path)
+
+    def names(self, under: str) -> Sequence[str]:
+        """Return the names of the files below, without those still being written."""
+        try:
+            found = [entry.name for entry in (self._path / under).iterdir()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(f"The store {self.where(under)} cannot be listed: {error}.") from None
+        return sorted(f"{under}/{name}" for name in found if not name.startswith("."))
+
+    def read(self, name: str, start: int = 0, length: int = -1) -> bytes | None:
+        """Return the bytes; None only where the file is not there."""
+        try:
+            with (self._path / name).open("rb") as file:
+                if start:
+                    file.seek(start)
+                return file.read(length)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(f"{self.where(name)} cannot be read: {error}.") from None
+
+    def create(self, name: str, content: bytes) -> None:
+        """Write a new file; see `_write`."""
+        self._write(name, [content])
+
+    def publish(self, spool: Path, name: str) -> None:
+        """Copy the file to its place; see `_write`."""
+        self._write(name, _chunks(spool))
+
+    def _write(self, name: str, chunks: Iterable[bytes]) -> None:
+        """Write under a hidden name, sync, then give it its name: a kill leaves no half file to be found."""
+        target = self._path / name
+        hidden = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        try:
+            _make_folder(target.parent)
+            with hidden.open("xb") as file:
+                file.writelines(chunks)
+                file.flush()
+                os.fsync(file.fileno())
+            hidden.rename(target)
+            sync_folder(target.parent)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                hidden.unlink(missing_ok=True)
+            raise StoreError(f"{self.where(name)} cannot be written: {error}.") from None
+
+    def delete(self, name: str) -> None:
+        """Remove the file."""
+        try:
+            (self._path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"{self.where(name)} cannot be removed: {error}.") from None
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            yield chunk
+
+
+def _make_folder(path: Path) -> None:
+    """Make the folder and its parents, each durably: a synced file is lost with a folder that was not."""
+    if path.is_dir():
+        return
+    _make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make durable what has got its name in the folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network shares sync files but know no syncing of a folder.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,204 @@
+"""A client to send with, and how a server that behaves would answer."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from airflow_provider_describer.errors import DescriberError
+from airflow_provider_describer.http.client import AsyncClient
+from airflow_provider_describer.http.connections import (
+    Answer,
+    AnswerLost,
+    CannotBeAsked,
+    Connection,
+    NotSent,
+    Outgoing,
+    TooLarge,
+    Way,
+)
+from airflow_provider_describer.http.flow import Flow
+from airflow_provider_describer.http.line import Patience, Server
+from airflow_provider_describer.http.over_httpx import ssl_context
+from airflow_provider_describer.vendors.wire import Request, Response
+
+if TYPE_CHECKING:
+    from tests.conftest import Loopback, Visit
+
+Serve = Callable[[Any], "Loopback"]
+
+KEY = "sk-Very.Secret/0123+456="
+
+
+async def polite(visit: Visit) -> None:
+    """Answer every request on the connection."""
+    while await visit.request():
+        visit.answer(b'{"ok": true}')
+
+
+def ask(request: Request) -> Flow[Response]:
+    """The shortest flow there is."""
+    response: Response = yield request
+    return response
+
+
+def call(url: str, body: tuple[bytes, ...] = (b"picture",), *, billable: bool = True, **about: Any) -> Request:
+    headers = {"authorization": f"Bearer {KEY}", "content-type": "text/plain"}
+    return Request("POST", url, headers, body, billable=billable, secrets=(KEY,), **about)
+
+
+async def send(request: Request, **settings: Any) -> Response | DescriberError:
+    """Send it over a client of its own; errors are returned, as they are what is looked at."""
+    async with AsyncClient(**{"timeout": 10.0, **settings}) as client:
+        try:
+            return await client.arun(ask(request))
+        except DescriberError as error:
+            return error
+
+
+LATER = Patience(connect=10, read=30, write=30)
+
+
+def way(server: Loopback) -> Way:
+    return Way(Server(server.tls is not None, "127.0.0.1", server.port))
+
+
+def connect(server: Loopback, max_wait: Patience = LATER) -> Connection:
+    """One connection of our own."""
+    return Connection(way(server).server, ssl_context, max_wait, None)
+
+
+def post(server: Loopback, *body: bytes, **headers: str) -> Outgoing:
+    about = {"host": "v.example", "content-length": str(sum(map(len, body))), **headers}
+    return Outgoing(way(server), server.url, "POST", b"/", list(about.items()), body, 1 << 20)
+
+
+async def asked(connection: Connection, outgoing: Outgoing) -> Answer | Exception:
+    """Errors are returned, as they are what is looked at."""
+    try:
+        return await connection.ask(outgoing)
+    except (NotSent, AnswerLost, TooLarge, CannotBeAsked) as error:
+        return error
+
+
+def in_one_round(serve: Serve, talk: Any, *body: bytes, max_wait: Patience = LATER) -> tuple[Any, Loopback]:
+    """Ask a server once, over a connection of our own, and return what came of it."""
+
+    async def scene() -> tuple[Any, Loopback]:
+        async with serve(talk) as server:
+            connection = connect(server, max_wait)
+            result = await asked(connection, post(server, *body))
+            await connection.aclose()
+        return result, server
+
+    return asyncio.run(scene())
+
+
+class Tools:
+    """What the tests beside this file use, as they cannot import each other."""
+
+    polite = staticmethod(polite)
+    ask = staticmethod(ask)
+    call = staticmethod(call)
+    send = staticmethod(send)
+    key = KEY
+    soon = Patience(connect=10, read=0.3, write=0.3)
+    later = LATER
+    way = staticmethod(way)
+    connect = staticmethod(connect)
+    post = staticmethod(post)
+    asked = staticmethod(asked)
+    in_one_round = staticmethod(in_one_round)
+
+    def __init__(self, serve: type[Loopback]) -> None:
+        self.serve = serve
+
+
+@pytest.fixture
+def tools(loopback: type[Loopback]) -> Tools:
+    return Tools(loopback)
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("certificates"))
+
+
+class Authority:
+    """Signs certificates; trusted by whoever is told to (`trusted`)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "an authority of these tests")])
+        own = self._sign(self._name, self._key, x509.BasicConstraints(ca=True, path_length=0))
+        self.file = self._keep("authority", own)
+
+    def server(self, *names: str) -> ssl.SSLContext:
+        """What a server needs that these host names and addresses belong to."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a server of these tests")])
+        signed = self._sign(subject, key, x509.SubjectAlternativeName([_general_name(name) for name in names]))
+        secret = serialization.PrivateFormat.PKCS8
+        pem = key.private_bytes(serialization.Encoding.PEM, secret, serialization.NoEncryption())
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self._keep("-".join(names).replace(":", "."), signed, pem))
+        return context
+
+    def _sign(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, about: x509.ExtensionType) -> x509.Certificate:
+        now = datetime.now(UTC)
+        signs = isinstance(about, x509.BasicConstraints)
+        usage = x509.KeyUsage(not signs, False, False, False, False, signs, signs, False, False)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(about, critical=signs)
+            .add_extension(usage, critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+
+    def _keep(self, name: str, certificate: x509.Certificate, key: bytes = b"") -> Path:
+        path = self._folder / f"{name}.pem"
+        path.write_bytes(key + certificate.public_bytes(serialization.Encoding.PEM))
+        return path
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+@pytest.fixture
+def trusted(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Authority]:
+    """The machine trusts that authority, and as long as this lasts no other."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    ssl_context.cache_clear()
+    yield authority
+    ssl_context.cache_clear()
+
+
+@pytest.fixture(params=["plain", "tls"])
+def serve(tools: Tools, trusted: Authority, request: pytest.FixtureRequest) -> Serve:
+    """Servers without and with TLS."""
+    tls = trusted.server("127.0.0.1") if request.param == "tls" else None
+    return lambda talk: tools.serve(talk, tls)

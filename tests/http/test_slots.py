@@ -1,0 +1,274 @@
+"""Connections: never more than asked for, given back whatever happens, and through the proxy that the machine names."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from airflow_provider_describer.errors import AmbiguousCall, BadInput, VendorUnavailable
+from airflow_provider_describer.http.client import AsyncClient
+from airflow_provider_describer.http.connections import Answer, Outgoing, Slots, Way
+from airflow_provider_describer.http.line import Server
+from airflow_provider_describer.vendors.wire import Response
+
+if TYPE_CHECKING:
+    from tests.conftest import Loopback, Visit
+    from tests.http.conftest import Tools
+
+
+def test_no_more_connections_than_slots_over_500_calls(tools: Tools) -> None:
+    async def scene() -> None:
+        async with tools.serve(tools.polite) as server, AsyncClient(timeout=10, connections=8) as client:
+            answers = await asyncio.gather(*(client.arun(tools.ask(tools.call(server.url))) for _ in range(500)))
+        assert {answer.status for answer in answers} == {200}
+        assert len(server.requests) == 500
+        assert server.connections <= 8
+
+    asyncio.run(scene())
+
+
+def test_turns_between_two_servers_break_no_connection(tools: Tools) -> None:
+    """Segmind's uploads and its calls go to different hosts, one after the other for every image."""
+
+    async def upload_and_call(client: AsyncClient, *servers: Loopback) -> None:
+        for server in servers:
+            await client.arun(tools.ask(tools.call(server.url)))
+
+    async def scene() -> None:
+        async with (
+            tools.serve(tools.polite) as storage,
+            tools.serve(tools.polite) as api,
+            AsyncClient(timeout=10, connections=4) as client,
+        ):
+            await asyncio.gather(*(upload_and_call(client, storage, api) for _ in range(100)))
+        assert len(storage.requests) == len(api.requests) == 100
+        assert storage.connections <= 4 and api.connections <= 4
+
+    asyncio.run(scene())
+
+
+def test_many_servers_leave_few_connections_open() -> None:
+    made: list[Named] = []
+
+    class Named:
+        closed = False
+
+        async def ask(self, outgoing: Outgoing) -> Answer:
+            return Answer(200, [], b"")
+
+        async def aclose(self) -> None:
+            self.closed = True
+
+    def make(way: Way) -> Named:
+        made.append(Named())
+        return made[-1]
+
+    async def scene() -> None:
+        slots = Slots(2, make)
+        for number in range(50):
+            way = Way(Server(False, f"host-{number}.example", 80))
+            await slots.ask(Outgoing(way, "", "GET", b"/", [], (), 1))
+        assert sum(not each.closed for each in made) <= 2 * 2
+        await slots.aclose()
+        assert len(made) == 50 and all(each.closed for each in made)
+
+    asyncio.run(scene())
+
+
+def test_a_call_waits_for_a_slot(tools: Tools) -> None:
+    under_way, most, gate = 0, 0, asyncio.Event()
+
+    async def slowly(visit: Visit) -> None:
+        nonlocal under_way, most
+        while await visit.request():
+            under_way += 1
+            most = max(most, under_way)
+            if under_way == 3:
+                gate.set()
+            await gate.wait()
+            under_way -= 1
+            visit.answer()
+
+    async def scene() -> None:
+        async with tools.serve(slowly) as server, AsyncClient(timeout=10, connections=3) as client:
+            await asyncio.gather(*(client.arun(tools.ask(tools.call(server.url))) for _ in range(12)))
+        assert most == 3
+        assert len(server.requests) == 12
+
+    asyncio.run(scene())
+
+
+def test_a_cancelled_call_gives_its_slot_back(tools: Tools) -> None:
+    arrived = asyncio.Event()
+
+    async def first_hangs(visit: Visit) -> None:
+        if visit.server.connections > 1:
+            return await tools.polite(visit)
+        await visit.request()
+        arrived.set()
+        await visit.reader.read()
+        return None
+
+    async def scene() -> None:
+        async with tools.serve(first_hangs) as server, AsyncClient(timeout=60, connections=1) as client:
+            hangs = asyncio.create_task(client.arun(tools.ask(tools.call(server.url))))
+            waits = asyncio.create_task(client.arun(tools.ask(tools.call(server.url))))
+            await arrived.wait()
+            hangs.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await hangs
+            assert (await waits).status == 200
+
+    asyncio.run(scene())
+
+
+def test_a_call_cancelled_while_it_waits_takes_no_slot(tools: Tools) -> None:
+    arrived, gate = asyncio.Event(), asyncio.Event()
+
+    async def at_the_gate(visit: Visit) -> None:
+        while await visit.request():
+            arrived.set()
+            await gate.wait()
+            visit.answer()
+
+    async def scene() -> None:
+        async with tools.serve(at_the_gate) as server, AsyncClient(timeout=60, connections=1) as client:
+            first, second, third = (asyncio.create_task(client.arun(tools.ask(tools.call(server.url)))) for _ in "123")
+            await arrived.wait()
+            second.cancel()
+            gate.set()
+            assert [(await each).status for each in (first, third)] == [200, 200]
+        assert len(server.requests) == 2
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("bad", ["timeout", "cut", "flood"])
+def test_a_failed_call_gives_its_slot_back(tools: Tools, bad: str) -> None:
+    async def first_fails(visit: Visit) -> None:
+        if visit.server.connections > 1:
+            return await tools.polite(visit)
+        await visit.request()
+        if bad == "timeout":
+            await visit.reader.read()
+        elif bad == "flood":
+            visit.answer(b"x" * 100_000)
+        return None
+
+    async def scene() -> None:
+        async with tools.serve(first_fails) as server, AsyncClient(timeout=0.3, connections=1) as client:
+            with pytest.raises(Exception, match=r"127\.0\.0\.1"):
+                await client.arun(tools.ask(tools.call(server.url, max_answer=1000)))
+            assert (await client.arun(tools.ask(tools.call(server.url)))).status == 200
+
+    asyncio.run(scene())
+
+
+def test_a_dropped_idle_connection_is_replaced_without_an_error(tools: Tools) -> None:
+    gone = asyncio.Event()
+
+    async def hang_up_when_idle(visit: Visit) -> None:
+        await visit.request()
+        visit.answer(b"{}", "200 OK", "connection: keep-alive")
+        await visit.writer.drain()
+        visit.writer.close()
+        await visit.writer.wait_closed()
+        gone.set()
+
+    async def scene() -> None:
+        async with tools.serve(hang_up_when_idle) as server, AsyncClient(timeout=10) as client:
+            for _ in range(5):
+                gone.clear()
+                assert (await client.arun(tools.ask(tools.call(server.url)))).status == 200
+                await gone.wait()
+        assert server.connections == len(server.requests) == 5
+
+    asyncio.run(scene())
+
+
+async def proxy(visit: Visit) -> None:
+    """As much of an HTTP proxy as shows that one was asked."""
+    while received := await visit.request():
+        visit.answer(received.line.encode())
+
+
+@pytest.mark.parametrize("form", ["http://{}", "{}", "http://me:hush@{}"])
+def test_the_proxy_of_the_environment_is_asked(tools: Tools, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    async def scene() -> None:
+        async with tools.serve(proxy) as server:
+            monkeypatch.setenv("http_proxy", form.format(f"127.0.0.1:{server.port}"))
+            url = f"http://vendor-of-{server.port}.example/describe"
+            answer = await tools.send(tools.call(url))
+        assert isinstance(answer, Response), answer
+        assert answer.text == f"POST {url} HTTP/1.1"
+        assert ("proxy-authorization" in server.requests[0].headers) == ("@" in form)
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("no_proxy", ["127.0.0.1", "127.0.0.1:{}", "*", "10.0.0.1, 127.0.0.1"])
+def test_no_proxy_is_honoured(tools: Tools, monkeypatch: pytest.MonkeyPatch, no_proxy: str) -> None:
+    async def scene() -> None:
+        async with tools.serve(proxy) as between, tools.serve(tools.polite) as server:
+            monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{between.port}")
+            monkeypatch.setenv("no_proxy", no_proxy.format(server.port))
+            await tools.send(tools.call(server.url))
+        assert (between.connections, server.connections) == (0, 1)
+
+    asyncio.run(scene())
+
+
+def test_a_proxy_that_refuses_the_tunnel_costs_nothing(tools: Tools, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(visit: Visit) -> None:
+        await visit.head()
+        visit.answer(b"", "407 Proxy Authentication Required")
+
+    async def scene() -> None:
+        async with tools.serve(refuse) as server:
+            monkeypatch.setenv("https_proxy", f"http://me:hush@127.0.0.1:{server.port}")
+            error = await tools.send(tools.call(f"https://vendor-of-{server.port}.example"))
+        assert type(error) is VendorUnavailable and "hush" not in str(error)
+        assert server.requests[0].line.startswith("CONNECT ")
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    "bad", ["gopher://me:hush@proxy:70", "socks5://me:hush@proxy:1080", "http://me:hush@proxy:port"]
+)
+def test_a_proxy_that_cannot_be_used_is_named_and_blocks_no_slot(
+    tools: Tools, monkeypatch: pytest.MonkeyPatch, bad: str
+) -> None:
+    monkeypatch.setenv("http_proxy", bad)
+
+    async def scene() -> None:
+        async with AsyncClient(timeout=5, connections=1) as client:
+            for number in range(3):
+                with pytest.raises(BadInput, match="HTTP_PROXY") as caught:
+                    await client.arun(tools.ask(tools.call(f"http://{abs(hash(bad))}-{number}.example")))
+                assert "hush" not in str(caught.value)
+
+    asyncio.run(scene())
+
+
+def test_the_body_is_rebuilt_for_each_attempt(tools: Tools) -> None:
+    seen: list[Any] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.content)
+        if len(seen) == 1:
+            raise httpx.ReadTimeout("late")
+        return httpx.Response(200)
+
+    async def scene() -> None:
+        request = tools.call("http://v.example", (b"one-", b"shot"))
+        async with AsyncClient(timeout=1, transport=httpx.MockTransport(answer)) as client:
+            with pytest.raises(AmbiguousCall):
+                await client.arun(tools.ask(request))
+            await client.arun(tools.ask(request))
+
+    asyncio.run(scene())
+    assert seen == [b"one-shot", b"one-shot"]

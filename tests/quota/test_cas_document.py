@@ -1,0 +1,175 @@
+"""Compare-and-swap, on disk and in a bucket: one winner, the old content or the new, and errors that are no absence."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_describer.emulator.process import child_environment
+from airflow_provider_describer.errors import StoreError
+from airflow_provider_describer.storage.cas_document import (
+    BucketDocument,
+    Changed,
+    LocalDocument,
+    MemoryDocument,
+    is_transient,
+)
+
+HAMMER = """
+import sys
+from pathlib import Path
+from airflow_provider_describer.storage.cas_document import Changed, LocalDocument
+cell, own, rounds = LocalDocument(Path(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
+padding = b" " * 20000
+while rounds:
+    content, token = cell.load()
+    counts = [int(word) for word in (content or b"0 0 0 0 0 0 0 0").split()]
+    counts[own] += 1
+    try:
+        cell.swap(" ".join(map(str, counts)).encode() + padding, token)
+    except Changed:
+        continue
+    rounds -= 1
+    print(counts[own], flush=True)
+"""
+
+
+@pytest.fixture(params=["memory", "local", "bucket"])
+def cell(request: pytest.FixtureRequest, tmp_path: Path, bucket: Any) -> Any:
+    made = {
+        "memory": MemoryDocument,
+        "local": lambda: LocalDocument(tmp_path / "deep" / "er" / "shop.json"),
+        "bucket": lambda: BucketDocument(bucket, "limits/shop.json"),
+    }
+    return made[request.param]()
+
+
+def test_a_document_is_made_read_and_replaced(cell):
+    assert cell.load()[0] is None
+    token = cell.swap(b"one", cell.load()[1])
+    assert cell.load() == (b"one", token)
+    assert cell.load() == (b"one", cell.load()[1])
+    newer = cell.swap(b"two", token)
+    assert newer != token and cell.load() == (b"two", newer)
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_who_does_not_know_what_is_there_replaces_nothing(cell, stale):
+    _, none = cell.load()
+    old = cell.swap(b"one", none)
+    cell.swap(b"two", old)
+    with pytest.raises(Changed):
+        cell.swap(b"mine", old if stale else none)
+    assert cell.load()[0] == b"two"
+
+
+def test_of_many_at_once_one_wins_each_round(cell):
+    def race(name):
+        try:
+            cell.swap(name, token)
+        except Changed:
+            return 0
+        return 1
+
+    with ThreadPoolExecutor(8) as threads:
+        for number in range(20):
+            token = cell.load()[1]
+            assert sum(threads.map(race, [b"%d by %d" % (number, racer) for racer in range(8)])) == 1
+
+
+def hammer(path: Path, own: int, rounds: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", HAMMER, str(path), str(own), str(rounds)],
+        stdout=subprocess.PIPE,
+        env=child_environment(),
+    )
+
+
+def test_eight_processes_lose_no_update_though_some_are_killed_in_the_middle_of_one(tmp_path):
+    path = tmp_path / "shop.json"
+    steady = [hammer(path, own, 60) for own in range(5)]
+    # Without an end: these are killed at whatever they are doing then.
+    doomed = [hammer(path, own, 10**9) for own in range(5, 8)]
+    said = {}
+    for own, child in enumerate(doomed, 5):
+        assert child.stdout is not None
+        lines = [child.stdout.readline() for _ in range(15 + own)]
+        os.kill(child.pid, signal.SIGKILL)
+        lines += child.stdout.read().splitlines()
+        assert child.wait() == -signal.SIGKILL
+        child.stdout.close()
+        said[own] = max(int(line) for line in lines if line.strip())
+    for child in steady:
+        assert len(child.communicate()[0].split()) == 60 and child.returncode == 0
+    counts = [int(word) for word in path.read_bytes().split()]
+    assert counts[:5] == [60] * 5
+    for own, count in said.items():
+        assert count <= counts[own] <= count + 1, "one may have been written and not yet told of"
+    names = {entry.name for entry in tmp_path.iterdir()}
+    assert names <= {"shop.json", ".shop.json.lock", ".shop.json.new"}
+
+
+def test_what_a_killed_process_left_half_written_is_overwritten(tmp_path):
+    cell = LocalDocument(tmp_path / "shop.json")
+    token = cell.swap(b"whole", None)
+    (tmp_path / ".shop.json.new").write_bytes(b"ha" * 1000)
+    assert cell.load()[0] == b"whole"
+    cell.swap(b"new", token)
+    assert cell.load()[0] == b"new"
+
+
+def test_what_cannot_be_read_is_not_what_is_not_there(tmp_path):
+    (tmp_path / "shop.json").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    for path in (tmp_path / "shop.json", tmp_path / "file" / "shop.json"):
+        cell = LocalDocument(path)
+        with pytest.raises(StoreError, match=r"cannot be read") as raised:
+            cell.load()
+        assert str(path) in str(raised.value) and not is_transient(raised.value)
+
+
+def test_what_cannot_be_written_names_the_file(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StoreError, match=r"shop\.json cannot be written"):
+        LocalDocument(tmp_path / "file" / "shop.json").swap(b"x", None)
+
+
+def test_a_disk_that_is_full_leaves_the_old_document(tmp_path, monkeypatch):
+    cell = LocalDocument(tmp_path / "shop.json")
+    token = cell.swap(b"old", None)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(StoreError, match="No space left"):
+        cell.swap(b"new", token)
+    assert cell.load() == (b"old", token)
+
+
+@pytest.mark.parametrize(
+    ("kind", "passes"), [("unreachable", True), ("throttled", True), ("denied", False), ("no_such_bucket", False)]
+)
+def test_a_buckets_refusal_is_told_with_its_kind(bucket, kind, passes):
+    cell = BucketDocument(bucket, "limits/shop.json")
+    for deed in (cell.load, lambda: cell.swap(b"x", None)):
+        bucket.fails = [kind]
+        with pytest.raises(StoreError, match=f"the bucket is {kind}") as raised:
+            deed()
+        assert raised.value.kind == kind and is_transient(raised.value) is passes
+    assert bucket.data is None
+
+
+def test_a_store_that_names_no_versions_is_refused(bucket):
+    bucket.data, bucket.versioned = b"x", False
+    with pytest.raises(StoreError, match=r"s3://bucket/limits/shop\.json.*no version") as raised:
+        BucketDocument(bucket, "limits/shop.json").load()
+    assert not is_transient(raised.value)
+
+
+def test_google_cloud_storage_is_written_less_often(bucket):
+    bucket.scheme = "gs"
+    assert BucketDocument(bucket, "x").rest >= 1.0 > LocalDocument(Path("x")).rest

@@ -1,0 +1,79 @@
+"""The document in a real bucket of either cloud: holders on several machines, which have nothing else in common."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_describer.account import account_from_connection
+from airflow_provider_describer.errors import StoreError
+from airflow_provider_describer.quota.leases import Rate
+from airflow_provider_describer.quota.open_quota import open_quota
+from airflow_provider_describer.quota.shared import DayBudgetSpent, SharedLimits
+from airflow_provider_describer.storage.cas_document import BucketDocument, Changed
+from airflow_provider_describer.vendors import get_vendor
+
+if TYPE_CHECKING:
+    from clouds import Cloud
+
+
+def test_of_many_at_once_one_wins_each_round(cloud: Cloud) -> None:
+    cells = [BucketDocument(cloud.bucket(), "limits/shop.json") for _ in range(4)]
+
+    def race(racer: int) -> int:
+        try:
+            cells[racer].swap(b"%d by %d" % (number, racer), token)
+        except Changed:
+            return 0
+        return 1
+
+    assert cells[0].load() == (None, None)
+    token = None
+    with ThreadPoolExecutor(4) as threads:
+        for number in range(5):
+            assert sum(threads.map(race, range(4))) == 1
+            content, token = cells[0].load()
+            assert content is not None and content.startswith(b"%d by " % number)
+
+
+def test_a_bucket_that_is_not_there_is_no_document_that_is_not_there(cloud: Cloud) -> None:
+    cell = BucketDocument(cloud.bucket("no-such-bucket-anywhere"), "limits/shop.json")
+    with pytest.raises(StoreError, match="no-such-bucket-anywhere"):
+        cell.load()
+
+
+def test_a_connection_with_a_bucket_shares_its_day(cloud: Cloud) -> None:
+    account = account_from_connection(get_vendor("segmind").defaults(), conn_id="shop", password="key-123")
+    account = replace(account, limits_path=f"{cloud.uri}/limits/", max_cost_per_day=0.15, requests_per_minute=6000.0)
+
+    async def task(limits: SharedLimits) -> int:
+        sent = 0
+        async with limits:
+            try:
+                while True:
+                    ticket = await limits.turn()
+                    sent += 1
+                    limits.settle(ticket, 0.015)
+            except DayBudgetSpent:
+                return sent
+
+    async def all_tasks() -> list[int]:
+        return await asyncio.gather(*(task(open_quota(account, cloud.open_bucket)) for _ in range(3)))
+
+    assert sum(asyncio.run(all_tasks())) == 10
+    assert asyncio.run(all_tasks()) == [0, 0, 0]
+
+
+def test_a_pause_reaches_another_machine(cloud: Cloud) -> None:
+    async def use() -> None:
+        limits = [SharedLimits(BucketDocument(cloud.bucket(), "x"), rate=Rate(600)) for _ in range(2)]
+        async with asyncio.timeout(60), limits[0] as one, limits[1] as other:
+            one.pause_until(4e9)
+            while other.paused_until != 4e9:  # noqa: ASYNC110  # what is waited for happens in a bucket
+                await asyncio.sleep(0.01)
+
+    asyncio.run(use())

@@ -1,0 +1,81 @@
+"""From a connection to its document: everybody who names the same account finds the same one, and nobody else does."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_describer.account import Account, account_from_connection
+from airflow_provider_describer.errors import BadConnection
+from airflow_provider_describer.quota.open_quota import document_name, open_document, open_quota
+from airflow_provider_describer.storage.cas_document import BucketDocument, LocalDocument
+from airflow_provider_describer.vendors import get_vendor
+
+names = st.text(min_size=1, max_size=300)
+
+
+@pytest.fixture
+def account() -> Account:
+    return account_from_connection(get_vendor("segmind").defaults(), conn_id="segmind_default", password="key-123")
+
+
+@given(st.tuples(names, names), st.tuples(names, names))
+def test_another_account_is_another_file_and_every_name_is_one(one, other):
+    for name in (document_name(*one), document_name(*other)):
+        assert len(name.encode()) <= 220 and "/" not in name and not name.startswith(".") and name.isprintable()
+    if one != other and "-" not in "".join(one + other):
+        assert document_name(*one) != document_name(*other)
+
+
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_a_local_folder(account, tmp_path, prefix):
+    cell = open_document(replace(account, limits_path=f"{prefix}{tmp_path}/limits"))
+    assert isinstance(cell, LocalDocument)
+    assert cell.where == str(tmp_path / "limits" / "segmind--segmind_default.limits.json")
+
+
+@pytest.mark.parametrize(("path", "key"), [("s3://b/a b/limits/", "a b/limits/"), ("s3://b", ""), ("s3://b/", "")])
+def test_a_bucket(account, bucket, path, key):
+    asked = []
+
+    def opens(scheme, name):
+        asked.append((scheme, name))
+        return bucket
+
+    cell = open_document(replace(account, limits_path=path), opens)
+    assert isinstance(cell, BucketDocument) and asked == [("s3", "b")]
+    assert cell.where == f"s3://bucket/{key}segmind--segmind_default.limits.json"
+
+
+@pytest.mark.parametrize(
+    "path", ["limits", "./limits", "~/limits", "s3a://b/limits", "s3://", "ftp://b/x", "s3://b/limits"]
+)
+def test_a_path_that_cannot_be_shared_is_refused(account, path):
+    with pytest.raises(BadConnection, match=r"'segmind_default': limits_path .*Admin > Connections"):
+        open_document(replace(account, limits_path=path))
+
+
+def test_an_account_without_limits_has_turns_for_all(account):
+    async def use():
+        async with open_quota(account) as limits:
+            tickets = [await limits.turn() for _ in range(1000)]
+            assert all(limits.may_send(ticket) for ticket in tickets)
+
+    asyncio.run(use())
+
+
+def test_the_documents_name_tells_nothing_of_the_key(account, tmp_path):
+    async def use():
+        limited = replace(account, limits_path=str(tmp_path), max_cost_per_day=1.0, requests_per_minute=600.0)
+        async with open_quota(limited) as limits:
+            limits.settle(await limits.turn(), 0.015)
+
+    asyncio.run(use())
+    (file,) = [entry for entry in Path(tmp_path).iterdir() if not entry.name.startswith(".")]
+    assert file.name == "segmind--segmind_default.limits.json"
+    assert b"key-123" not in file.read_bytes()

@@ -1,0 +1,87 @@
+"""One task in a process of its own, within limits that it shares; what to do is read from the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_describer.account import account_from_connection
+from airflow_provider_describer.errors import DescriberError, RateLimited
+from airflow_provider_describer.http.client import AsyncClient
+from airflow_provider_describer.http.flow import Flow
+from airflow_provider_describer.models import Description, Picture
+from airflow_provider_describer.quota.leases import Rate
+from airflow_provider_describer.quota.shared import QuotaClosed, SharedLimits
+from airflow_provider_describer.storage.cas_document import LocalDocument
+from airflow_provider_describer.vendors import get_vendor
+
+
+class Task:
+    """Calls as often as it may, as many at a time as it is told."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        self.vendor = get_vendor("segmind")
+        self.account = account_from_connection(
+            self.vendor.defaults(), conn_id="shop", password=told["key"], host=told["host"]
+        )
+        self.picture = Picture("image/jpeg", Path(told["picture"]).read_bytes())
+        self.price = told["price"]
+        self.limits = SharedLimits(
+            LocalDocument(Path(told["cell"])),
+            rate=Rate(*told["rate"]) if told["rate"] else None,
+            max_cost_per_day=told["max_cost_per_day"],
+            price=self.price,
+        )
+        self.ends: Counter[str] = Counter()
+
+    def call(self) -> Flow[Any]:
+        spec = self.vendor.spec()
+        response = yield self.vendor.build_request(self.account, spec, self.picture)
+        return self.vendor.parse_response(self.account, spec, response)
+
+    async def one(self, client: AsyncClient) -> None:
+        """One turn, one call, and what it has cost: what the engine does for each image."""
+        turn = await self.limits.turn()
+        if not self.limits.may_send(turn):
+            self.limits.give_back(turn)
+            return
+        end: Description | DescriberError
+        try:
+            end = await client.arun(self.call())
+        except DescriberError as error:
+            end = error
+            if isinstance(error, RateLimited) and error.retry_at is not None:
+                self.limits.pause_until(error.retry_at)
+        self.limits.settle(turn, self.price if end.billed != "no" else 0.0)
+        self.ends[type(end).__name__] += 1
+
+    async def work(self, client: AsyncClient) -> None:
+        try:
+            while True:
+                await self.one(client)
+        except QuotaClosed as over:
+            self.ends[type(over).__name__] += 1
+
+    async def run(self, concurrency: int, seconds: float) -> dict[str, Any]:
+        async with AsyncClient(timeout=30.0, connections=concurrency) as client, self.limits:
+            workers = [asyncio.create_task(self.work(client)) for _ in range(concurrency)]
+            await asyncio.wait(workers, timeout=seconds)
+            self.limits.stop()
+            await asyncio.gather(*workers)
+        document = self.limits.document
+        return {
+            "ends": self.ends,
+            "exchanges": document.exchanges,
+            "swaps": document.swaps,
+            "cpu_s": time.process_time(),
+        }
+
+
+if __name__ == "__main__":
+    told = json.loads(sys.argv[1])
+    print(json.dumps(asyncio.run(Task(told).run(told["concurrency"], told["seconds"]))))

@@ -1,0 +1,235 @@
+"""Merging: killed at any step, beside readers, writers and other merges, the plan stays the same."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+
+from airflow_provider_describer.errors import CorruptShard, StoreError
+from airflow_provider_describer.store import compaction as merge_module
+from airflow_provider_describer.store.compaction import compact, merge, shard_names
+from airflow_provider_describer.store.index import load_index
+from airflow_provider_describer.store.journal import read_events
+from airflow_provider_describer.store.shard import encode_shard, json_line, shard_lines
+
+
+@pytest.fixture
+def history(disk, events):
+    """Shards in which every kind of call has begun and ended, in shards apart from each other."""
+    disk.put("1", events.sent("a1", "a"), events.sent("b1", "b"), events.sent("c1", "c"), events.sent("d1", "d"))
+    disk.put("2", events.outcome("a1", "a"), events.closed("b1"), events.lost("c1", "c"), events.sent("c2", "c"))
+    disk.put("3", events.outcome("c2", "c", "unknown"), events.accepted("d1", "d"), events.sent("b2", "b"))
+    disk.put("4", events.outcome("b2", "b", "rejected"), events.sent("c3", "c"))
+    return disk
+
+
+def all_events(disk):
+    return [event for *_, event in read_events(disk)]
+
+
+def ends(disk):
+    return {(event["event"], event["call"]) for event in all_events(disk) if event["event"] in merge_module.ENDS}
+
+
+def test_what_has_ended_leaves_only_its_end(history, plans_of):
+    before, ended = plans_of(history), ends(history)
+    assert compact(history) == (4, 1)
+    assert plans_of(history) == before
+    assert ends(history) == ended
+    begun = {(event["event"], event["call"]) for event in all_events(history)} - ended
+    assert begun == {("sent", "d1"), ("accepted", "d1"), ("sent", "c3")}
+    assert compact(history) == (1, 1)
+
+
+def test_killed_at_any_step(history, new_disk, killed, plans_of):
+    before, ended = plans_of(history), ends(history)
+    steps = 0
+    while True:
+        disk = new_disk(history.files)
+        disk.kill_at(steps + 1)
+        try:
+            compact(disk)
+        except killed:
+            disk.calm()
+            assert plans_of(disk) == before and ends(disk) == ended
+            # And whoever tidies up after it.
+            compact(disk)
+            assert plans_of(disk) == before and ends(disk) == ended
+            assert len(all_events(disk)) == len({str(event) for event in all_events(disk)})
+            steps += 1
+        else:
+            break
+    assert steps > 10
+
+
+def disturbed(disk, step, act):
+    """Let somebody else act to the end before the step that has this number, and not again meanwhile."""
+
+    def before(number, operation, name):
+        if number == step:
+            disk.calm()
+            act()
+
+    disk.operations, disk.before = 0, before
+
+
+def test_a_reader_at_any_step_of_a_merge(history, new_disk, plans_of):
+    before = plans_of(history)
+    for step in range(1, 30):
+        disk = new_disk(history.files)
+        read: list[object] = []
+        disturbed(disk, step, lambda disk=disk, read=read: read.append(plans_of(disk)))
+        compact(disk)
+        assert read in ([before], [])
+
+
+def test_a_merge_at_any_step_of_a_reader(history, new_disk, plans_of):
+    before = plans_of(history)
+    for step in range(1, 15):
+        disk = new_disk(history.files)
+        disturbed(disk, step, lambda disk=disk: compact(disk))
+        assert plans_of(disk) == before
+
+
+def test_a_merge_at_any_step_of_a_merge(history, new_disk, plans_of):
+    before, ended = plans_of(history), ends(history)
+    for step in range(1, 40):
+        disk = new_disk(history.files)
+        disturbed(disk, step, lambda disk=disk: compact(disk))
+        compact(disk)
+        assert plans_of(disk) == before and ends(disk) == ended
+        # Copies that two of them have made go with the next.
+        compact(disk)
+        assert plans_of(disk) == before and len(shard_names(disk)) == 1
+        assert len(all_events(disk)) == len({str(event) for event in all_events(disk)})
+
+
+def test_a_writer_that_merges_its_own_at_any_step_of_compacting(history, new_disk, plans_of):
+    before = plans_of(history)
+    for step in range(1, 40):
+        disk = new_disk(history.files)
+
+        def roll(disk=disk):
+            with contextlib.suppress(merge_module.Vanished):
+                merge(disk, ["journal/2.jsonl", "journal/3.jsonl"], lambda: "journal/w.jsonl")
+
+        disturbed(disk, step, roll)
+        compact(disk)
+        assert plans_of(disk) == before
+
+
+def test_a_listing_taken_in_the_middle_of_a_merge(history, plans_of):
+    """A listing is no snapshot: it may miss the new shard, made where it has looked, and the old ones, gone by then."""
+    before = plans_of(history)
+    real, listed = history.names, []
+
+    def names(under):
+        found = real(under)
+        listed.append(found)
+        if len(listed) > 1:
+            return found
+        history.names = real
+        compact(history)
+        history.names = names
+        return []
+
+    history.names = names
+    assert plans_of(history) == before
+
+
+def test_a_row_is_found_again_after_its_shard_was_merged_away(history, events):
+    memory = load_index(history)
+    compact(history)
+    keys = (events.key("a"),)
+    assert memory.row(keys)["text"] == "a by a1"
+    # And again and again, as long as it is anywhere.
+    for number in range(3):
+        history.put(f"z{number}", events.sent(f"z{number}", "d"))
+        compact(history)
+        memory._shard = ("", b"")
+        assert memory.row(keys)["text"] == "a by a1"
+
+
+def test_a_row_that_is_nowhere_is_an_error(history, events):
+    memory = load_index(history)
+    history.files.clear()
+    with pytest.raises(StoreError, match="vanished"):
+        memory.row((events.key("a"),))
+
+
+def test_a_journal_that_never_rests_is_an_error_and_not_a_guess(history, events):
+    def before(number, operation, name):
+        if operation == "read":
+            history.files[f"journal/n{number}.jsonl"] = history.files.pop(name, b"")
+
+    history.before = before
+    with pytest.raises(StoreError, match="try again"):
+        all_events(history)
+
+
+def test_a_damaged_shard_is_named_and_nothing_is_removed(history):
+    history.files["journal/3.jsonl"] = history.files["journal/3.jsonl"][:-5]
+    files = dict(history.files)
+    with pytest.raises(CorruptShard, match=r"journal/3\.jsonl"):
+        compact(history)
+    assert history.files == files
+
+
+def test_two_ends_of_one_call_are_both_kept(disk, events, plans_of):
+    """Two runs may attach to one request: what one could still fetch outlives that the other could not."""
+    disk.put("1", events.accepted("a1"), events.outcome("a1", status="unknown"))
+    disk.put("2", events.outcome("a1"), events.outcome("a1"))
+    before = plans_of(disk)
+    compact(disk)
+    assert plans_of(disk) == before
+    assert sorted(event["status"] for event in all_events(disk)) == ["described", "unknown"]
+
+
+def lines(disk):
+    return [line for name in shard_names(disk) for _, line in shard_lines(name, disk.files[name])]
+
+
+def test_lines_are_left_byte_for_byte(disk, events):
+    """Also such as this release does not write: spaced, in another order, of a kind that it does not know."""
+    told = [
+        json.dumps({"call": "c1", "event": "sent", "keys": [events.key("a")], "uri": "u", "at": 1.0}).encode() + b"\n",
+        json.dumps({"event": "sent", "call": "\u00e9", "keys": [events.key("b")], "uri": "u", "at": 1.0}).encode()
+        + b"\n",
+        json_line(events.outcome("\u00e9", "b", text="\udcff «Bär»\u2028", more=[1, 2.50, None])),
+        b'{ "status":"unknown", "event":"outcome","call":"c2", "keys":["' + events.key("c").encode() + b'"] }\n',
+        json_line({"event": "same", "keys": [events.key("a"), events.key("b")], "uri": "u", "at": 1.0, "call": "c1"}),
+        json_line({"event": "new in a later release", "call": "c2"}),
+        json_line({"event": "of no call"}),
+    ]
+    for number, line in enumerate(told):
+        disk.files[f"journal/{number}.jsonl"] = encode_shard([line])
+    disk.put("9", events.sent("c2", "c"), events.outcome("c1"))
+    compact(disk)
+    # What c1, c2 and é began with has gone: all three have ended.
+    assert lines(disk) == [*told[2:], json_line(events.outcome("c1"))]
+
+
+def test_what_is_the_same_stays_the_same(disk, events, plans_of):
+    disk.put("1", events.sent("c1", "a"), events.outcome("c1", "a"), events.sent("c2", "b"))
+    disk.put("2", {"event": "same", "call": "c2", "keys": [events.key("a"), events.key("b")], "uri": "u", "at": 1.0})
+    disk.put("3", events.closed("c2"))
+    before = plans_of(disk)
+    assert [action for _, _, action, *_ in before[:4]] == ["reuse", "reuse", "call", "call"]
+    compact(disk)
+    assert plans_of(disk) == before
+
+
+def test_large_shards_are_left_alone_and_new_ones_are_not_larger(disk, events, monkeypatch, plans_of):
+    monkeypatch.setattr(merge_module, "SHARD_BYTES", 2000)
+    monkeypatch.setattr(merge_module, "GROUP_BYTES", 8000)
+    for number in range(60):
+        disk.put(f"{number:02d}", events.sent(f"c{number}"), events.outcome(f"c{number}", f"content {number}"))
+    assert compact(disk)[0] == 60
+    assert 5 < len(disk.files) < 20
+    assert all(1000 < len(content) < 3000 for content in disk.files.values())
+    sizes = {name: len(content) for name, content in disk.files.items()}
+    compact(disk)
+    assert {name: len(content) for name, content in disk.files.items()} == sizes
+    assert len(load_index(disk).index.known) == 60
