@@ -217,7 +217,7 @@ class ImageCall:
                     raise RunStopping
                 try:
                     async with asyncio.timeout(batch.limits.max_wait):
-                        return await shared.turn()
+                        return await shared.acquire()
                 except TimeoutError:
                     if batch.too_long(2 * (batch.limits.max_wait or 0.0)):
                         raise RunStopping from None
@@ -232,7 +232,7 @@ class ImageCall:
         """The call that there was leave or room for is not made."""
         ticket, self._ticket = self._ticket, None
         if ticket is not None and self._batch.shared is not None:
-            self._batch.shared.give_back(ticket)
+            self._batch.shared.cancel(ticket)
         self._leave_room()
 
     async def _keep_pace(self) -> None:
@@ -255,7 +255,7 @@ class ImageCall:
             await batch.journal.durable({"event": "sent", "call": self.call, **self.subject()})
             self._journal_s = time.monotonic() - began
         await self._room()
-        granted = self._ticket is None or batch.shared is None or batch.shared.may_send(self._ticket)
+        granted = self._ticket is None or batch.shared is None or batch.shared.is_valid(self._ticket)
         return granted and batch.paused_until <= batch.vendor_calls.clock()
 
     def _failed(self, error: DescriberError, seconds: float) -> None:

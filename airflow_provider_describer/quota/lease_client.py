@@ -77,14 +77,14 @@ class LeaseClient:
         self.dirty = True
         return Permit(self.purse.day, self.purse.take(), self.purse)
 
-    def may_send(self, ticket: Permit, now: float) -> bool:
+    def is_valid(self, permit: Permit, now: float) -> bool:
         """Whether a call may still start on this turn: no pause was told meanwhile, and it is the same day."""
-        return self.paused_until <= now and (self.cap is None or ticket.day == day_of(now))
+        return self.paused_until <= now and (self.cap is None or permit.day == day_of(now))
 
-    def settle(self, ticket: Permit, cost: float) -> None:
+    def settle(self, permit: Permit, cost: float) -> None:
         """The call has ended and cost that much (USD), or may have."""
         if self.cap is not None:
-            ticket.purse.settle(ticket.day, ticket.money, micro(cost))
+            permit.purse.settle(permit.day, permit.money, micro(cost))
             self.dirty = True
 
     def pause(self, moment: float, *, told: bool) -> None:

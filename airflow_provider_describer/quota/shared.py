@@ -82,7 +82,7 @@ class SharedLimits:
         """The epoch second before which no call may start, as far as is known here."""
         return self._holder.paused_until
 
-    async def turn(self) -> Permit:
+    async def acquire(self) -> Permit:
         """Wait, in line with others, until one call may start and is paid for.
 
         :raises DayIsSpent: where no call may be made today any more.
@@ -104,18 +104,18 @@ class SharedLimits:
         finally:
             self._demand.waiting -= 1
 
-    def may_send(self, ticket: Permit) -> bool:
-        """Whether a call may still start on this ticket; False since a pause was told, or the day has changed."""
-        return self._holder.may_send(ticket, self._clock())
+    def is_valid(self, permit: Permit) -> bool:
+        """Whether a call may still start on this permit; False since a pause was told, or the day has changed."""
+        return self._holder.is_valid(permit, self._clock())
 
-    def settle(self, ticket: Permit, cost: float) -> None:
+    def settle(self, permit: Permit, cost: float) -> None:
         """The call has ended and cost that much (USD), or may have."""
-        self._holder.settle(ticket, cost)
+        self._holder.settle(permit, cost)
         self._news.set()
 
-    def give_back(self, ticket: Permit) -> None:
+    def cancel(self, permit: Permit) -> None:
         """The call was not made after all. Its moment has passed; its money is free again."""
-        self.settle(ticket, 0.0)
+        self.settle(permit, 0.0)
 
     def pause_until(self, moment: float) -> None:
         """Let no call start before that epoch second, here at once and everywhere as soon as it is read."""

@@ -55,7 +55,7 @@ def test_a_connection_with_a_bucket_shares_its_day(cloud: Cloud) -> None:
         async with limits:
             try:
                 while True:
-                    ticket = await limits.turn()
+                    ticket = await limits.acquire()
                     sent += 1
                     limits.settle(ticket, 0.015)
             except DayBudgetSpent:

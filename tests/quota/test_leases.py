@@ -212,7 +212,7 @@ class World:
         ticket = holder.take(self.now)
         if self.dice.random() < 0.1:
             self.now += self.dice.choice([0.1, 30.0])
-        if not holder.may_send(ticket, self.now):
+        if not holder.is_valid(ticket, self.now):
             holder.settle(ticket, 0.0)
             return
         self.sent.append(self.now)

@@ -63,8 +63,8 @@ def test_a_path_that_cannot_be_shared_is_refused(account, path):
 def test_an_account_without_limits_has_turns_for_all(account):
     async def use():
         async with open_quota(account) as limits:
-            tickets = [await limits.turn() for _ in range(1000)]
-            assert all(limits.may_send(ticket) for ticket in tickets)
+            tickets = [await limits.acquire() for _ in range(1000)]
+            assert all(limits.is_valid(ticket) for ticket in tickets)
 
     asyncio.run(use())
 
@@ -73,7 +73,7 @@ def test_the_documents_name_tells_nothing_of_the_key(account, tmp_path):
     async def use():
         limited = replace(account, limits_path=str(tmp_path), max_cost_per_day=1.0, requests_per_minute=600.0)
         async with open_quota(limited) as limits:
-            limits.settle(await limits.turn(), 0.015)
+            limits.settle(await limits.acquire(), 0.015)
 
     asyncio.run(use())
     (file,) = [entry for entry in Path(tmp_path).iterdir() if not entry.name.startswith(".")]

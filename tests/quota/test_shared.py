@@ -78,7 +78,7 @@ async def test_turns_come_no_faster_than_the_rate(cell, clock):
     async with limited(cell, clock, rate=Rate(600)) as limits:
         started = []
         for _ in range(6):
-            await limits.turn()
+            await limits.acquire()
             started.append(clock())
         assert started[-1] - started[0] >= 5 * 60 / 600 * 0.98
 
@@ -86,15 +86,15 @@ async def test_turns_come_no_faster_than_the_rate(cell, clock):
 @runs
 async def test_no_more_turns_than_the_day_can_pay_for(cell, clock):
     async with limited(cell, clock, 3) as limits:
-        tickets = [await limits.turn() for _ in range(3)]
-        fourth = asyncio.create_task(limits.turn())
+        tickets = [await limits.acquire() for _ in range(3)]
+        fourth = asyncio.create_task(limits.acquire())
         for ticket in tickets[:2]:
             limits.settle(ticket, PRICE)
         assert not fourth.done()
         limits.settle(tickets[2], 0.0)
         limits.settle(await fourth, PRICE)
         with pytest.raises(DayBudgetSpent):
-            await limits.turn()
+            await limits.acquire()
     assert told(cell).spent == {day_of(NOON): 45_000}
 
 
@@ -102,43 +102,43 @@ async def test_no_more_turns_than_the_day_can_pay_for(cell, clock):
 async def test_a_call_that_was_not_made_gives_its_money_back(cell, clock):
     async with limited(cell, clock, 1) as limits:
         for _ in range(3):
-            limits.give_back(await limits.turn())
-        limits.settle(await limits.turn(), PRICE)
+            limits.cancel(await limits.acquire())
+        limits.settle(await limits.acquire(), PRICE)
 
 
 @runs
 async def test_where_not_even_one_call_is_allowed_nobody_waits(cell, clock):
     async with limited(cell, clock, max_cost_per_day=0.0149, price=PRICE) as limits:
         with pytest.raises(DayBudgetSpent):
-            await limits.turn()
+            await limits.acquire()
 
 
 @runs
 async def test_a_call_dearer_than_told_raises_what_later_ones_take(cell, clock):
     async with limited(cell, clock, 10) as limits:
-        limits.settle(await limits.turn(), 8 * PRICE)
+        limits.settle(await limits.acquire(), 8 * PRICE)
         with pytest.raises(DayBudgetSpent):
-            await limits.turn()
+            await limits.acquire()
 
 
 @runs
 async def test_who_waits_for_money_gets_what_another_gives_back(cell, clock):
     async with limited(cell, clock, 2) as one, limited(cell, clock, 2) as other:
-        tickets = [await one.turn(), await one.turn()]
-        waiting = asyncio.create_task(other.turn())
+        tickets = [await one.acquire(), await one.acquire()]
+        waiting = asyncio.create_task(other.acquire())
         await eventually(lambda: len(told(cell).holders) == 2)
         one.settle(tickets[0], PRICE)
-        one.give_back(tickets[1])
+        one.cancel(tickets[1])
         other.settle(await waiting, PRICE)
         with pytest.raises(DayBudgetSpent):
-            await one.turn()
+            await one.acquire()
 
 
 @runs
 async def test_who_waits_for_money_is_told_when_all_of_it_is_spent(cell, clock):
     async with limited(cell, clock, 1) as one, limited(cell, clock, 1) as other:
-        ticket = await one.turn()
-        waiting = asyncio.create_task(other.turn())
+        ticket = await one.acquire()
+        waiting = asyncio.create_task(other.acquire())
         await eventually(lambda: len(told(cell).holders) == 2)
         assert not waiting.done()
         one.settle(ticket, PRICE)
@@ -149,8 +149,8 @@ async def test_who_waits_for_money_is_told_when_all_of_it_is_spent(cell, clock):
 @runs
 async def test_calls_under_way_at_the_end_count_as_spent_and_the_rest_is_given_back(cell, clock):
     async with limited(cell, clock, 100, rate=Rate(1200)) as limits:
-        await limits.turn()
-        tasks = [asyncio.create_task(limits.turn()) for _ in range(50)]
+        await limits.acquire()
+        tasks = [asyncio.create_task(limits.acquire()) for _ in range(50)]
         await tasks[0]
         await eventually(lambda: told(cell).taken(day_of(NOON)) > 30_000)
         limits.stop()
@@ -164,19 +164,19 @@ async def test_calls_under_way_at_the_end_count_as_spent_and_the_rest_is_given_b
 async def test_a_new_day_has_new_money_and_a_turn_of_yesterday_is_none_of_today(cell):
     clock = Clock(MIDNIGHT - 30)
     async with limited(cell, clock, 2) as limits:
-        limits.settle(await limits.turn(), PRICE)
-        late = await limits.turn()
-        assert limits.may_send(late)
+        limits.settle(await limits.acquire(), PRICE)
+        late = await limits.acquire()
+        assert limits.is_valid(late)
         clock.set(MIDNIGHT + 1)
-        assert not limits.may_send(late)
-        today = [await limits.turn()]
-        limits.give_back(late)
-        today.append(await limits.turn())
-        assert all(limits.may_send(ticket) for ticket in today)
+        assert not limits.is_valid(late)
+        today = [await limits.acquire()]
+        limits.cancel(late)
+        today.append(await limits.acquire())
+        assert all(limits.is_valid(ticket) for ticket in today)
         for ticket in today:
             limits.settle(ticket, PRICE)
         with pytest.raises(DayBudgetSpent):
-            await limits.turn()
+            await limits.acquire()
     assert told(cell).spent == {"2025-11-21": 15_000, "2025-11-22": 30_000}
 
 
@@ -184,7 +184,7 @@ async def test_a_new_day_has_new_money_and_a_turn_of_yesterday_is_none_of_today(
 async def test_a_call_counts_for_the_day_on_which_it_was_sent(cell):
     clock = Clock(MIDNIGHT - 30)
     async with limited(cell, clock, 2) as limits:
-        ticket = await limits.turn()
+        ticket = await limits.acquire()
         clock.set(MIDNIGHT + 1)
         limits.settle(ticket, PRICE)
     assert told(cell).spent == {"2025-11-21": 15_000}
@@ -195,13 +195,13 @@ def test_a_pause_that_one_is_told_holds_for_all(cell, clock, about):
     @runs
     async def test():
         async with limited(cell, clock, **about) as one, limited(cell, clock, **about) as other:
-            held = await other.turn()
+            held = await other.acquire()
             until = clock() + 1.5
             one.pause_until(until)
             await eventually(lambda: other.paused_until == until)
-            assert not other.may_send(held)
-            other.give_back(held)
-            await asyncio.gather(one.turn(), other.turn())
+            assert not other.is_valid(held)
+            other.cancel(held)
+            await asyncio.gather(one.acquire(), other.acquire())
             assert clock() >= until
         async with limited(cell, clock, **about) as later:
             assert later.paused_until == until
@@ -220,7 +220,7 @@ async def test_a_pause_is_told_though_its_task_ends_at_once(cell, clock):
 async def test_who_is_stopped_waits_no_longer(cell, clock):
     async with limited(cell, clock) as limits:
         limits.pause_until(clock() + 900)
-        waiting = [asyncio.create_task(limits.turn()) for _ in range(5)]
+        waiting = [asyncio.create_task(limits.acquire()) for _ in range(5)]
         await asyncio.sleep(0)
         limits.stop()
         ends = await asyncio.gather(*waiting, return_exceptions=True)
@@ -230,9 +230,9 @@ async def test_who_is_stopped_waits_no_longer(cell, clock):
 @runs
 async def test_who_is_cancelled_in_line_takes_nobodys_turn(cell, clock):
     async with limited(cell, clock, 3) as limits:
-        ticket = await limits.turn()
+        ticket = await limits.acquire()
         limits.pause_until(clock() + 0.5)
-        waiting = [asyncio.create_task(limits.turn()) for _ in range(4)]
+        waiting = [asyncio.create_task(limits.acquire()) for _ in range(4)]
         await asyncio.sleep(0)
         for task in waiting[:2]:
             task.cancel()
@@ -240,22 +240,22 @@ async def test_who_is_cancelled_in_line_takes_nobodys_turn(cell, clock):
         for each in (ticket, *later):
             limits.settle(each, PRICE)
         with pytest.raises(DayBudgetSpent):
-            await limits.turn()
+            await limits.acquire()
 
 
 @runs
 async def test_a_holder_whose_lease_ran_out_begins_anew_and_loses_what_it_held(cell, clock):
     async with limited(cell, clock, 10) as sleeper:
-        ticket = await sleeper.turn()
+        ticket = await sleeper.acquire()
         # It is stopped in mid-flight: another one finds its lease expired, and counts it as spent.
         await eventually(lambda: told(cell).holders)
         clock.set(NOON + LEASE_S + 5)
         async with limited(cell, clock, 10) as other:
-            other.settle(await other.turn(), PRICE)
+            other.settle(await other.acquire(), PRICE)
         buried = told(cell).spent[day_of(NOON)]
         assert buried >= 2 * 15_000
         sleeper.settle(ticket, 0.0)
-        sleeper.settle(await sleeper.turn(), PRICE)
+        sleeper.settle(await sleeper.acquire(), PRICE)
     assert told(cell).spent[day_of(NOON)] in (buried, buried + 15_000)
 
 
@@ -264,9 +264,9 @@ async def test_alone_it_counts_for_itself(clock):
     async with limited(None, clock, 2, rate=Rate(6000)) as one, limited(None, clock, 2) as other:
         for limits in (one, other):
             for _ in range(2):
-                limits.settle(await limits.turn(), PRICE)
+                limits.settle(await limits.acquire(), PRICE)
             with pytest.raises(DayBudgetSpent):
-                await limits.turn()
+                await limits.acquire()
 
 
 @runs
@@ -281,13 +281,13 @@ async def test_what_cannot_be_read_is_found_before_any_call(tmp_path, clock):
 async def test_what_is_damaged_meanwhile_stops_whoever_waits_and_whoever_comes(tmp_path, clock, caplog):
     path = tmp_path / "x.json"
     async with limited(LocalDocument(path), clock, 2) as limits:
-        tickets = [await limits.turn() for _ in range(2)]
-        waiting = asyncio.create_task(limits.turn())
+        tickets = [await limits.acquire() for _ in range(2)]
+        waiting = asyncio.create_task(limits.acquire())
         path.write_bytes(b"{")
         for _ in range(2):
             with pytest.raises(StoreError, match=r"x\.json is damaged"):
                 await waiting
-            waiting = asyncio.create_task(limits.turn())
+            waiting = asyncio.create_task(limits.acquire())
         limits.settle(tickets[0], PRICE)
         with pytest.raises(StoreError):
             await waiting
@@ -301,10 +301,10 @@ async def test_a_bucket_that_is_away_for_a_while_is_waited_for(bucket, clock, mo
     cell = BucketDocument(bucket, "x")
     cell.rest = 0.05
     async with limited(cell, clock, 40) as limits:
-        limits.settle(await limits.turn(), PRICE)
+        limits.settle(await limits.acquire(), PRICE)
         bucket.fails = ["unreachable", "throttled", "unreachable"]
         for _ in range(20):
-            limits.settle(await limits.turn(), PRICE)
+            limits.settle(await limits.acquire(), PRICE)
         await eventually(lambda: not bucket.fails)
     assert told(cell).spent == {day_of(NOON): 21 * 15_000}
 
@@ -315,12 +315,12 @@ async def test_a_bucket_that_stays_away_ends_the_run(bucket, clock, monkeypatch)
     monkeypatch.setattr(BucketDocument, "look", 0.05)
     cell = BucketDocument(bucket, "x")
     async with limited(cell, clock, 1) as limits:
-        limits.settle(await limits.turn(), 0.0)
-        held = await limits.turn()
+        limits.settle(await limits.acquire(), 0.0)
+        held = await limits.acquire()
         bucket.fails = ["unreachable"] * 10_000
         with pytest.raises(StoreError, match=r"cannot be kept: the bucket is unreachable"):
-            await limits.turn()
-        limits.give_back(held)
+            await limits.acquire()
+        limits.cancel(held)
         bucket.fails = []
 
 
@@ -338,10 +338,10 @@ def test_an_answer_that_is_lost_costs_no_money_twice_and_exceeds_no_cap(bucket, 
         sent = 0
         async with limited(cell, clock, 5) as limits:
             for _ in range(5):
-                limits.settle(await limits.turn(), PRICE)
+                limits.settle(await limits.acquire(), PRICE)
                 sent += 1
             with pytest.raises(DayBudgetSpent):
-                await limits.turn()
+                await limits.acquire()
             await eventually(lambda: not bucket.fails)
         assert (sent, told(cell).spent) == (5, {day_of(NOON): 75_000})
 

@@ -46,9 +46,9 @@ class Task:
 
     async def one(self, client: AsyncClient) -> None:
         """One turn, one call, and what it has cost: what the engine does for each image."""
-        turn = await self.limits.turn()
-        if not self.limits.may_send(turn):
-            self.limits.give_back(turn)
+        turn = await self.limits.acquire()
+        if not self.limits.is_valid(turn):
+            self.limits.cancel(turn)
             return
         end: Description | DescriberError
         try:
