@@ -12,9 +12,9 @@ import time
 from airflow_provider_describer.engine.plan import IdentifiedImage, make_plan
 from airflow_provider_describer.models import DescribeRequest, Description, Image
 from airflow_provider_describer.storage.folder import open_folder
-from airflow_provider_describer.store.identity import keys_of
+from airflow_provider_describer.store.identity import identity_keys
 from airflow_provider_describer.store.index import load_index
-from airflow_provider_describer.store.rows import Run, row_of
+from airflow_provider_describer.store.rows import TaskInstanceKey, new_row
 from airflow_provider_describer.store.shard import encode_shard, json_line, shard_name
 from airflow_provider_describer.vendors import get_vendor
 
@@ -26,7 +26,7 @@ def identified(number: int) -> IdentifiedImage:
     spec = get_vendor("image_describer").spec()
     ask = DescribeRequest(Image(f"/data/catalog/{number:09d}.jpg"), spec)
     sha256 = hashlib.sha256(str(number).encode()).hexdigest()
-    return IdentifiedImage(ask, keys_of(spec, ask.image.uri, sha256, None), sha256, None)
+    return IdentifiedImage(ask, identity_keys(spec, ask.image.uri, sha256, None), sha256, None)
 
 
 def fill(store: str, count: int) -> None:
@@ -39,7 +39,9 @@ def fill(store: str, count: int) -> None:
             done = Description(
                 "A picture of nothing much. " * 20, "image_describer", "describe-image-v2", cost_usd=0.01
             )
-            row = row_of(image.request, Run("d", "r", "t"), "described", 1.7e9, description=done, sha256=image.sha256)
+            row = new_row(
+                image.request, TaskInstanceKey("d", "r", "t"), "described", 1.7e9, description=done, sha256=image.sha256
+            )
             lines.append(
                 json_line({"event": "outcome", "call": f"{number:024x}", "keys": list(image.keys), **row.to_dict()})
             )

@@ -22,7 +22,7 @@ from airflow_provider_describer.storage.address import bucket_address, is_local,
 from airflow_provider_describer.storage.cas_document import BucketDocument, CasDocument, Changed, LocalDocument, Token
 from airflow_provider_describer.storage.folder import Folder, open_folder
 from airflow_provider_describer.store.listings import write_listing
-from airflow_provider_describer.store.rows import Run
+from airflow_provider_describer.store.rows import TaskInstanceKey
 
 if TYPE_CHECKING:
     from airflow_provider_describer.storage.open_bucket import OpenBucket
@@ -138,7 +138,7 @@ class ArrivalWatcher:
         found = write_listing(
             (image.to_dict() for image in images),
             self._folder,
-            Run("arrivals", delta, "images"),
+            TaskInstanceKey("arrivals", delta, "images"),
             inline=self.inline,
             max_chunks=1,
         )

@@ -14,7 +14,7 @@ from airflow_provider_describer.models import Description, Running
 from airflow_provider_describer.quota.lease_client import Permit
 from airflow_provider_describer.quota.shared import DayBudgetSpent, QuotaClosed, SharedLimits
 from airflow_provider_describer.storage.address import masked
-from airflow_provider_describer.store.identity import keys_of
+from airflow_provider_describer.store.identity import identity_keys
 from airflow_provider_describer.store.journal import new_call_id
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class ImageCall:
 
     def shows(self, shown: PreparedImage) -> None:
         """The image has been read: this is what its calls will show."""
-        keys = keys_of(self._ask.spec, self._ask.image.uri, shown.sha256, shown.version, shown.size)
+        keys = identity_keys(self._ask.spec, self._ask.image.uri, shown.sha256, shown.version, shown.size)
         self._shown = IdentifiedImage(self._ask, keys, shown.sha256, shown.version)
 
     @property
@@ -108,7 +108,7 @@ class ImageCall:
             return
         event = {"event": "accepted", "call": self.call, "request_id": running.request_id, **self.subject()}
         try:
-            await self._batch.journal.durable(event)
+            await self._batch.journal.commit(event)
         except StoreError as error:
             # No further call; but this one is being paid for, and its result is fetched for the result files.
             self._batch.stop(error)
@@ -252,7 +252,7 @@ class ImageCall:
         self.call = new_call_id()
         if batch.journal is not None:
             began = time.monotonic()
-            await batch.journal.durable({"event": "sent", "call": self.call, **self.subject()})
+            await batch.journal.commit({"event": "sent", "call": self.call, **self.subject()})
             self._journal_s = time.monotonic() - began
         await self._room()
         granted = self._ticket is None or batch.shared is None or batch.shared.is_valid(self._ticket)
@@ -283,7 +283,7 @@ class ImageCall:
     def _close(self, why: str, event: str = "closed") -> None:
         """Say in the journal how the last call ended, which is to be tried again, so that it is not open any more."""
         if self.call is not None and self._batch.journal is not None:
-            self._batch.journal.add({"event": event, "call": self.call, "why": why, **self.subject()})
+            self._batch.journal.append({"event": event, "call": self.call, "why": why, **self.subject()})
         self.call = None
 
     def subject(self) -> dict[str, object]:

@@ -13,7 +13,7 @@ from airflow_provider_describer.images.prepare import check, check_head, most_by
 from airflow_provider_describer.images.reading import Reader, read_file
 from airflow_provider_describer.models import DescribeRequest
 from airflow_provider_describer.storage.address import bucket_address, is_local
-from airflow_provider_describer.store.identity import keys_of
+from airflow_provider_describer.store.identity import identity_keys
 from airflow_provider_describer.vendors.vendor import Vendor
 
 TOGETHER = 16
@@ -110,4 +110,6 @@ def _alone(error: RejectedImage | UnreadableImage) -> RejectedImage | Unreadable
 
 
 def _identity(request: DescribeRequest, sha256: str | None, version: str | None, size: int | None) -> IdentifiedImage:
-    return IdentifiedImage(request, keys_of(request.spec, request.image.uri, sha256, version, size), sha256, version)
+    return IdentifiedImage(
+        request, identity_keys(request.spec, request.image.uri, sha256, version, size), sha256, version
+    )

@@ -39,7 +39,7 @@ from airflow_provider_describer.storage.open_bucket import OpenBucket
 from airflow_provider_describer.store.index import JournalIndex, load_index
 from airflow_provider_describer.store.journal import Journal
 from airflow_provider_describer.store.results import ResultFiles, ResultsFormat, check_results_format
-from airflow_provider_describer.store.rows import Row, Run
+from airflow_provider_describer.store.rows import Row, TaskInstanceKey
 
 MAX_INLINE = 500
 """Rows that are returned without a store; about 2 KB each, more would bloat Airflow's database."""
@@ -59,7 +59,7 @@ class Job:
     requests: Sequence[DescribeRequest]
     limits: TaskLimits = field(default_factory=TaskLimits)
     store: str | os.PathLike[str] | None = None
-    run: Run = field(default_factory=Run)
+    run: TaskInstanceKey = field(default_factory=TaskInstanceKey)
     on_unknown: OnUnknown = "retry"
     retry_rejected: bool = False
     dry_run: bool = False

@@ -10,7 +10,7 @@ from airflow_provider_describer.engine.plan import IdentifiedImage
 from airflow_provider_describer.engine.progress import Totals
 from airflow_provider_describer.errors import DescriberError
 from airflow_provider_describer.models import Description
-from airflow_provider_describer.store.rows import Row, Run, Status, known_row, row_of
+from airflow_provider_describer.store.rows import Row, Status, TaskInstanceKey, known_row, new_row
 
 _ROW = tuple(field.name for field in fields(Row))
 
@@ -19,7 +19,7 @@ _ROW = tuple(field.name for field in fields(Row))
 class OutcomeRecorder:
     """Hands each row to ``record`` and counts it. ``clock`` gives epoch seconds."""
 
-    run: Run
+    run: TaskInstanceKey
     totals: Totals
     record: Callable[[IdentifiedImage, Row], None]
     clock: Callable[[], float]
@@ -34,7 +34,7 @@ class OutcomeRecorder:
         lost: int = 0,
     ) -> Row:
         """Return the row of an image, as of now."""
-        return row_of(
+        return new_row(
             image.request,
             self.run,
             status,
@@ -74,7 +74,7 @@ class OutcomeRecorder:
 
     def is_own(self, stored: Mapping[str, Any]) -> bool:
         """Whether this very try of this task instance has made the row: before it was resumed, then."""
-        return all(stored[name] == getattr(self.run, name) for name in Run.__slots__)
+        return all(stored[name] == getattr(self.run, name) for name in TaskInstanceKey.__slots__)
 
     def own(self, image: IdentifiedImage, stored: Mapping[str, Any]) -> None:
         """Record an outcome that this task instance has paid for before it was resumed, as if it had just been."""

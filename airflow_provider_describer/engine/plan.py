@@ -117,7 +117,7 @@ def decide(
     """Return what is to be done for one image, as if it were alone."""
     if image.error is not None:
         return PlannedImage("unusable", image)
-    known = index.known(image.keys)
+    known = index.outcome(image.keys)
     if known is not None and known.described:
         return PlannedImage("reuse", image, known=known)
     open_call = index.open_call(image.keys)

@@ -256,7 +256,7 @@ class Runner:
     def _pass_on(self, entry: PlannedImage, watch: ImageCall, found: PlannedImage) -> None:
         """Leave the image to whoever knows its outcome, and tell later runs that these identities are one image's."""
         if self.journal is not None:
-            self.journal.add({"event": "same", "call": new_call_id(), **watch.subject()})
+            self.journal.append({"event": "same", "call": new_call_id(), **watch.subject()})
         if watch.changed:
             # Copies of what the image was before are no copies of it any more.
             self._settle_others(entry, watch, "pending")
@@ -309,11 +309,11 @@ class Runner:
             row = replace(row, request_id=watch.running.request_id, billed="unknown")
         if self.journal is not None and watch.call is not None:
             if status == "pending" and not watch.running:
-                self.journal.add({"event": "closed", "call": watch.call, "why": error.kind if error else "stopped"})
+                self.journal.append({"event": "closed", "call": watch.call, "why": error.kind if error else "stopped"})
             elif status != "pending":
                 event = {"event": "outcome", "call": watch.call, "keys": list(image.keys), **row.to_dict()}
                 try:
-                    await self.journal.durable(event)
+                    await self.journal.commit(event)
                 except StoreError as broken:
                     # The row may be of a paid answer: it is in the result files at least.
                     self.stop(broken)

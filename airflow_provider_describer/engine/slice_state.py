@@ -10,11 +10,10 @@ from airflow_provider_describer.engine.deferral import CarriedTotals
 from airflow_provider_describer.errors import StoreError
 from airflow_provider_describer.storage.folder import Folder
 from airflow_provider_describer.store.journal import read_events
-from airflow_provider_describer.store.paths import instance_path
-from airflow_provider_describer.store.rows import Run
+from airflow_provider_describer.store.rows import TaskInstanceKey
 
 
-def save_totals(folder: Folder, run: Run, carried: CarriedTotals) -> None:
+def save_totals(folder: Folder, run: TaskInstanceKey, carried: CarriedTotals) -> None:
     """Write down what this try has done, for its next poke.
 
     :raises StoreError: where it cannot be written.
@@ -25,7 +24,7 @@ def save_totals(folder: Folder, run: Run, carried: CarriedTotals) -> None:
         folder.publish(Path(spool.name), _name(run))
 
 
-def load_totals(folder: Folder, run: Run) -> CarriedTotals | None:
+def load_totals(folder: Folder, run: TaskInstanceKey) -> CarriedTotals | None:
     """Return what earlier pokes of this try have done; None at the first one.
 
     :raises StoreError: where it cannot be read: without it a task could spend more than it may.
@@ -44,12 +43,12 @@ def load_totals(folder: Folder, run: Run) -> CarriedTotals | None:
         ) from None
 
 
-def clear_totals(folder: Folder, run: Run) -> None:
+def clear_totals(folder: Folder, run: TaskInstanceKey) -> None:
     """Remove what the pokes of a task instance that is done have written down."""
     folder.delete(_name(run))
 
 
-def described_before(folder: Folder, run: Run) -> int:
+def described_before(folder: Folder, run: TaskInstanceKey) -> int:
     """Return how many images earlier tries of this task instance have had described; reads the journal.
 
     :raises StoreError: where it cannot be read.
@@ -64,5 +63,5 @@ def described_before(folder: Folder, run: Run) -> int:
     )
 
 
-def _name(run: Run) -> str:
-    return f"{instance_path('slices', run)}.json"
+def _name(run: TaskInstanceKey) -> str:
+    return f"{run.path('slices')}.json"

@@ -13,7 +13,7 @@ from airflow_provider_describer.hooks.describer import DescriberHook
 from airflow_provider_describer.hooks.storage import buckets_of, open_ahead
 from airflow_provider_describer.images.reference import parse_images
 from airflow_provider_describer.store.results import ResultsFormat
-from airflow_provider_describer.store.rows import Run
+from airflow_provider_describer.store.rows import TaskInstanceKey
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -46,7 +46,12 @@ class Describing(Protocol):
 
 
 def plan_job(
-    task: Describing, run: Run, limits: TaskLimits, *, carried: CarriedTotals | None = None, dry_run: bool = False
+    task: Describing,
+    run: TaskInstanceKey,
+    limits: TaskLimits,
+    *,
+    carried: CarriedTotals | None = None,
+    dry_run: bool = False,
 ) -> Job:
     """Return the job of a task; nothing is called yet, and images are not read yet. Blocking.
 
@@ -86,8 +91,8 @@ def plan_job(
     )
 
 
-def run_of(context: Context) -> Run:
+def run_of(context: Context) -> TaskInstanceKey:
     """Return the task instance that asks."""
     ti = context["ti"]
     map_index = ti.map_index if ti.map_index is not None else -1
-    return Run(ti.dag_id, ti.run_id, ti.task_id, map_index, ti.try_number)
+    return TaskInstanceKey(ti.dag_id, ti.run_id, ti.task_id, map_index, ti.try_number)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_describer.errors import BadInput, StoreError
 from airflow_provider_describer.storage.folder import Folder, open_folder
 from airflow_provider_describer.store.compaction import shard_names
-from airflow_provider_describer.store.index import Index
+from airflow_provider_describer.store.index import JournalIndex
 from airflow_provider_describer.store.journal import read_events
 from airflow_provider_describer.store.shard import FOLDER, SUFFIX, Event, json_line
 
@@ -64,7 +64,7 @@ class Doubts:
     """Folds events and knows the calls that may have been paid for without an answer."""
 
     def __init__(self) -> None:
-        self.index = Index()
+        self.index = JournalIndex()
         self._lost: dict[str, tuple[str, ...]] = {}
 
     def apply(self, shard: str, offset: int, length: int, event: Event) -> None:
@@ -79,11 +79,12 @@ class Doubts:
         return {call: keys for call, keys in unanswered.items() if self._is_described(keys) == described}
 
     def _is_described(self, keys: tuple[str, ...]) -> bool:
-        return any(self.index.known[key].described for key in self.index.linked(keys) if key in self.index.known)
+        outcome = self.index.outcome(keys)
+        return outcome is not None and outcome.described
 
     def image(self, keys: tuple[str, ...]) -> str:
         """Return what stands for the image that the identities name, whatever other names it has."""
-        return min(self.index.linked(keys[:1]), default="")
+        return min(self.index.aliases(keys[:1]), default="")
 
 
 def check(folder: Folder) -> Check:

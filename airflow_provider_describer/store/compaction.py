@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from airflow_provider_describer.errors import StoreError
 from airflow_provider_describer.storage.folder import Folder
-from airflow_provider_describer.store.shard import FOLDER, SUFFIX, encode_shard, glance, shard_lines, shard_name
+from airflow_provider_describer.store.shard import FOLDER, SUFFIX, encode_shard, peek, shard_lines, shard_name
 
 SHARD_BYTES = 16 * 1024 * 1024
 """About how large a merged shard becomes."""
@@ -21,24 +21,24 @@ GROUP_BYTES = 2 * SHARD_BYTES
 """How much is merged at a time, which bounds the memory that it takes."""
 BEGINNINGS = ("sent", "accepted")
 ENDS = ("closed", "lost", "outcome")
-TRIES = 10
+MAX_ATTEMPTS = 10
 
 
-class Vanished(StoreError):
+class ShardVanished(StoreError):
     """A shard was merged away by somebody else meanwhile; what it told stands in another one now."""
 
 
-def merge(folder: Folder, names: Sequence[str], new_name: Callable[[], str]) -> list[str]:
+def merge_shards(folder: Folder, names: Sequence[str], new_name: Callable[[], str]) -> list[str]:
     """Merge shards into few and return the new ones' names. What has ended leaves only its end behind.
 
     Lines are taken over as they are, each once. All of them are in memory meanwhile.
 
-    :raises Vanished: where another merge was faster; nothing has been removed then.
+    :raises ShardVanished: where another merge was faster; nothing has been removed then.
     """
     begins: dict[bytes, str] = {}
     ended: set[str] = set()
     for line in _lines(folder, names):
-        kind, call = glance(line)
+        kind, call = peek(line)
         if kind in ENDS:
             ended.add(call)
         begins[line] = call if kind in BEGINNINGS else ""
@@ -68,11 +68,11 @@ def compact(folder: Folder, *, clock: Callable[[], float] = time.time) -> tuple[
     before = len(shard_names(folder))
     writer = secrets.token_hex(6)
     number = iter(range(1, 1_000_000))
-    for _ in range(TRIES):
+    for _ in range(MAX_ATTEMPTS):
         try:
             for group in _groups(folder):
-                merge(folder, group, lambda: shard_name(clock(), f"{writer}-{next(number):06d}"))
-        except Vanished:
+                merge_shards(folder, group, lambda: shard_name(clock(), f"{writer}-{next(number):06d}"))
+        except ShardVanished:
             continue
         return before, len(shard_names(folder))
     raise StoreError(f"The journal {folder.where(FOLDER)} is being merged by somebody else; try again.")
@@ -109,6 +109,6 @@ def _lines(folder: Folder, names: Sequence[str]) -> Iterator[bytes]:
     for name in names:
         content = folder.read(name)
         if content is None:
-            raise Vanished(f"{folder.where(name)} vanished while it was merged; another merge is at work.")
+            raise ShardVanished(f"{folder.where(name)} vanished while it was merged; another merge is at work.")
         for _, line in shard_lines(folder.where(name), content):
             yield line

@@ -27,7 +27,9 @@ def etag_key(spec: Spec, md5: str, size: int) -> str:
     return _digest("md5", _asked(spec), md5, size)
 
 
-def keys_of(spec: Spec, uri: str, sha256: str | None, version: str | None, size: int | None = None) -> tuple[str, ...]:
+def identity_keys(
+    spec: Spec, uri: str, sha256: str | None, version: str | None, size: int | None = None
+) -> tuple[str, ...]:
     """Return every identity that is known, those by content first.
 
     :param size: in bytes. With it, an ETag of S3 or GCS that is the MD5 of an object is an identity without its name,

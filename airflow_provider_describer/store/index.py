@@ -1,4 +1,4 @@
-"""What the journal says about each identity: a few dozen bytes a key, texts stay in their shards."""
+"""The journal in memory, folded by identity: a few dozen bytes a key. Descriptions stay in their shards."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 from airflow_provider_describer.errors import StoreError
 from airflow_provider_describer.storage.folder import Folder
-from airflow_provider_describer.store.compaction import TRIES
+from airflow_provider_describer.store.compaction import MAX_ATTEMPTS
 from airflow_provider_describer.store.journal import read_events
 from airflow_provider_describer.store.shard import Event
 
 
 class StoredOutcome(NamedTuple):
-    """The outcome of an identity and where its row stands. The greater of two is the one that counts."""
+    """The outcome of an identity and the place of its row. Of two outcomes the greater one counts."""
 
     described: bool
     described_at: str
@@ -37,16 +37,23 @@ class OpenCall:
 
 
 @dataclass(slots=True)
-class Index:
-    """The journal's events, folded. The order in which they are applied makes no difference."""
+class JournalIndex:
+    """What the journal says about each identity. The order in which events are applied makes no difference.
 
-    known: dict[str, StoredOutcome] = field(default_factory=dict)
+    ``folder`` is the store, or None for a run without one. ``lost`` holds, by key, the calls whose response was lost.
+    """
+
+    folder: Folder | None = None
+    outcomes: dict[str, StoredOutcome] = field(default_factory=dict)
     open_calls: dict[str, OpenCall] = field(default_factory=dict)
     lost: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """Calls whose answer was lost and recorded as lost, by key."""
-    _same: dict[str, list[str]] = field(default_factory=dict)
-    """All names of an image that has several, by each of them. One list for all of them."""
+    open_by_key: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """The open calls' ids by key; filled by `finish`."""
+    _aliases: dict[str, list[str]] = field(default_factory=dict)
+    """For an image with several identities: all of them, in one list that each of them maps to."""
     _ended: set[str] = field(default_factory=set)
+    _shard: tuple[str, bytes] = ("", b"")
+    """Name and content of the shard that was read last."""
 
     def apply(self, shard: str, offset: int, length: int, event: Event) -> None:
         """Fold one event in."""
@@ -66,110 +73,91 @@ class Index:
                     for key in event["keys"]:
                         self.lost[key].add(call)
                 elif kind == "outcome":
-                    self._outcome(shard, offset, length, event)
+                    self._apply_outcome(shard, offset, length, event)
             case "same":
                 self._link(event["keys"])
 
-    def linked(self, keys: tuple[str, ...]) -> Iterable[str]:
-        """Return the identities and all others that name the same image as one of them."""
-        if self._same.keys().isdisjoint(keys):
-            return keys
-        return {other for key in keys for other in self._same.get(key, (key,))}
-
-    def _link(self, keys: Sequence[str]) -> None:
-        names = max((self._same.get(key, []) for key in keys), key=len, default=[])
-        for key in keys:
-            group = self._same.get(key) or [key]
-            if group is not names:
-                names.extend(group)
-                self._same.update(dict.fromkeys(group, names))
-
-    def _outcome(self, shard: str, offset: int, length: int, event: Event) -> None:
+    def _apply_outcome(self, shard: str, offset: int, length: int, event: Event) -> None:
         status = event["status"]
         for key in event["keys"]:
             if status == "unknown":
                 self.lost[key].add(event["call"])
             elif status in ("described", "rejected"):
                 found = StoredOutcome(status == "described", event["described_at"], shard, offset, length)
-                self.known[key] = max(found, self.known.get(key, found))
+                self.outcomes[key] = max(found, self.outcomes.get(key, found))
 
-    def finished(self) -> dict[str, list[str]]:
-        """Forget what only folding needs and return the ids of the calls still open, by key."""
+    def _link(self, keys: Sequence[str]) -> None:
+        names = max((self._aliases.get(key, []) for key in keys), key=len, default=[])
+        for key in keys:
+            group = self._aliases.get(key) or [key]
+            if group is not names:
+                names.extend(group)
+                self._aliases.update(dict.fromkeys(group, names))
+
+    def finish(self) -> None:
+        """Prepare the lookups once all events are applied, and free what only folding needs."""
         self._ended.clear()
-        by_key: dict[str, list[str]] = defaultdict(list)
         for call, opened in self.open_calls.items():
             for key in opened.keys:
-                by_key[key].append(call)
-        return by_key
+                self.open_by_key[key].append(call)
 
+    def aliases(self, keys: tuple[str, ...]) -> Iterable[str]:
+        """Return these identities and all others of the same image."""
+        if self._aliases.keys().isdisjoint(keys):
+            return keys
+        return {other for key in keys for other in self._aliases.get(key, (key,))}
 
-@dataclass(slots=True)
-class JournalIndex:
-    """What a run knows from the journal when it plans."""
-
-    folder: Folder | None = None
-    index: Index = field(default_factory=Index)
-    open_by_key: dict[str, list[str]] = field(default_factory=dict)
-    _shard: tuple[str, bytes] = ("", b"")
-
-    def known(self, keys: tuple[str, ...]) -> StoredOutcome | None:
+    def outcome(self, keys: tuple[str, ...]) -> StoredOutcome | None:
         """Return the best outcome of any of the identities, or None."""
-        found = [self.index.known[key] for key in self.index.linked(keys) if key in self.index.known]
-        return max(found) if found else None
+        return max((self.outcomes[key] for key in self.aliases(keys) if key in self.outcomes), default=None)
 
     def open_call(self, keys: tuple[str, ...]) -> tuple[str, OpenCall] | None:
-        """Return the latest open call of any of the identities, one with a request id before one without."""
-        calls = {call for key in self.index.linked(keys) for call in self.open_by_key.get(key, ())}
-        if not calls:
-            return None
-        call = max(
-            calls,
-            key=lambda one: (
-                self.index.open_calls[one].request_id is not None,
-                self.index.open_calls[one].sent_at,
-                one,
-            ),
-        )
-        return call, self.index.open_calls[call]
+        """Return id and content of the latest open call of any of the identities; one with a request id goes first."""
+        calls = [(call, self.open_calls[call]) for call in self._open(keys)]
+        return max(calls, key=lambda one: (one[1].request_id is not None, one[1].sent_at, one[0]), default=None)
 
     def lost_calls(self, keys: tuple[str, ...]) -> int:
         """Return how many calls of any of the identities were sent and never answered."""
-        linked = self.index.linked(keys)
-        lost = {call for key in linked for call in self.index.lost.get(key, ())}
-        return len(lost | {call for key in linked for call in self.open_by_key.get(key, ())})
+        return len(self._open(keys).union(*(self.lost.get(key, ()) for key in self.aliases(keys))))
+
+    def _open(self, keys: tuple[str, ...]) -> set[str]:
+        return {call for key in self.aliases(keys) for call in self.open_by_key.get(key, ())}
 
     def row(self, keys: tuple[str, ...]) -> dict[str, Any]:
-        """Return the stored row of a known outcome. Rows asked for in shard order read each shard once.
+        """Return the stored row of an outcome. Asked for in the order of `StoredOutcome`, each shard is read once.
 
-        :raises StoreError: where it can no longer be read.
+        :raises StoreError: if the row can no longer be read.
         """
-        folder, known = self.folder, self.known(keys)
+        folder = self.folder
         assert folder is not None
-        for _ in range(TRIES):
-            if known is None:
+        for _ in range(MAX_ATTEMPTS):
+            found = self.outcome(keys)
+            if found is None:
                 raise StoreError(f"{folder.where()}: a stored description vanished while it was read.")
-            if self._shard[0] != known.shard:
-                content = folder.read(known.shard)
+            if self._shard[0] != found.shard:
+                content = folder.read(found.shard)
                 if content is None:
-                    # Somebody has merged the shard: the row stands in another one now.
-                    again = load_index(folder)
-                    self.index, self.open_by_key = again.index, again.open_by_key
-                    known = self.known(keys)
+                    # Another task has compacted the shard, so the row is in a newer one.
+                    self._take_over(load_index(folder))
                     continue
-                self._shard = (known.shard, content)
-            row: dict[str, Any] = json.loads(self._shard[1][known.offset : known.offset + known.length])
+                self._shard = (found.shard, content)
+            row: dict[str, Any] = json.loads(self._shard[1][found.offset : found.offset + found.length])
             return row
-        raise StoreError(f"{folder.where()} is being merged faster than it can be read; try again.")
+        raise StoreError(f"{folder.where()} is being compacted faster than it can be read; try again.")
+
+    def _take_over(self, newer: JournalIndex) -> None:
+        self.outcomes, self.open_calls, self.lost = newer.outcomes, newer.open_calls, newer.lost
+        self.open_by_key, self._aliases = newer.open_by_key, newer._aliases
 
 
 def load_index(folder: Folder | None) -> JournalIndex:
-    """Read the whole journal; an empty memory where there is no store.
+    """Read the whole journal and return its index; an empty index without a store.
 
     :raises StoreError: naming a shard that cannot be read.
     """
-    memory = JournalIndex(folder)
+    index = JournalIndex(folder)
     if folder is not None:
         for shard, offset, length, event in read_events(folder):
-            memory.index.apply(shard, offset, length, event)
-        memory.open_by_key = memory.index.finished()
-    return memory
+            index.apply(shard, offset, length, event)
+        index.finish()
+    return index

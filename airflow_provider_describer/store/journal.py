@@ -24,7 +24,7 @@ from typing import Self, TypeVar
 
 from airflow_provider_describer.errors import StoreError
 from airflow_provider_describer.storage.folder import Folder
-from airflow_provider_describer.store.compaction import ENDS, TRIES, merge, shard_names
+from airflow_provider_describer.store.compaction import ENDS, MAX_ATTEMPTS, merge_shards, shard_names
 from airflow_provider_describer.store.shard import FOLDER, Event, decode_shard, encode_shard, json_line, shard_name
 
 WINDOW_S = 0.01
@@ -75,7 +75,7 @@ class Journal:
         # Two: shards go on being written during a merge. Own ones, as memory that many threads take in turn piles up.
         self._threads = ThreadPoolExecutor(2, "journal")
 
-    def add(self, event: Event) -> None:
+    def append(self, event: Event) -> None:
         """Write the event with the next shard; nobody waits for it."""
         self._buffer.append(json_line(event))
         if self._loop is not None:
@@ -83,14 +83,14 @@ class Journal:
             if self._timer is None:
                 self._timer = self._loop.call_at(self._last + self._interval(), self._due.set)
 
-    async def durable(self, event: Event) -> None:
+    async def commit(self, event: Event) -> None:
         """Write the event and return once it would survive the loss of this process.
 
         :raises StoreError: where it could not be written; it may not be counted on then.
         """
         if self._task is None or self._task.done():
             raise StoreError(f"The journal {self._folder.where(FOLDER)} is not open.")
-        self.add(event)
+        self.append(event)
         # Of one waiter alone: the row may be of a paid answer, and goes to disk whoever stops waiting for it.
         ready = asyncio.get_running_loop().create_future()
         self._waiting.append(ready)
@@ -98,7 +98,7 @@ class Journal:
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self._task = self._loop.create_task(self._commit())
+        self._task = self._loop.create_task(self._commit_groups())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -125,7 +125,7 @@ class Journal:
         """Seconds from one shard to the next: few shards, and no call that waits for them."""
         return min(max(self._window, self._call_s / SHARE), MOST_WINDOWS * self._window)
 
-    async def _commit(self) -> None:
+    async def _commit_groups(self) -> None:
         try:
             while not self._closing:
                 await self._due.wait()
@@ -182,7 +182,7 @@ class Journal:
             # Merging is tidying up: where it cannot be done (another merge was faster, the disk is full), nothing is
             # lost.
             with contextlib.suppress(Exception):
-                await self._in_thread(merge, self._folder, parts, self._name)
+                await self._in_thread(merge_shards, self._folder, parts, self._name)
 
     def _name(self) -> str:
         return shard_name(self._clock(), f"{self._writer}-{next(self._numbers):06d}")
@@ -209,7 +209,7 @@ def read_events(folder: Folder, damaged: list[StoreError] | None = None) -> Iter
     :raises StoreError: naming what cannot be read.
     """
     seen: set[str] = set()
-    for number in range(TRIES):
+    for number in range(MAX_ATTEMPTS):
         # Listed twice at least: a listing taken during a merge may show neither the old shards nor the new one.
         again = number == 0
         for name in shard_names(folder):

@@ -11,15 +11,20 @@ from typing import Any
 from airflow_provider_describer.arguments import parse_int
 from airflow_provider_describer.errors import BadInput, StoreError
 from airflow_provider_describer.storage.folder import Folder
-from airflow_provider_describer.store.paths import instance_path
-from airflow_provider_describer.store.rows import Run
+from airflow_provider_describer.store.rows import TaskInstanceKey
 from airflow_provider_describer.store.shard import json_line
 
 Images = Iterator[dict[str, Any]]
 
 
 def write_listing(
-    images: Images, folder: Folder | None, run: Run, *, inline: int, chunk_size: int | None = None, max_chunks: int
+    images: Images,
+    folder: Folder | None,
+    run: TaskInstanceKey,
+    *,
+    inline: int,
+    chunk_size: int | None = None,
+    max_chunks: int,
 ) -> list[Any] | str:
     """Return what a task returns for its images: themselves while they are few, else where they are listed.
 
@@ -42,7 +47,7 @@ def write_listing(
             f"There are more than {inline} images, which do not fit XCom: give a store (a folder), where they are "
             "listed in files, or a limit."
         )
-    name, images = instance_path("listings", run), chain(first, images)
+    name, images = run.path("listings"), chain(first, images)
     if chunk_size is None:
         return _write(folder, f"{name}.jsonl", images)
     chunks = _within(max_chunks, chunk_size, _chunks(images, chunk_size))

@@ -12,8 +12,7 @@ from typing import IO, Any, Literal, Self, get_args
 from airflow_provider_describer.errors import BadInput, StoreError
 from airflow_provider_describer.storage.folder import Folder
 from airflow_provider_describer.store.parquet import require_pyarrow, write_parquet
-from airflow_provider_describer.store.paths import instance_path
-from airflow_provider_describer.store.rows import Row, Run
+from airflow_provider_describer.store.rows import Row, TaskInstanceKey
 
 ResultsFormat = Literal["jsonl", "parquet"]
 
@@ -38,10 +37,10 @@ class ResultFiles:
     :param form: ``parquet`` for ``….parquet`` and ``….failures.parquet``.
     """
 
-    def __init__(self, folder: Folder, run: Run, form: ResultsFormat = "jsonl") -> None:
+    def __init__(self, folder: Folder, run: TaskInstanceKey, form: ResultsFormat = "jsonl") -> None:
         self._folder = folder
         self._form = form
-        path = instance_path("results", run)
+        path = run.path("results")
         self._names = (f"{path}.{form}", f"{path}.failures.{form}")
         self._open = ExitStack()
         self._spools: list[IO[str]] = []

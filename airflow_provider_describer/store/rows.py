@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,17 +16,33 @@ from airflow_provider_describer.store.shard import json_line
 
 Status = Literal["described", "reused", "rejected", "unknown", "pending"]
 STATUSES: tuple[Status, ...] = ("described", "reused", "rejected", "unknown", "pending")
+MAX_PART_BYTES = 200
+"""The longest part of a path. Disks take 255 bytes, and a suffix is added."""
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """Which task instance asks; empty outside Airflow."""
+class TaskInstanceKey:
+    """The task instance that a run belongs to; empty outside Airflow."""
 
     dag_id: str = ""
     run_id: str = ""
     task_id: str = ""
     map_index: int = -1
     try_number: int = 1
+
+    def path(self, under: str) -> str:
+        """Return ``<under>/<dag_id>/<run_id>/<task_id>[-<map_index>]``, whatever characters the ids have."""
+        task = _path_part(self.task_id or "no_task") + (f"-{self.map_index}" if self.map_index >= 0 else "")
+        return f"{under}/{_path_part(self.dag_id or 'no_dag')}/{_path_part(self.run_id or 'no_run')}/{task}"
+
+
+def _path_part(name: str) -> str:
+    """Return the name as exactly one folder: no slash, neither '.' nor '..', and no longer than disks take."""
+    part = re.sub(r"[/\\\0]", "_", name) if name.strip(".") else name.replace(".", "_")
+    if len(part.encode()) <= MAX_PART_BYTES:
+        return part
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return f"{part.encode()[: MAX_PART_BYTES - 17].decode(errors='ignore')}-{digest}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +95,9 @@ def _readable(value: object) -> object:
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
-def row_of(  # noqa: PLR0913  # a row has many sources
+def new_row(  # noqa: PLR0913  # a row has many sources
     request: DescribeRequest,
-    run: Run,
+    run: TaskInstanceKey,
     status: Status,
     now: float,
     *,
@@ -123,7 +141,7 @@ def row_of(  # noqa: PLR0913  # a row has many sources
 
 def known_row(
     request: DescribeRequest,
-    run: Run,
+    run: TaskInstanceKey,
     status: Status,
     stored: Mapping[str, Any],
     sha256: str | None,
@@ -132,7 +150,7 @@ def known_row(
     """Return the row of an image whose outcome was in the journal already: it costs nothing now."""
     description, error = stored.get("text"), stored.get("error")
     return replace(
-        row_of(request, run, status, 0.0, sha256=sha256, version=version),
+        new_row(request, run, status, 0.0, sha256=sha256, version=version),
         text=description,
         cost_usd=0.0,
         request_id=stored.get("request_id"),

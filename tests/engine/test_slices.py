@@ -24,16 +24,16 @@ from airflow_provider_describer.errors import (
     VendorUnavailable,
 )
 from airflow_provider_describer.storage.folder import LocalFolder
-from airflow_provider_describer.store.rows import Run
+from airflow_provider_describer.store.rows import TaskInstanceKey
 
 if TYPE_CHECKING:
     from tests.conftest import Shop
 
 Pictures = Callable[..., list[Path]]
-RUN = Run("shop", "scheduled__2026-01-01T00:00:00+00:00", "describe", 3, 2)
+RUN = TaskInstanceKey("shop", "scheduled__2026-01-01T00:00:00+00:00", "describe", 3, 2)
 
 
-def in_slices(shop: Shop, paths: list[Path], size: int, limits: TaskLimits, run: Run = RUN) -> list[Any]:
+def in_slices(shop: Shop, paths: list[Path], size: int, limits: TaskLimits, run: TaskInstanceKey = RUN) -> list[Any]:
     """What each slice has done, until there is no further one; each as a worker of its own would do it."""
     folder, outcomes = LocalFolder(shop.store), []
     while True:

@@ -16,7 +16,7 @@ from airflow_provider_describer.images.listing import ImageFilter
 from airflow_provider_describer.images.reference import parse_images
 from airflow_provider_describer.storage.bucket import Bucket, Entry
 from airflow_provider_describer.storage.folder import open_folder
-from airflow_provider_describer.store.identity import keys_of
+from airflow_provider_describer.store.identity import identity_keys
 from airflow_provider_describer.store.index import JournalIndex, OpenCall, StoredOutcome, load_index
 from airflow_provider_describer.vendors import get_vendor
 
@@ -134,8 +134,8 @@ def knows(*entries: Entry, described: bool = True, **asked: Any) -> JournalIndex
     memory = JournalIndex()
     uris = [{"uri": f"s3://shop/{one.key}", "version": one.version, "size": one.size} for one in entries]
     for ask in parse_images(uris, get_vendor("image_describer"), **asked):
-        for key in keys_of(ask.spec, ask.image.uri, None, ask.image.version, ask.image.size):
-            memory.index.known[key] = StoredOutcome(described, "2026-01-01", "shard", 0, 0)
+        for key in identity_keys(ask.spec, ask.image.uri, None, ask.image.version, ask.image.size):
+            memory.outcomes[key] = StoredOutcome(described, "2026-01-01", "shard", 0, 0)
     return memory
 
 
@@ -157,15 +157,15 @@ def test_a_copy_of_known_content_is_not_new(shop: Shop) -> None:
 def test_an_image_that_lacks_one_of_the_languages_is_new(shop: Shop) -> None:
     bucket = Stock([entry(1), entry(2)])
     memory = knows(entry(1), entry(2))
-    memory.index.known |= knows(entry(2), lang="de").index.known
+    memory.outcomes |= knows(entry(2), lang="de").outcomes
     assert new(shop, "s3://shop/", memory=memory, bucket=bucket, lang=["en", "de"]) == ["s3://shop/000001.jpg"]
 
 
 def test_a_request_that_runs_at_the_vendor_is_not_done(shop: Shop) -> None:
     memory = knows(entry(1), described=False)
-    for key in memory.index.known:
+    for key in memory.outcomes:
         memory.open_by_key[key] = ["call"]
-    memory.index.open_calls["call"] = OpenCall(request_id="running")
+    memory.open_calls["call"] = OpenCall(request_id="running")
     assert new(shop, "s3://shop/", memory=memory, bucket=Stock([entry(1)])) == ["s3://shop/000001.jpg"]
 
 

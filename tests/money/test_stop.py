@@ -38,7 +38,7 @@ def events(shop):
 
 
 def open_calls(shop):
-    return load_index(open_folder(shop.store)).index.open_calls
+    return load_index(open_folder(shop.store)).open_calls
 
 
 def test_stop_starts_no_call_and_records_those_under_way(shop, night, thousand):

@@ -15,7 +15,7 @@ from airflow_provider_describer.http import flow
 from airflow_provider_describer.http.retry import RetryPolicy
 from airflow_provider_describer.images.reference import parse_images
 from airflow_provider_describer.storage.open_bucket import bucket_from_environment
-from airflow_provider_describer.store.rows import Run
+from airflow_provider_describer.store.rows import TaskInstanceKey
 from airflow_provider_describer.vendors import get_vendor
 
 
@@ -30,7 +30,7 @@ def main(told: dict[str, Any]) -> None:
         parse_images(told["images"], vendor),
         TaskLimits(**told["limits"]),
         store=told["store"],
-        run=Run(**told["run"]),
+        run=TaskInstanceKey(**told["run"]),
         report=lambda line: None,
         # Each is opened once, as the hooks do it.
         open_bucket=functools.cache(bucket_from_environment),

@@ -12,7 +12,7 @@ from airflow_provider_describer.engine.plan import IdentifiedImage, make_plan
 from airflow_provider_describer.errors import StoreError
 from airflow_provider_describer.models import DescribeRequest, Image, Spec
 from airflow_provider_describer.storage.folder import Folder
-from airflow_provider_describer.store.identity import keys_of
+from airflow_provider_describer.store.identity import identity_keys
 from airflow_provider_describer.store.index import JournalIndex, load_index
 from airflow_provider_describer.store.shard import encode_shard, json_line
 
@@ -105,7 +105,7 @@ class Events:
     spec = Spec("vendor", "model", "What is it?", "en")
 
     def key(self, content: str, spec: Spec | None = None) -> str:
-        return keys_of(spec or self.spec, "", content, None)[0]
+        return identity_keys(spec or self.spec, "", content, None)[0]
 
     def sent(self, call: str, content: str = "a", at: float = 1.0, **more: Any) -> dict[str, Any]:
         return {"event": "sent", "call": call, "keys": [self.key(content)], "uri": "u", "at": at, **more}
@@ -133,7 +133,7 @@ def events() -> Events:
 
 def image(content: str, spec: Spec = Events.spec, uri: str = "u", version: str | None = None) -> IdentifiedImage:
     """An image as the plan gets it: ``content`` stands for its bytes' checksum; empty where they were not read."""
-    keys = keys_of(spec, uri, content or None, version)
+    keys = identity_keys(spec, uri, content or None, version)
     return IdentifiedImage(DescribeRequest(Image(uri, version), spec), keys, content or None, version)
 
 

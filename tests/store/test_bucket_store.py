@@ -30,8 +30,8 @@ def write(folder, events):
         async def work():
             async with Journal(writer, window=0) as journal:
                 for call in calls:
-                    await journal.durable(events.sent(call, call))
-                    await journal.durable(events.outcome(call, call))
+                    await journal.commit(events.sent(call, call))
+                    await journal.commit(events.outcome(call, call))
 
         asyncio.run(work())
 

@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_describer.errors import CorruptShard, StoreError
 from airflow_provider_describer.store import compaction as merge_module
-from airflow_provider_describer.store.compaction import compact, merge, shard_names
+from airflow_provider_describer.store.compaction import compact, merge_shards, shard_names
 from airflow_provider_describer.store.index import load_index
 from airflow_provider_describer.store.journal import read_events
 from airflow_provider_describer.store.shard import encode_shard, json_line, shard_lines
@@ -112,8 +112,8 @@ def test_a_writer_that_merges_its_own_at_any_step_of_compacting(history, new_dis
         disk = new_disk(history.files)
 
         def roll(disk=disk):
-            with contextlib.suppress(merge_module.Vanished):
-                merge(disk, ["journal/2.jsonl", "journal/3.jsonl"], lambda: "journal/w.jsonl")
+            with contextlib.suppress(merge_module.ShardVanished):
+                merge_shards(disk, ["journal/2.jsonl", "journal/3.jsonl"], lambda: "journal/w.jsonl")
 
         disturbed(disk, step, roll)
         compact(disk)
@@ -232,4 +232,4 @@ def test_large_shards_are_left_alone_and_new_ones_are_not_larger(disk, events, m
     sizes = {name: len(content) for name, content in disk.files.items()}
     compact(disk)
     assert {name: len(content) for name, content in disk.files.items()} == sizes
-    assert len(load_index(disk).index.known) == 60
+    assert len(load_index(disk).outcomes) == 60

@@ -6,7 +6,7 @@ import itertools
 from dataclasses import replace
 
 from airflow_provider_describer.models import Spec
-from airflow_provider_describer.store.identity import content_key, keys_of, version_key
+from airflow_provider_describer.store.identity import content_key, identity_keys, version_key
 
 SPEC = Spec("image_describer", "image-describer", "What is it? Ä", "en", "")
 SHA = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -43,10 +43,10 @@ def test_parts_do_not_run_into_each_other():
 
 
 def test_keys_by_what_is_known():
-    assert keys_of(SPEC, "u", None, None) == ()
-    assert keys_of(SPEC, "u", SHA, None) == (content_key(SPEC, SHA),)
-    assert keys_of(SPEC, "u", None, "v") == (version_key(SPEC, "u", "v"),)
-    assert keys_of(SPEC, "u", SHA, "v") == (content_key(SPEC, SHA), version_key(SPEC, "u", "v"))
+    assert identity_keys(SPEC, "u", None, None) == ()
+    assert identity_keys(SPEC, "u", SHA, None) == (content_key(SPEC, SHA),)
+    assert identity_keys(SPEC, "u", None, "v") == (version_key(SPEC, "u", "v"),)
+    assert identity_keys(SPEC, "u", SHA, "v") == (content_key(SPEC, SHA), version_key(SPEC, "u", "v"))
 
 
 def test_a_name_that_is_no_utf8_has_a_key():

@@ -24,7 +24,7 @@ def shards(disk):
 def test_an_event_is_on_disk_when_durable_returns(disk, events):
     async def work():
         async with Journal(disk) as journal:
-            await journal.durable(events.sent("c"))
+            await journal.commit(events.sent("c"))
             assert calls(disk) == ["c"]
 
     asyncio.run(work())
@@ -41,7 +41,7 @@ def test_nobody_is_told_before_the_shard_is_written(disk, events):
     disk.before = before
 
     async def one(journal, number):
-        await journal.durable(events.sent(str(number)))
+        await journal.commit(events.sent(str(number)))
         disk.calm()
         returned.append(number)
 
@@ -57,7 +57,7 @@ def test_nobody_is_told_before_the_shard_is_written(disk, events):
 def test_events_nobody_waits_for_are_written_at_the_end(disk, events):
     async def work():
         async with Journal(disk) as journal:
-            journal.add(events.closed("c"))
+            journal.append(events.closed("c"))
 
     asyncio.run(work())
     assert calls(disk) == ["c"]
@@ -76,7 +76,7 @@ def test_writers_never_share_a_shard(disk, events):
     async def work():
         async with Journal(disk, clock=lambda: 5.0) as one, Journal(disk, clock=lambda: 5.0) as other:
             for number in range(10):
-                await asyncio.gather(one.durable(events.sent(f"a{number}")), other.durable(events.sent(f"b{number}")))
+                await asyncio.gather(one.commit(events.sent(f"a{number}")), other.commit(events.sent(f"b{number}")))
             assert len(shards(disk)) == 20
 
     asyncio.run(work())
@@ -90,11 +90,11 @@ def test_a_disk_that_fails_fails_everybody_who_waits(disk, events):
 
     async def work():
         async with Journal(disk) as journal:
-            waiting = [asyncio.create_task(journal.durable(events.sent(str(number)))) for number in range(20)]
+            waiting = [asyncio.create_task(journal.commit(events.sent(str(number)))) for number in range(20)]
             results = await asyncio.gather(*waiting, return_exceptions=True)
             assert all(isinstance(result, StoreError) for result in results)
             with pytest.raises(StoreError, match="no space left"):
-                await journal.durable(events.sent("later"))
+                await journal.commit(events.sent("later"))
 
     asyncio.run(work())
     assert not disk.files
@@ -106,13 +106,13 @@ def test_what_could_not_be_written_is_tried_again(disk, events):
     async def work():
         async with Journal(disk) as journal:
             with pytest.raises(StoreError):
-                await journal.durable(events.outcome("first"))
+                await journal.commit(events.outcome("first"))
             disk.calm()
-            await journal.durable(events.outcome("second"))
+            await journal.commit(events.outcome("second"))
             assert calls(disk) == ["first", "second"]
             disk.fail_on("create")
             with pytest.raises(StoreError):
-                await journal.durable(events.outcome("third"))
+                await journal.commit(events.outcome("third"))
             disk.calm()
 
     asyncio.run(work())
@@ -128,7 +128,7 @@ def test_a_folder_with_errors_of_its_own(disk, events):
     async def work():
         async with Journal(disk) as journal:
             with pytest.raises(StoreError, match=r"memory:journal cannot be written: .*by a bucket"):
-                await journal.durable(events.sent("c"))
+                await journal.commit(events.sent("c"))
 
     asyncio.run(work())
 
@@ -136,7 +136,7 @@ def test_a_folder_with_errors_of_its_own(disk, events):
 def test_whoever_stops_waiting_loses_nothing(disk, events):
     async def work():
         async with Journal(disk) as journal:
-            waiting = asyncio.create_task(journal.durable(events.outcome("c")))
+            waiting = asyncio.create_task(journal.commit(events.outcome("c")))
             await asyncio.sleep(0)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -151,11 +151,11 @@ def test_nobody_waits_for_a_journal_that_is_not_open(disk, events):
 
     async def work():
         with pytest.raises(StoreError, match="not open"):
-            await journal.durable(events.sent("early"))
+            await journal.commit(events.sent("early"))
         async with journal:
             pass
         with pytest.raises(StoreError, match="not open"):
-            await journal.durable(events.sent("late"))
+            await journal.commit(events.sent("late"))
 
     asyncio.run(work())
 
@@ -164,7 +164,7 @@ def test_nobody_waits_for_a_writer_that_was_cancelled(disk, events):
     async def work():
         journal = Journal(disk, window=60)
         await journal.__aenter__()
-        waiting = asyncio.create_task(journal.durable(events.sent("c")))
+        waiting = asyncio.create_task(journal.commit(events.sent("c")))
         await asyncio.sleep(0)
         assert journal._task is not None
         journal._task.cancel()
@@ -180,7 +180,7 @@ def test_small_shards_are_merged_while_it_runs(disk, events, monkeypatch):
     async def work():
         async with Journal(disk, window=0) as journal:
             for number in range(20):
-                await journal.durable(events.outcome(str(number)))
+                await journal.commit(events.outcome(str(number)))
                 if journal._rolling is not None:
                     await journal._rolling
                 # Four are merged into one when they are complete, which leaves at most five in five rolls.
@@ -197,7 +197,7 @@ def test_large_shards_are_merged_sooner(disk, events, monkeypatch):
     async def work():
         async with Journal(disk, window=0) as journal:
             for number in range(30):
-                await journal.durable(events.outcome(str(number), text="long " * 200))
+                await journal.commit(events.outcome(str(number), text="long " * 200))
                 if journal._rolling is not None:
                     await journal._rolling
                 assert sum(len(content) < 5000 for content in disk.files.values()) <= 5
@@ -219,12 +219,12 @@ def test_what_is_written_during_a_merge_stays(disk, events, monkeypatch):
     async def work():
         async with Journal(disk, window=0) as journal:
             for number in range(3):
-                await journal.durable(events.outcome(str(number)))
+                await journal.commit(events.outcome(str(number)))
             disk.before = before
             assert await asyncio.to_thread(reached.wait, 30)
             # The merge waits with the old shards and its own on the disk; nobody who writes waits for it.
             for number in range(3, 6):
-                await journal.durable(events.outcome(str(number)))
+                await journal.commit(events.outcome(str(number)))
             disk.calm()
             go_on.set()
 
@@ -238,8 +238,8 @@ def test_the_first_of_a_burst_does_not_wait_for_a_window(disk, events):
     async def work():
         journal = Journal(disk, window=1e6)
         await journal.__aenter__()
-        await journal.durable(events.sent("first"))
-        waiting = asyncio.create_task(journal.durable(events.outcome("second")))
+        await journal.commit(events.sent("first"))
+        waiting = asyncio.create_task(journal.commit(events.outcome("second")))
         await asyncio.sleep(0.01)
         assert calls(disk) == ["first"] and not waiting.done()
         # Closing waits for no window either.
@@ -288,11 +288,11 @@ def test_a_merge_that_fails_fails_nobody(disk, events, monkeypatch, operation):
     async def work():
         async with Journal(disk, window=0) as journal:
             for number in range(3):
-                await journal.durable(events.outcome(str(number)))
+                await journal.commit(events.outcome(str(number)))
             disk.before = before
             await asyncio.sleep(0.05)
             disk.calm()
-            await journal.durable(events.outcome("3"))
+            await journal.commit(events.outcome("3"))
 
     asyncio.run(work())
     assert set(calls(disk)) == {"0", "1", "2", "3"}
@@ -305,7 +305,7 @@ def test_a_merge_by_somebody_else_is_no_failure(disk, events, monkeypatch):
     async def work():
         async with Journal(disk, window=0) as journal:
             for number in range(10):
-                await journal.durable(events.outcome(str(number)))
+                await journal.commit(events.outcome(str(number)))
                 compact(disk)
 
     asyncio.run(work())
@@ -317,7 +317,7 @@ def test_a_damaged_shard_is_named(tmp_path, events):
 
     async def work():
         async with Journal(folder) as journal:
-            await journal.durable(events.sent("c"))
+            await journal.commit(events.sent("c"))
 
     asyncio.run(work())
     (shard,) = (tmp_path / "journal").iterdir()

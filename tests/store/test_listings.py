@@ -12,9 +12,9 @@ import pytest
 from airflow_provider_describer.errors import BadInput, StoreError
 from airflow_provider_describer.storage.folder import Folder, open_folder
 from airflow_provider_describer.store.listings import write_listing
-from airflow_provider_describer.store.rows import Run
+from airflow_provider_describer.store.rows import TaskInstanceKey
 
-RUN = Run("shop", "manual__2026-01-01T00:00:00+00:00", "group.list")
+RUN = TaskInstanceKey("shop", "manual__2026-01-01T00:00:00+00:00", "group.list")
 
 
 class Images:
@@ -70,7 +70,7 @@ def test_many_images_are_listed_in_a_file(folder: Folder, tmp_path: Path) -> Non
 
 
 def test_many_images_are_listed_in_a_file_a_chunk(folder: Folder, tmp_path: Path) -> None:
-    paths = hand(Images(11), folder, chunk_size=4, run=Run("shop", "run", "list", 7))
+    paths = hand(Images(11), folder, chunk_size=4, run=TaskInstanceKey("shop", "run", "list", 7))
     assert paths == [str(tmp_path / f"store/listings/shop/run/list-7/000{number}.jsonl") for number in range(3)]
     assert [lines(path) for path in paths] == [uris(range(4)), uris(range(4, 8)), uris(range(8, 11))]
 
@@ -82,7 +82,7 @@ def test_a_later_try_replaces_the_files(folder: Folder) -> None:
 
 
 def test_names_of_a_run_lead_nowhere_else(folder: Folder, tmp_path: Path) -> None:
-    path = Path(hand(Images(11), folder, run=Run("../..", "a/b", "..")))
+    path = Path(hand(Images(11), folder, run=TaskInstanceKey("../..", "a/b", "..")))
     assert path.resolve().is_relative_to(tmp_path / "store/listings")
 
 

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from airflow_provider_describer.store import journal as journal_module
 from airflow_provider_describer.store.compaction import compact
-from airflow_provider_describer.store.index import Index, JournalIndex, load_index
+from airflow_provider_describer.store.index import JournalIndex, load_index
 from airflow_provider_describer.store.journal import Journal
 
 CONTENTS = "abcd"
@@ -91,7 +91,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     def durable(self, writer, kind, call):
         runner, journal, waiting = writer
-        runner.run(journal.durable(self.event(kind, call)))
+        runner.run(journal.commit(self.event(kind, call)))
         for one in (*waiting, (kind, call)):
             self.tell(*one)
         waiting.clear()
@@ -140,7 +140,7 @@ class JournalMachine(RuleBasedStateMachine):
         call = data.draw(st.sampled_from(self.running))
         if kind in ("closed", "lost"):
             # Nobody waits for these: they are durable with the next event of this writer, or lost with it.
-            writer[1].add(self.event(kind, call))
+            writer[1].append(self.event(kind, call))
             writer[2].append((kind, call))
         else:
             self.durable(writer, kind, call)
@@ -235,7 +235,8 @@ def test_the_order_of_events_makes_no_difference(data, ends_of_all_kinds, plans)
 
 
 def folded(told):
-    index = Index()
+    index = JournalIndex()
     for number, event in enumerate(told):
         index.apply(f"shard {number % 3}", number, 1, event)
-    return JournalIndex(None, index, index.finished())
+    index.finish()
+    return index

@@ -14,21 +14,21 @@ from airflow_provider_describer.errors import RejectedImage, StoreError, Unexpec
 from airflow_provider_describer.models import Description
 from airflow_provider_describer.storage.folder import LocalFolder
 from airflow_provider_describer.store.results import ResultFiles
-from airflow_provider_describer.store.rows import Run, row_of
+from airflow_provider_describer.store.rows import TaskInstanceKey, new_row
 
 TEXT = 'A "bear"\nand a 🐻\u2028, Ä\ud83d.'
 
 
 @pytest.fixture
 def rows(image):
-    ask, run = image("a", uri="/photos/\udcff.jpg").request, Run("d", "r", "t", 3, 2)
+    ask, run = image("a", uri="/photos/\udcff.jpg").request, TaskInstanceKey("d", "r", "t", 3, 2)
     done = Description(TEXT, "vendor", "model", cost_usd=0.015, request_id="r-1", elapsed_s=3.14159)
     answer = UnexpectedAnswer("no description", answer="<html>", billed="yes")
     return [
-        row_of(ask, run, "described", 1.7e9, description=done, sha256="abc"),
-        row_of(ask, run, "rejected", 1.7e9, error=RejectedImage("too dark", kind="dark")),
-        row_of(ask, run, "rejected", 1.7e9, error=answer),
-        row_of(ask, run, "pending", 1.7e9),
+        new_row(ask, run, "described", 1.7e9, description=done, sha256="abc"),
+        new_row(ask, run, "rejected", 1.7e9, error=RejectedImage("too dark", kind="dark")),
+        new_row(ask, run, "rejected", 1.7e9, error=answer),
+        new_row(ask, run, "pending", 1.7e9),
     ]
 
 
@@ -44,7 +44,7 @@ def as_written(row):
 
 
 def test_every_row_and_the_failures_once_more(tmp_path, rows):
-    run = Run("my_dag", "manual__2026-01-01T00:00:00+00:00", "group.task", 3)
+    run = TaskInstanceKey("my_dag", "manual__2026-01-01T00:00:00+00:00", "group.task", 3)
     with ResultFiles(LocalFolder(tmp_path), run) as files:
         files.write_all(rows)
         assert not Path(files.results).exists()
@@ -69,14 +69,14 @@ def test_a_row_says_what_came_of_an_image(rows):
 @pytest.mark.skipif(importlib.util.find_spec("pandas") is None, reason="pandas is not installed")
 def test_pandas_reads_it_as_it_is(tmp_path, rows):
     pandas = importlib.import_module("pandas")
-    with ResultFiles(LocalFolder(tmp_path), Run()) as files:
+    with ResultFiles(LocalFolder(tmp_path), TaskInstanceKey()) as files:
         files.write_all(rows[1:])
     table = pandas.read_json(files.results, lines=True)
     assert list(table.columns) == list(rows[0].to_dict()) and len(table) == 3
 
 
 def test_they_are_there_when_the_run_fails(tmp_path, rows):
-    files = ResultFiles(LocalFolder(tmp_path), Run())
+    files = ResultFiles(LocalFolder(tmp_path), TaskInstanceKey())
 
     def work():
         with files:
@@ -91,14 +91,14 @@ def test_they_are_there_when_the_run_fails(tmp_path, rows):
 
 def test_a_later_try_replaces_them(tmp_path, rows):
     for part in (rows, rows[:1]):
-        with ResultFiles(LocalFolder(tmp_path), Run("d", "r", "t")) as files:
+        with ResultFiles(LocalFolder(tmp_path), TaskInstanceKey("d", "r", "t")) as files:
             files.write_all(part)
     assert len(read(files.results)) == 1 and read(files.failures) == []
 
 
 @pytest.mark.parametrize("name", ["../../etc", "a/b", "..", ".", "a\\b", "a\0b", "x" * 400, "ü" * 250])
 def test_any_name_is_a_file_below_the_store(tmp_path, rows, name):
-    with ResultFiles(LocalFolder(tmp_path / "store"), Run(name, name, name)) as files:
+    with ResultFiles(LocalFolder(tmp_path / "store"), TaskInstanceKey(name, name, name)) as files:
         files.write(rows[0])
     path = Path(files.results).resolve()
     assert path.is_relative_to(tmp_path / "store/results") and len(path.relative_to(tmp_path).parts) == 5
@@ -106,7 +106,7 @@ def test_any_name_is_a_file_below_the_store(tmp_path, rows, name):
 
 
 def test_long_names_stay_apart(tmp_path):
-    names = {ResultFiles(LocalFolder(tmp_path), Run("d", "r", "x" * 300 + end)).results for end in "ab"}
+    names = {ResultFiles(LocalFolder(tmp_path), TaskInstanceKey("d", "r", "x" * 300 + end)).results for end in "ab"}
     assert len(names) == 2
 
 
@@ -114,7 +114,7 @@ def test_a_full_temporary_disk_is_named(tmp_path, rows, monkeypatch):
     def fail(text):
         raise OSError(28, "No space left on device")
 
-    with ResultFiles(LocalFolder(tmp_path), Run()) as files:
+    with ResultFiles(LocalFolder(tmp_path), TaskInstanceKey()) as files:
         monkeypatch.setattr(files._spools[0], "write", fail)
         with pytest.raises(StoreError, match=rf"{tempfile.gettempdir()}.*No space left"):
             files.write(rows[0])

@@ -17,9 +17,9 @@ from airflow_provider_describer.models import Description
 from airflow_provider_describer.storage.folder import LocalFolder
 from airflow_provider_describer.store import parquet
 from airflow_provider_describer.store.results import ResultFiles, check_results_format
-from airflow_provider_describer.store.rows import Row, Run, row_of
+from airflow_provider_describer.store.rows import Row, TaskInstanceKey, new_row
 
-RUN = Run("d", "r", "t", 3, 2)
+RUN = TaskInstanceKey("d", "r", "t", 3, 2)
 TEXT = 'A "bear"\r\nand a 🐻\u2028, Ä\ud83d.'
 needs_pyarrow = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed")
 
@@ -30,10 +30,10 @@ def rows(image):
     done = Description(TEXT, "vendor", "model", cost_usd=0.015, request_id="r-1", elapsed_s=3.14159)
     answer = UnexpectedAnswer("no description of \udcff.jpg", answer="<html>", billed="yes")
     return [
-        row_of(ask, RUN, "described", 1.7e9 + 0.123, description=done, sha256="abc", lost_calls=1),
-        row_of(ask, RUN, "rejected", 1.7e9, error=RejectedImage("too dark", kind="dark")),
-        row_of(ask, RUN, "rejected", 1.7e9, error=answer),
-        row_of(ask, RUN, "pending", 1.7e9),
+        new_row(ask, RUN, "described", 1.7e9 + 0.123, description=done, sha256="abc", lost_calls=1),
+        new_row(ask, RUN, "rejected", 1.7e9, error=RejectedImage("too dark", kind="dark")),
+        new_row(ask, RUN, "rejected", 1.7e9, error=answer),
+        new_row(ask, RUN, "pending", 1.7e9),
     ]
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_describer.errors import CorruptShard
-from airflow_provider_describer.store.shard import decode_shard, encode_shard, glance, json_line, shard_name
+from airflow_provider_describer.store.shard import decode_shard, encode_shard, json_line, peek, shard_name
 
 EVENTS: list[dict[str, Any]] = [
     {"event": "sent", "call": "c1", "keys": ["k1"], "uri": "/a b.jpg", "at": 1.5},
@@ -103,8 +103,8 @@ def test_another_version_is_not_guessed_at(version):
 def test_a_glance_sees_what_reading_would(kind, call, more, call_is_first):
     more.pop("event", None), more.pop("call", None)
     event = {"event": kind, "call": call, **more} if call_is_first else {**more, "event": kind, "call": call}
-    assert glance(json_line(event)) == glance(json.dumps(event, indent=1).encode()) == (kind, call)
-    assert glance(json_line({"event": kind, **more})) == (kind, "")
+    assert peek(json_line(event)) == peek(json.dumps(event, indent=1).encode()) == (kind, call)
+    assert peek(json_line({"event": kind, **more})) == (kind, "")
 
 
 def test_names_sort_by_time():
