@@ -76,7 +76,7 @@ class ImageCall:
         """The call was sent in an earlier try and runs at the vendor: it is only fetched."""
         self.call, self.running, self.in_journal = call, running, True
 
-    async def turn(self) -> None:
+    async def before_call(self) -> None:
         """Wait for the call's turn and make its intent durable; after this it is sent."""
         batch = self._batch
         ready_s = None if self._sent else time.monotonic() - self.began

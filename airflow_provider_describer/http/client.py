@@ -55,7 +55,7 @@ MAX_ANSWER = 8 * 1024 * 1024
 class CallHooks(Protocol):
     """What the batch engine adds to a flow while it is driven; a lone call has none."""
 
-    async def turn(self) -> None:
+    async def before_call(self) -> None:
         """Called before each billable request is made and sent. May wait; may raise anything, and nothing is sent."""
 
     async def accepted(self, running: Running) -> None:
@@ -114,28 +114,28 @@ class AsyncClient:
         allowed(literal(way.server), way.server.host, self._guard)
         return OverHttpx(through(way.proxy), self._patience)
 
-    async def arun(self, flow: Flow[T], watch: CallHooks | None = None) -> T:
+    async def arun(self, flow: Flow[T], hooks: CallHooks | None = None) -> T:
         """Drive the flow to its end and return its result, or raise its error."""
         driver = Driver(flow)
         while (step := driver.step) is not None:
             try:
-                driver.reply(await self._do(step, watch))
+                driver.reply(await self._do(step, hooks))
             except DescriberError as error:
                 driver.fail(error)
         return driver.result()
 
-    async def _do(self, step: Step, watch: CallHooks | None) -> Response | Picture | None:
+    async def _do(self, step: Step, hooks: CallHooks | None) -> Response | Picture | None:
         match step:
             case Sleep():
-                await (watch.sleep(step) if watch else asyncio.sleep(step.seconds))
+                await (hooks.sleep(step) if hooks else asyncio.sleep(step.seconds))
                 return None
             case Accepted():
-                if watch:
-                    await watch.accepted(step.running)
+                if hooks:
+                    await hooks.accepted(step.running)
                 return None
             case Admit():
-                if watch:
-                    await watch.turn()
+                if hooks:
+                    await hooks.before_call()
                 sign = step.picture.sign
                 return replace(step.picture, url=await asyncio.to_thread(sign), sign=None) if sign else step.picture
         return await self._send(step)

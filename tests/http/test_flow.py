@@ -54,7 +54,7 @@ class Script:
             raise answer
         return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
 
-    async def turn(self) -> None:
+    async def before_call(self) -> None:
         self.turns += 1
 
     async def accepted(self, running: Running) -> None:
