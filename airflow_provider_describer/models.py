@@ -103,6 +103,8 @@ class DescribeRequest:
     id: str | None = None
 
 
-def format_usd(usd: float) -> str:
-    """Return a sum in USD as people read it: cents, and tenths of a cent where it is small."""
+def format_usd(usd: float | None) -> str:
+    """Return a sum in USD for people: cents, and tenths of a cent where it is small; or why the sum is unknown."""
+    if usd is None:
+        return "unknown (no price_per_call on the connection)"
     return f"${usd:,.2f}" if usd >= 10 or round(usd, 2) == round(usd, 4) else f"${usd:,.3f}"

@@ -18,11 +18,10 @@ from typing import Any, get_args
 from airflow_provider_describer.engine.deferral import CarriedTotals, ResumeCondition
 from airflow_provider_describer.engine.identify import identify_all
 from airflow_provider_describer.engine.limits import TaskLimits, check_limits
-from airflow_provider_describer.engine.outcomes import OutcomeRecorder
+from airflow_provider_describer.engine.outcomes import OutcomeRecorder, unknown_outcome
 from airflow_provider_describer.engine.plan import IdentifiedImage, OnUnknown, Plan, PlannedImage, decide, make_plan
 from airflow_provider_describer.engine.progress import Totals, manifest_of, too_many_rejected, verdict
 from airflow_provider_describer.engine.runner import Runner
-from airflow_provider_describer.engine.settling import Settling, count_plan
 from airflow_provider_describer.errors import BadInput, DescriberError
 from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.http.flow import VendorCalls
@@ -173,16 +172,14 @@ class Job:
             plan = await self._plan(reader, index)
             self.report(plan.summary(self.vendor_calls.account.price_per_call))
             if self.dry_run:
-                count_plan(plan, totals)
+                for entry in plan.entries:
+                    totals.counts[entry.status] += len(entry.all)
                 return None, None
-            settling = Settling(plan.entries, recorder, resumed=self.carried is not None)
-            await asyncio.to_thread(settling.known, index)
-            if self.on_unknown == "fail" and (error := settling.unknown()):
-                settling.leave()
+            resumed = self.carried is not None
+            await asyncio.to_thread(recorder.all_known, plan.entries, index, resumed=resumed)
+            if error := self._refusal(plan, totals):
+                recorder.all_pending(plan.entries)
                 return error, None
-            if too_many := too_many_rejected(totals, self.limits.max_failure_ratio):
-                settling.leave()
-                return too_many, None
             # Around the client: what calls have cost is told when they are over.
             shared = await self._shared_limits(opened)
             new = self.new_client or self._client
@@ -207,6 +204,13 @@ class Job:
         if wait := batch.wait():
             return None, wait
         return verdict(totals, self.limits, batch.stopped_by, self.on_unknown), None
+
+    def _refusal(self, plan: Plan, totals: Totals) -> DescriberError | None:
+        """Return why no call may be made at all, or None."""
+        lost = sum(entry.lost for entry in plan.entries if entry.action == "unknown")
+        if lost and self.on_unknown == "fail":
+            return unknown_outcome(lost)
+        return too_many_rejected(totals, self.limits.max_failure_ratio)
 
     def _caller(self) -> VendorCalls:
         resend = int(self.on_unknown == "retry")
@@ -252,12 +256,12 @@ class Job:
         self, batch: Runner, folder: Folder | None, index: JournalIndex, rows: Mapping[DescribeRequest, Row]
     ) -> None:
         """Record the images of which reading has shown that they needed no call; blocking."""
-        Settling(batch.known_after_all, batch.recorder).known(index)
+        batch.recorder.all_known(batch.known_after_all, index)
         if batch.copies and folder is not None:
             again = load_index(folder)
-            settling = Settling([self._decide(image, again) for _, image in batch.copies], batch.recorder)
-            settling.known(again)
-            settling.leave()
+            entries = [self._decide(image, again) for _, image in batch.copies]
+            batch.recorder.all_known(entries, again)
+            batch.recorder.all_pending(entries)
         elif batch.copies:
             for owner, image in batch.copies:
                 row = rows[owner.first.request]

@@ -1,8 +1,8 @@
-"""What a task allows itself; what its account allows stands on the connection."""
+"""What a task allows itself; what its account allows is set on the connection."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.errors import BadInput
@@ -15,9 +15,9 @@ class TaskLimits:
     :param concurrency: calls under way at a time.
     :param max_calls: billable calls, or None.
     :param max_cost: USD, or None.
-    :param max_failure_ratio: share of the images that may be rejected; past it the run stops.
-    :param max_wait: seconds; a run that must wait longer ends with a `Wait`, for whoever resumes it. None waits as
-        long as it takes. With it calls are made in bursts of a minute's worth: one long wait for many short ones.
+    :param max_failure_ratio: share of the images that may be rejected; beyond it the run stops.
+    :param max_wait: seconds; a run that must wait longer ends with a `ResumeCondition`. None waits as long as it takes.
+        With it calls are made in bursts of a minute's worth: one long wait instead of many short ones.
     """
 
     concurrency: int = 32
@@ -44,3 +44,49 @@ def check_limits(limits: TaskLimits, account: Account) -> None:
             raise BadInput(
                 f"{name} needs to know what a call costs: set price_per_call (USD) on connection {account.conn_id!r}."
             )
+
+
+@dataclass(slots=True)
+class Budget:
+    """A task's calls and money, never exceeded by a single call: a call under way counts as spent.
+
+    :param max_calls: billable calls, or None.
+    :param max_cost: USD, or None.
+    :param price: what a call is expected to cost at most, in USD; needed with ``max_cost``.
+    """
+
+    max_calls: int | None = None
+    max_cost: float | None = None
+    price: float | None = None
+    calls: int = field(default=0, kw_only=True)
+    spent: float = field(default=0.0, kw_only=True)
+    under_way: int = field(default=0, init=False)
+
+    def take(self) -> bool:
+        """Reserve one call; False where it might exceed a limit."""
+        if self.max_calls is not None and self.calls >= self.max_calls:
+            return False
+        price = self.price or 0.0
+        # A thousandth of a call: sums of 0.015 must not lose one to binary fractions.
+        if self.max_cost is not None and self.spent + (self.under_way + 1) * price > self.max_cost + price / 1000:
+            return False
+        self.calls += 1
+        self.under_way += 1
+        return True
+
+    def may_allow_later(self) -> bool:
+        """Whether a call that is refused now may be allowed when calls under way turn out to be free."""
+        if not self.under_way or (self.max_calls is not None and self.calls >= self.max_calls):
+            return False
+        return self.max_cost is None or self.spent < self.max_cost
+
+    def give_back(self) -> None:
+        """A reserved call was not made."""
+        self.calls -= 1
+        self.under_way -= 1
+
+    def settle(self, cost: float) -> None:
+        """A reserved call has ended and cost (or may have cost) that much. A higher price raises later reservations."""
+        self.under_way -= 1
+        self.spent += cost
+        self.price = max(self.price or 0.0, cost) or self.price

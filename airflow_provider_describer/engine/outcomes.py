@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from airflow_provider_describer.engine.plan import IdentifiedImage
+from airflow_provider_describer.engine.plan import IdentifiedImage, PlannedImage
 from airflow_provider_describer.engine.progress import Totals
-from airflow_provider_describer.errors import DescriberError
+from airflow_provider_describer.errors import DescriberError, UnknownOutcome
 from airflow_provider_describer.models import Description
+from airflow_provider_describer.storage.address import masked
+from airflow_provider_describer.store.index import JournalIndex
 from airflow_provider_describer.store.rows import Row, Status, TaskInstanceKey, known_row, new_row
 
 _ROW = tuple(field.name for field in fields(Row))
@@ -49,7 +51,7 @@ class OutcomeRecorder:
     def keep(self, image: IdentifiedImage, row: Row, why: DescriberError | None = None) -> None:
         """Record and count a row.
 
-        :param why: the error of an image that this very run has found to be at fault.
+        :param why: the error of an image that this run has rejected.
         """
         self.record(image, row)
         self.totals.counts[row.status] += 1
@@ -63,24 +65,72 @@ class OutcomeRecorder:
         description: Description | None = None,
         error: DescriberError | None = None,
     ) -> None:
-        """Record an image for which no call was made of its own."""
+        """Record an image that had no call of its own."""
         row = self.row(image, status, description=description, error=error)
         row = replace(row, cost_usd=0.0 if description else None, billed="no", elapsed_s=None)
         self.keep(image, row, error)
 
     def known(self, image: IdentifiedImage, status: Status, stored: Mapping[str, Any]) -> None:
-        """Record an image whose outcome was known: it costs nothing now."""
+        """Record an image whose outcome was known before: it costs nothing now."""
         self.keep(image, known_row(image.request, self.run, status, stored, image.sha256, image.version))
 
-    def is_own(self, stored: Mapping[str, Any]) -> bool:
-        """Whether this very try of this task instance has made the row: before it was resumed, then."""
-        return all(stored[name] == getattr(self.run, name) for name in TaskInstanceKey.__slots__)
+    def all_known(self, planned: Iterable[PlannedImage], index: JournalIndex, *, resumed: bool = False) -> None:
+        """Record every planned image that needs no call.
 
-    def own(self, image: IdentifiedImage, stored: Mapping[str, Any]) -> None:
-        """Record an outcome that this task instance has paid for before it was resumed, as if it had just been."""
+        :param resumed: whether this try has worked before; outcomes that it has paid for then count as its own.
+        """
+        planned = list(planned)
+        stored = [entry for entry in planned if entry.known and entry.action in ("reuse", "rejected")]
+        # In shard order, so that each shard is read once.
+        for entry in sorted(stored, key=lambda entry: entry.known or ()):
+            self._stored(entry, index.row(entry.first.keys), resumed=resumed)
+        for entry in planned:
+            if entry.action == "unknown":
+                self._undescribed(entry, unknown_outcome(entry.lost))
+            elif entry.action == "unusable":
+                if entry.status == "rejected":
+                    for _ in entry.all:
+                        self.totals.count_rejected(str(entry.first.error))
+                self._undescribed(entry, entry.first.error)
+
+    def all_pending(self, planned: Iterable[PlannedImage]) -> None:
+        """Record every planned image that would need a call as pending."""
+        for entry in planned:
+            if entry.action in ("call", "attach"):
+                self._undescribed(entry, None)
+
+    def _stored(self, entry: PlannedImage, row: Mapping[str, Any], *, resumed: bool) -> None:
+        # As it is stored now: an image that was rejected when the plan was made may have been described since.
+        status: Status = "reused" if row["status"] == "described" else "rejected"
+        paid_here = resumed and all(row[name] == getattr(self.run, name) for name in TaskInstanceKey.__slots__)
+        for image in entry.all:
+            if paid_here and (masked(image.request.image.uri), image.request.id) == (row["uri"], row["id"]):
+                self._own(image, row)
+                paid_here = False
+            else:
+                self.known(image, status, row)
+
+    def _own(self, image: IdentifiedImage, stored: Mapping[str, Any]) -> None:
+        """Record an outcome that this task instance has paid for before it was resumed, as if it were new."""
         row = Row(**{name: stored[name] for name in _ROW})
         if row.status == "described":
             self.totals.count_paid(row.cost_usd)
         else:
             self.totals.count_rejected((row.error or {}).get("message"))
         self.keep(image, row)
+
+    def _undescribed(self, entry: PlannedImage, error: DescriberError | None) -> None:
+        for image in entry.all:
+            row = self.row(image, entry.status, error=error)
+            # One row of an identity counts its lost calls, so that rows can be added up.
+            own = image is entry.first
+            self.keep(image, replace(row, lost_calls=entry.lost) if own else replace(row, billed="no"))
+
+
+def unknown_outcome(calls: int) -> UnknownOutcome:
+    """Return the error for calls of earlier tries whose answers were never seen."""
+    return UnknownOutcome(
+        f"{calls} call(s) of an earlier try were sent and their answers never seen; they may have been paid for. "
+        "on_unknown='retry' sends them again, 'hold' leaves these images alone.",
+        billed="unknown",
+    )

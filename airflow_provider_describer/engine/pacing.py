@@ -1,18 +1,27 @@
-"""How fast calls may start and how many there may be. Decides; sleeps nowhere."""
+"""How fast calls may start, how many may be under way, and how many images may be in memory."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import ceil
+from typing import Self
+
+MARGIN = 3.0
+"""A disk is not always as fast as usual."""
+LEAST_AHEAD, MOST_AHEAD = 0.25, 0.5
+"""Images prepared ahead, as a share of the concurrency: calls that started together end together."""
 
 
 @dataclass(slots=True)
 class Pace:
     """When the next call may start. A vendor may count its minute from any moment.
 
-    :param per_minute: calls a minute, or None for as many as come.
-    :param in_bursts: a minute's worth of calls as fast as they come, and none until the first of them is a minute old;
-        otherwise they are spaced evenly.
+    :param per_minute: calls a minute, or None for no limit.
+    :param in_bursts: allow a minute's worth of calls at once, and the next ones when the first is a minute old;
+        otherwise calls are spaced evenly.
     """
 
     per_minute: float | None = None
@@ -33,7 +42,7 @@ class Pace:
         return moment - now
 
     def pause_until(self, moment: float) -> None:
-        """Let no call start before that moment, whoever asks."""
+        """Let no call start before that moment."""
         self._next_at = max(self._next_at, moment)
 
     def waits(self, now: float) -> float:
@@ -42,79 +51,118 @@ class Pace:
         return max(0.0, self._next_at - now, self._burst[0] + self._window - now if full else 0.0)
 
     def idle_at(self) -> float:
-        """Return the moment from which on a whole burst may start, as a run that is resumed then will."""
+        """Return the moment from which a whole burst may start again."""
         return self._burst[-1] + self._window if self._burst else 0.0
 
     @property
     def _window(self) -> float:
-        """The seconds in which a burst is allowed."""
+        """The seconds in which one burst is allowed."""
         return max(1, int(self.per_minute or 1)) * 60.0 / (self.per_minute or 1.0)
 
 
 @dataclass(slots=True)
 class Throttle:
-    """How many calls may be under way where the vendor says "too many" and not until when.
+    """How many calls may be under way when the vendor says "too many" without a time.
 
     Halves at each such answer and grows back by one call for every full round of answers.
     """
 
     most: int
     allowed: float = field(init=False)
-    """Of which the whole calls count."""
+    """Only whole calls count."""
 
     def __post_init__(self) -> None:
         self.allowed = float(self.most)
 
     def slower(self) -> None:
-        """The vendor has had too many."""
+        """The vendor has answered "too many"."""
         self.allowed = max(1.0, self.allowed / 2)
 
     def faster(self) -> None:
-        """The vendor has answered."""
+        """The vendor has answered with a description."""
         self.allowed = min(float(self.most), self.allowed + 1.0 / self.allowed)
 
 
-@dataclass(slots=True)
-class Budget:
-    """A task's own limits, never exceeded by a single call: what is under way counts as spent.
+class ReadAhead:
+    """How many images may be in memory: those of the calls under way, and those prepared for the next calls.
 
-    :param max_calls: billable calls, or None.
-    :param max_cost: USD, or None.
-    :param price: what a call is expected to cost at most, in USD; needed with ``max_cost``.
+    Ahead are as many as are called while one is prepared: a quarter of the concurrency where calls take seconds, half
+    of it at most.
     """
 
-    max_calls: int | None = None
-    max_cost: float | None = None
-    price: float | None = None
-    calls: int = field(default=0, init=False)
-    spent: float = field(default=0.0, init=False)
-    under_way: int = field(default=0, init=False)
+    def __init__(self, concurrency: int) -> None:
+        self._concurrency = concurrency
+        self._ready_s = self._call_s = 0.0
 
-    def take(self) -> bool:
-        """Reserve one call; False where it might exceed a limit."""
-        if self.max_calls is not None and self.calls >= self.max_calls:
-            return False
-        price = self.price or 0.0
-        # A thousandth of a call: sums of 0.015 must not lose one to binary fractions.
-        if self.max_cost is not None and self.spent + (self.under_way + 1) * price > self.max_cost + price / 1000:
-            return False
-        self.calls += 1
-        self.under_way += 1
-        return True
+    def images(self) -> int:
+        """Return how many images may be in memory now."""
+        needed = MARGIN * self._ready_s / self._call_s if self._call_s else LEAST_AHEAD
+        share = min(MOST_AHEAD, max(LEAST_AHEAD, needed))
+        return self._concurrency + ceil(share * self._concurrency) + 1
 
-    def may_allow_later(self) -> bool:
-        """Whether a call that is not allowed now may be when others, which are under way, have cost nothing."""
-        if not self.under_way or (self.max_calls is not None and self.calls >= self.max_calls):
-            return False
-        return self.max_cost is None or self.spent < self.max_cost
+    def ready_after(self, seconds: float) -> None:
+        """Learn how long an image takes to be read and to have its intent written, without waiting for admission."""
+        self._ready_s = _moving_average(self._ready_s, seconds)
 
-    def give_back(self) -> None:
-        """A reserved call was not made after all."""
-        self.calls -= 1
-        self.under_way -= 1
+    def called_for(self, seconds: float) -> None:
+        """Learn how long a call takes."""
+        self._call_s = _moving_average(self._call_s, seconds)
 
-    def settle(self, cost: float) -> None:
-        """A reserved call has ended and cost that much, or may have. A dearer call raises what later ones reserve."""
-        self.under_way -= 1
-        self.spent += cost
-        self.price = max(self.price or 0.0, cost) or self.price
+
+def _moving_average(known: float, seen: float) -> float:
+    return seen if not known else (7 * known + seen) / 8
+
+
+class Gate:
+    """Lets in at most ``limit()`` at a time, first come, first served. An async context manager.
+
+    Not anyio's CapacityLimiter: it gives room to tasks, costs a turn of the event loop at each entry, and would be told
+    of a new limit by every place that changes it.
+
+    :param limit: read again whenever one enters or leaves, so it may change.
+    """
+
+    def __init__(self, limit: Callable[[], int]) -> None:
+        self._limit = limit
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._is_open = False
+        self.inside = 0
+
+    async def enter(self) -> None:
+        """Wait for room and take it; it is held until `leave`."""
+        if self._is_open or (not self._waiting and self.inside < self._limit()):
+            self.inside += 1
+            return
+        let_in = asyncio.get_running_loop().create_future()
+        self._waiting.append(let_in)
+        try:
+            await let_in
+        except asyncio.CancelledError:
+            if let_in.done() and not let_in.cancelled():
+                # Let in and cancelled at the same moment.
+                self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Give the room back."""
+        self.inside -= 1
+        self._let_in()
+
+    def open(self) -> None:
+        """Let in everyone from now on: a stopped run wakes all that wait."""
+        self._is_open = True
+        self._let_in()
+
+    async def __aenter__(self) -> Self:
+        await self.enter()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.leave()
+
+    def _let_in(self) -> None:
+        while self._waiting and (self._is_open or self.inside < self._limit()):
+            let_in = self._waiting.popleft()
+            if not let_in.done():
+                self.inside += 1
+                let_in.set_result(None)

@@ -1,4 +1,4 @@
-"""Which images need a call. Decides from the journal's memory and the images' identities; calls nothing."""
+"""Which images need a call: decided from what the journal knows of their identities. Calls nothing."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from airflow_provider_describer.errors import DescriberError
+from airflow_provider_describer.errors import DescriberError, RejectedImage
 from airflow_provider_describer.models import DescribeRequest, format_usd
 from airflow_provider_describer.store.index import JournalIndex, OpenCall, StoredOutcome
+from airflow_provider_describer.store.rows import Status
 
 OnUnknown = Literal["retry", "hold", "fail"]
 Action = Literal["call", "attach", "reuse", "rejected", "unknown", "unusable"]
@@ -16,7 +17,7 @@ Action = Literal["call", "attach", "reuse", "rejected", "unknown", "unusable"]
 
 @dataclass(frozen=True, slots=True)
 class IdentifiedImage:
-    """An ask whose image has been looked at: its identities, or why it cannot be asked about."""
+    """A request and the identities of its image, or why the image cannot be used."""
 
     request: DescribeRequest
     keys: tuple[str, ...] = ()
@@ -27,7 +28,7 @@ class IdentifiedImage:
 
 @dataclass(slots=True)
 class PlannedImage:
-    """What is to be done for one identity: one call at most, however many asks share it.
+    """What is to be done for one identity: one call at most, however many requests share it.
 
     ``lost`` counts earlier calls that were sent and never answered: a new call may pay a second time.
     """
@@ -41,8 +42,20 @@ class PlannedImage:
 
     @property
     def all(self) -> list[IdentifiedImage]:
-        """Every ask of this identity."""
+        """All images of this identity."""
         return [self.first, *self.others]
+
+    @property
+    def status(self) -> Status:
+        """What the images are recorded as when no call is made."""
+        match self.action:
+            case "reuse":
+                return "reused"
+            case "rejected" | "unknown":
+                return self.action
+            case "unusable" if isinstance(self.first.error, RejectedImage):
+                return "rejected"
+        return "pending"
 
 
 @dataclass(slots=True)
@@ -55,12 +68,12 @@ class Plan:
     """The entry that each identity belongs to."""
 
     def owner(self, entry: PlannedImage, keys: tuple[str, ...]) -> PlannedImage:
-        """Give the entry identities that reading its image has shown; return whose they are, if another's already."""
+        """Give the entry the identities that reading its image has shown; return the entry that has them already."""
         owners = (self.owners.setdefault(key, entry) for key in keys)
         return next((owner for owner in owners if owner is not entry), entry)
 
     def count(self, *actions: Action) -> int:
-        """Return how many asks have one of these actions."""
+        """Return how many requests have one of these actions."""
         return sum(1 + len(entry.others) for entry in self.entries if entry.action in actions)
 
     @property
@@ -98,7 +111,7 @@ def make_plan(
     owners: dict[str, PlannedImage] = {}
     copies: dict[int, list[IdentifiedImage]] = {}
     for image in images:
-        # By content where it is known: two names of the same bytes are one identity.
+        # Two names of the same bytes share the key of their content.
         owner = next((owners[key] for key in image.keys if key in owners), None)
         if owner is not None:
             copies.setdefault(id(owner), []).append(image)
@@ -126,6 +139,5 @@ def decide(
     if known is not None and not retry_rejected:
         return PlannedImage("rejected", image, known=known)
     lost = index.lost_calls(image.keys)
-    if lost and on_unknown != "retry":
-        return PlannedImage("unknown", image, open_call=open_call, lost=lost)
-    return PlannedImage("call", image, open_call=open_call, lost=lost)
+    action: Action = "unknown" if lost and on_unknown != "retry" else "call"
+    return PlannedImage(action, image, open_call=open_call, lost=lost)

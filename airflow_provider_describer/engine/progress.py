@@ -9,6 +9,7 @@ from typing import Any
 from airflow_provider_describer.engine.limits import TaskLimits
 from airflow_provider_describer.engine.plan import OnUnknown
 from airflow_provider_describer.errors import Billed, DescriberError, TooManyRejected, Unfinished
+from airflow_provider_describer.models import format_usd
 from airflow_provider_describer.store.rows import STATUSES
 
 
@@ -80,18 +81,15 @@ def progress_line(totals: Totals, now: float) -> str:
     left = (totals.requested - totals.done) / rate if rate else None
     parts = [f"{totals.done}/{totals.requested} images", f"{rate:.1f}/s"]
     parts += [f"{totals.counts[name]} {name}" for name in STATUSES if totals.counts[name]]
-    parts.append(f"cost {money(totals.cost_usd)}")
+    parts.append(f"cost {format_usd(totals.cost_usd)}")
     if totals.unknown_calls:
-        parts.append(f"{totals.unknown_calls} calls of unknown outcome (up to {money(totals.unknown_cost_usd)} more)")
+        parts.append(
+            f"{totals.unknown_calls} calls of unknown outcome (up to {format_usd(totals.unknown_cost_usd)} more)"
+        )
     if totals.saved_bytes > 0:
         parts.append(f"{totals.saved_bytes / 1e6:.1f} MB less to send")
     parts.append(f"took {_span(elapsed)}" if totals.done >= totals.requested else f"{_span(left)} left")
     return ", ".join(parts)
-
-
-def money(usd: float | None) -> str:
-    """Return a sum as people read it, or why it is not known."""
-    return "unknown (no price_per_call on the connection)" if usd is None else f"${usd:.3f}"
 
 
 def _span(seconds: float | None) -> str:

@@ -15,13 +15,11 @@ from dataclasses import dataclass, field, replace
 
 from airflow_provider_describer.engine.call import ImageCall, RunStopping
 from airflow_provider_describer.engine.deferral import DeferPolicy, ResumeCondition
-from airflow_provider_describer.engine.gate import Gate
-from airflow_provider_describer.engine.limits import TaskLimits
+from airflow_provider_describer.engine.limits import Budget, TaskLimits
 from airflow_provider_describer.engine.outcomes import OutcomeRecorder
-from airflow_provider_describer.engine.pacing import Budget, Pace, Throttle
+from airflow_provider_describer.engine.pacing import Gate, Pace, ReadAhead, Throttle
 from airflow_provider_describer.engine.plan import IdentifiedImage, OnUnknown, PlannedImage
 from airflow_provider_describer.engine.progress import Totals, progress_line, too_many_rejected
-from airflow_provider_describer.engine.read_ahead import ReadAhead
 from airflow_provider_describer.errors import (
     AccountError,
     AmbiguousCall,

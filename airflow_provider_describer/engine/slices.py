@@ -1,67 +1,129 @@
-"""A long job in slices: what one of them may do, and whether another one could do more. Decides; waits nowhere."""
+"""A long job in slices: what the next one may do, whether it could do more, and what it must know of earlier ones."""
 
 from __future__ import annotations
 
+import json
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.arguments import parse_int
 from airflow_provider_describer.engine.deferral import FETCH_WITHIN_S, CarriedTotals
 from airflow_provider_describer.engine.job import Outcome
-from airflow_provider_describer.engine.limits import TaskLimits
-from airflow_provider_describer.engine.pacing import Budget
-from airflow_provider_describer.errors import BadInput, DescriberError, RateLimited, Unfinished, VendorUnavailable
+from airflow_provider_describer.engine.limits import Budget, TaskLimits
+from airflow_provider_describer.errors import (
+    BadInput,
+    DescriberError,
+    RateLimited,
+    StoreError,
+    Unfinished,
+    VendorUnavailable,
+)
+from airflow_provider_describer.storage.folder import Folder
+from airflow_provider_describer.store.journal import read_events
+from airflow_provider_describer.store.rows import TaskInstanceKey
 
-PATIENCE_S = 15.0
-"""A slice sits out waits of so many seconds; a longer one ends it."""
+MAX_WAIT_S = 15.0
+"""A longer wait ends the slice."""
 
 
 def check_slices(slice_size: int, longest_pause: float, account: Account) -> None:
     """Find slices that cannot work.
 
-    :param longest_pause: seconds between two of them at most.
+    :param longest_pause: seconds between two pokes at most.
     :raises BadInput: naming the argument.
     """
     if parse_int("slice_size", slice_size, 1) is None:
         raise BadInput(f"slice_size is {slice_size!r}, expected a whole number of 1 or more.")
     if account.api_version == "v2" and longest_pause > FETCH_WITHIN_S:
         raise BadInput(
-            f"Up to {longest_pause:.0f} s may lie between two pokes, but the vendor's v2 forgets what a request has "
-            f"brought, and cost, within an hour: expected a poke_interval (with exponential_backoff, a max_wait) of "
+            f"Up to {longest_pause:.0f} s may lie between two pokes, but the vendor's v2 forgets the result and the "
+            f"cost of a request within an hour: expected a poke_interval (with exponential_backoff, a max_wait) of "
             f"{FETCH_WITHIN_S:.0f} s at most, or api_version v1 on connection {account.conn_id!r}."
         )
 
 
 def slice_of(limits: TaskLimits, slice_size: int, carried: CarriedTotals | None) -> TaskLimits:
-    """Return the limits of the next slice of a job that has ``limits``.
-
-    :param slice_size: calls that the slice may make.
-    """
+    """Return the limits of the next slice, of at most ``slice_size`` calls, of a job that has ``limits``."""
     calls = slice_size + (carried.calls if carried else 0)
     if limits.max_calls is not None:
         calls = min(calls, limits.max_calls)
-    return replace(limits, max_calls=calls, max_wait=PATIENCE_S)
+    return replace(limits, max_calls=calls, max_wait=MAX_WAIT_S)
 
 
 def is_transient(error: DescriberError) -> bool:
-    """Whether a slice that has ended so says nothing against the next one."""
+    """Whether the next slice may succeed where one has ended with this error."""
     return isinstance(error, RateLimited | VendorUnavailable | Unfinished)
 
 
 def goes_on(outcome: Outcome, limits: TaskLimits, part: TaskLimits, account: Account) -> bool:
     """Return whether a further slice could describe more.
 
-    :param limits: of the whole job, which are not exceeded; where they are used up, the job is done.
-    :param part: of the slice that has brought this outcome.
+    :param limits: of the whole job; the job is done when they are used up.
+    :param part: of the slice that has ended with this outcome.
     """
     if outcome.wait is not None or outcome.error is not None:
         return True
     if not outcome.manifest["counts"]["pending"]:
         return False
-    budget = Budget(limits.max_calls, limits.max_cost, account.price_per_call)
-    budget.calls = outcome.carried.calls
-    budget.spent = (outcome.manifest["cost_usd"] or 0.0) + outcome.manifest["unknown_cost_usd"]
-    if not budget.take():
+    spent = (outcome.manifest["cost_usd"] or 0.0) + outcome.manifest["unknown_cost_usd"]
+    calls = outcome.carried.calls
+    if not Budget(limits.max_calls, limits.max_cost, account.price_per_call, calls=calls, spent=spent).take():
         return False
-    # Otherwise it was the day's budget: one that is shared is a new one tomorrow.
-    return outcome.carried.calls >= (part.max_calls or 0) or account.limits_path is not None
+    # Otherwise the slice ended on the day's budget: a shared one is renewed tomorrow.
+    return calls >= (part.max_calls or 0) or account.limits_path is not None
+
+
+def save_totals(folder: Folder, run: TaskInstanceKey, carried: CarriedTotals) -> None:
+    """Write down what this try has done, for its next poke.
+
+    :raises StoreError: where it cannot be written.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as spool:
+        json.dump({"try_number": run.try_number, "carried": carried.to_dict()}, spool)
+        spool.flush()
+        folder.publish(Path(spool.name), _name(run))
+
+
+def load_totals(folder: Folder, run: TaskInstanceKey) -> CarriedTotals | None:
+    """Return what earlier pokes of this try have done; None at the first one.
+
+    :raises StoreError: where it cannot be read: without it a task could spend more than it may.
+    """
+    name = _name(run)
+    content = folder.read(name)
+    if content is None:
+        return None
+    try:
+        kept = json.loads(content)
+        return CarriedTotals.from_dict(kept["carried"]) if kept["try_number"] == run.try_number else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{folder.where(name)} is damaged ({type(error).__name__}: {error}). Remove it: the task then counts its "
+            "calls from there on."
+        ) from None
+
+
+def clear_totals(folder: Folder, run: TaskInstanceKey) -> None:
+    """Remove what the pokes of a finished task instance have written down."""
+    folder.delete(_name(run))
+
+
+def described_before(folder: Folder, run: TaskInstanceKey) -> int:
+    """Return how many images earlier tries of this task instance have had described; reads the journal.
+
+    :raises StoreError: where it cannot be read.
+    """
+    instance = (run.dag_id, run.run_id, run.task_id, run.map_index)
+    return sum(
+        event["event"] == "outcome"
+        and event["status"] == "described"
+        and (event["dag_id"], event["run_id"], event["task_id"], event["map_index"]) == instance
+        and event["try_number"] < run.try_number
+        for _, _, _, event in read_events(folder)
+    )
+
+
+def _name(run: TaskInstanceKey) -> str:
+    return f"{run.path('slices')}.json"

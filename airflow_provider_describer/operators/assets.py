@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, AssetAlias, BaseOperator
 
 from airflow_provider_describer.arrivals.snapshot import merged
-from airflow_provider_describer.engine.slice_state import described_before
+from airflow_provider_describer.engine.slices import described_before
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.hooks.storage import buckets_of
 from airflow_provider_describer.images.listing_file import read_listing

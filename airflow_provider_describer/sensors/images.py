@@ -13,8 +13,15 @@ from airflow_provider_describer.arrivals.snapshot import ArrivalTerms, ListingPa
 from airflow_provider_describer.engine.job import Job
 from airflow_provider_describer.engine.limits import TaskLimits
 from airflow_provider_describer.engine.plan import OnUnknown
-from airflow_provider_describer.engine.slice_state import clear_totals, load_totals, save_totals
-from airflow_provider_describer.engine.slices import check_slices, goes_on, is_transient, slice_of
+from airflow_provider_describer.engine.slices import (
+    check_slices,
+    clear_totals,
+    goes_on,
+    is_transient,
+    load_totals,
+    save_totals,
+    slice_of,
+)
 from airflow_provider_describer.engine.undescribed import undescribed_images
 from airflow_provider_describer.errors import BucketError, StoreError, UnreadableImage
 from airflow_provider_describer.hooks.describer import DescriberHook

@@ -353,7 +353,7 @@ def test_requests_that_run_at_the_vendor_are_fetched_by_a_later_slice(
     key = accounts.keys["segmind"]
     connect("version_2", conn_type="segmind", password=key, host=accounts.url, extra={"api_version": "v2"})
     accounts.faults({"segmind": {"v2_delay_s": 2.5}})
-    monkeypatch.setattr("airflow_provider_describer.engine.slices.PATIENCE_S", 0.3)
+    monkeypatch.setattr("airflow_provider_describer.engine.slices.MAX_WAIT_S", 0.3)
     ran = sense(f"slices_{mode}", images=pictures[:2], store=str(tmp_path), conn_id="version_2")
     assert ran.states["describe"] == "success", ran.errors
     assert ran.xcom("describe")["counts"]["described"] == ran.xcom("describe")["calls"] == 2
@@ -380,7 +380,7 @@ def test_a_vendor_that_is_down_for_a_slice_is_waited_for(
     tmp_path: Path,
 ) -> None:
     # Else the attempts of one call take half a minute.
-    monkeypatch.setattr("airflow_provider_describer.engine.slices.PATIENCE_S", 0.01)
+    monkeypatch.setattr("airflow_provider_describer.engine.slices.MAX_WAIT_S", 0.01)
     accounts.faults({"segmind": {"errors": [{"kind": "server_error", "share": 1}]}})
     pauses.meanwhile = lambda: accounts.faults({})
     ran = sense("slices_poke", images=pictures[:2], store=str(tmp_path))

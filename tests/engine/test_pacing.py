@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_describer.engine.pacing import Budget, Pace
+from airflow_provider_describer.engine.limits import Budget
+from airflow_provider_describer.engine.pacing import Pace
 
 NOW = 1_763_708_820.0
 

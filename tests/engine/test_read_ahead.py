@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_describer.engine.gate import Gate
-from airflow_provider_describer.engine.read_ahead import ReadAhead
+from airflow_provider_describer.engine.pacing import Gate, ReadAhead
 
 if TYPE_CHECKING:
     from tests.conftest import Shop

@@ -12,8 +12,16 @@ import pytest
 from airflow_provider_describer.engine.deferral import CarriedTotals, ResumeCondition
 from airflow_provider_describer.engine.job import Outcome
 from airflow_provider_describer.engine.limits import TaskLimits
-from airflow_provider_describer.engine.slice_state import clear_totals, described_before, load_totals, save_totals
-from airflow_provider_describer.engine.slices import check_slices, goes_on, is_transient, slice_of
+from airflow_provider_describer.engine.slices import (
+    check_slices,
+    clear_totals,
+    described_before,
+    goes_on,
+    is_transient,
+    load_totals,
+    save_totals,
+    slice_of,
+)
 from airflow_provider_describer.errors import (
     BadInput,
     InsufficientCredits,

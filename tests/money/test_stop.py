@@ -11,7 +11,7 @@ import urllib.request
 
 import pytest
 
-from airflow_provider_describer.engine.pacing import Budget
+from airflow_provider_describer.engine.limits import Budget
 from airflow_provider_describer.storage.folder import LocalFolder, open_folder
 from airflow_provider_describer.store.index import load_index
 from airflow_provider_describer.store.journal import read_events
