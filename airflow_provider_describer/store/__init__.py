@@ -1,1 +1,1 @@
-"""The description store: what was asked, what was answered, and how people get to see it."""
+"""The description store: a folder with the journal of all calls and the result files of each task."""

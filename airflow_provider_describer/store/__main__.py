@@ -1,6 +1,6 @@
-"""`python -m airflow_provider_describer.store check|compact|show PATH`: a description store, looked at by people.
+"""`python -m airflow_provider_describer.store check|compact|show PATH`: look at a description store, or compact it.
 
-A store in a bucket (``s3://…``, ``gs://…``) is opened with the credentials that the environment has.
+A store in a bucket (``s3://…``, ``gs://…``) is opened with the credentials of the environment.
 """
 
 from __future__ import annotations
@@ -9,36 +9,37 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_describer.errors import BadInput, StoreError
 from airflow_provider_describer.models import format_usd
 from airflow_provider_describer.storage.folder import Folder
-from airflow_provider_describer.store.audit import Check, Show, Sums, check, open_store, show
+from airflow_provider_describer.store.audit import CallTotals, StoreCheck, StoreSummary, check, open_store, summarize
 from airflow_provider_describer.store.compaction import compact
 
 if TYPE_CHECKING:
     from airflow_provider_describer.storage.address import Scheme
     from airflow_provider_describer.storage.bucket import Bucket
 
-SHOWN = 20
-"""How many open calls are listed; all of them with --json."""
-WIDEST = 60
+MAX_LISTED_CALLS = 20
+"""How many open calls are listed; --json lists all."""
+MAX_NAME_WIDTH = 60
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 1 where the store is damaged, 2 where there is none."""
+    """Run a command and return its exit code: 1 if the store is damaged, 2 if there is no store."""
     parser = argparse.ArgumentParser(
-        prog="python -m airflow_provider_describer.store", description="Look at a description store, or tidy it up."
+        prog="python -m airflow_provider_describer.store", description="Look at a description store, or compact it."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, words in (
+    for name, summary in (
         ("check", "read every shard: is it whole, which calls are open, which outcomes unknown (exit code 1: damaged)"),
         ("compact", "merge the journal's shards into few; safe beside running tasks"),
         ("show", "totals by vendor, prompt and day, and what may have been paid for twice"),
     ):
-        command = commands.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         command.add_argument(
             "path",
             metavar="PATH",
@@ -59,16 +60,17 @@ def _open_bucket(scheme: Scheme, name: str) -> Bucket:
     return bucket_from_environment(scheme, name)
 
 
+def _print(result: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
+    print(json.dumps(result, indent=2) if as_json else "\n".join(lines))
+
+
 def _check(folder: Folder, *, as_json: bool) -> int:
     found = check(folder)
-    if as_json:
-        print(json.dumps(found.to_dict(), indent=2))
-    else:
-        print("\n".join(_check_lines(found)))
+    _print(asdict(found), _check_lines(found), as_json=as_json)
     return 1 if found.damaged else 0
 
 
-def _check_lines(found: Check) -> Iterable[str]:
+def _check_lines(found: StoreCheck) -> Iterable[str]:
     whole = found.shards - len(found.damaged)
     yield f"{found.store}: {found.shards:,} shards, {whole:,} whole, {len(found.damaged):,} damaged"
     for damage in found.damaged:
@@ -79,11 +81,11 @@ def _check_lines(found: Check) -> Iterable[str]:
     waiting = len(found.open_calls) - running
     yield f"{running:,} requests run at the vendor, as far as is known here; the next run fetches their results"
     yield f"{waiting:,} calls sent, or about to be, without an answer here"
-    for call in found.open_calls[:SHOWN]:
+    for call in found.open_calls[:MAX_LISTED_CALLS]:
         sent = datetime.fromtimestamp(call.sent_at, UTC).isoformat(" ", "seconds") if call.sent_at else "(unknown time)"
         yield f"  {sent}  {_printable(call.uri)}{'  ' + _printable(call.request_id) if call.request_id else ''}"
-    if len(found.open_calls) > SHOWN:
-        yield f"  … and {len(found.open_calls) - SHOWN:,} more (--json lists them all)"
+    if len(found.open_calls) > MAX_LISTED_CALLS:
+        yield f"  … and {len(found.open_calls) - MAX_LISTED_CALLS:,} more (--json lists them all)"
     yield (
         f"{found.unknown_images:,} images without a description for which {found.unknown_calls:,} calls may have been "
         "paid for: on_unknown decides about them"
@@ -92,43 +94,36 @@ def _check_lines(found: Check) -> Iterable[str]:
 
 def _compact(folder: Folder, *, as_json: bool) -> int:
     before, after = compact(folder)
-    if as_json:
-        print(json.dumps({"store": folder.where(), "shards_before": before, "shards_after": after}))
-    else:
-        print(f"{folder.where()}: {before:,} shards are now {after:,}")
+    result = {"store": folder.where(), "shards_before": before, "shards_after": after}
+    _print(result, [f"{folder.where()}: {before:,} shards are now {after:,}"], as_json=as_json)
     return 0
 
 
 def _show(folder: Folder, *, as_json: bool) -> int:
-    found = show(folder)
-    if as_json:
-        print(json.dumps(found.to_dict(), indent=2))
-    else:
-        print("\n".join(_show_lines(found)))
+    summary = summarize(folder)
+    _print(summary.to_dict(), _summary_lines(summary), as_json=as_json)
     return 0
 
 
-def _show_lines(found: Show) -> Iterable[str]:
-    yield found.store
-    for heading, sums in (("vendor", found.by_vendor), ("prompt", found.by_prompt), ("day (UTC)", found.by_day)):
+def _summary_lines(summary: StoreSummary) -> Iterable[str]:
+    yield summary.store
+    tables = {"vendor": summary.by_vendor, "prompt": summary.by_prompt, "day (UTC)": summary.by_day}
+    for heading, totals in (*tables.items(), ("", {"total": summary.total})):
         yield ""
-        yield from _table(heading, sums)
+        yield from _table(heading, totals)
     yield ""
-    yield from _table("", {"total": found.total})
-    yield ""
-    yield f"{found.lost_calls:,} calls were sent and have no answer here"
-    twice = found.described_again + found.perhaps_twice
+    yield f"{summary.lost_calls:,} calls were sent and have no answer here"
+    twice = summary.described_again + summary.perhaps_twice
     yield (
-        f"{twice:,} calls were, or may have been, paid for a second time ({found.described_again:,} images described "
-        f"again, {found.perhaps_twice:,} answers lost): at most {format_usd(found.twice_cost_usd)}"
+        f"{twice:,} calls were, or may have been, paid for a second time ({summary.described_again:,} images described "
+        f"again, {summary.perhaps_twice:,} answers lost): at most {format_usd(summary.twice_cost_usd)}"
     )
 
 
-def _table(heading: str, sums: Mapping[str, Sums]) -> Iterable[str]:
-    unpriced = any(one.unpriced for one in sums.values())
-    head = [heading, "described", "rejected", "unknown", "cost", *(["of no known price"] if unpriced else [])]
-    rows = [head]
-    for name, one in sorted(sums.items()):
+def _table(heading: str, totals: Mapping[str, CallTotals]) -> Iterable[str]:
+    unpriced = any(one.unpriced for one in totals.values())
+    rows = [[heading, "described", "rejected", "unknown", "cost", *(["of no known price"] if unpriced else [])]]
+    for name, one in sorted(totals.items()):
         counts = [f"{count:,}" for count in (one.described, one.rejected, one.unknown)]
         rows.append([_short(name), *counts, format_usd(one.cost_usd), *([f"{one.unpriced:,}"] if unpriced else [])])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -139,11 +134,11 @@ def _table(heading: str, sums: Mapping[str, Sums]) -> Iterable[str]:
 
 def _short(name: str) -> str:
     line = _printable(name)
-    return line if len(line) <= WIDEST else line[: WIDEST - 1] + "…"
+    return line if len(line) <= MAX_NAME_WIDTH else line[: MAX_NAME_WIDTH - 1] + "…"
 
 
 def _printable(text: str) -> str:
-    """One line that a terminal shows as it is, whatever a vendor or a file's name has in it."""
+    """Return the text as one line without control characters, as a terminal would act on them."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 

@@ -1,90 +1,87 @@
-"""Many shards made into few, at any time and by anybody: beside writers, readers and other merges, killed or not.
+"""Compaction: many small shards become few large ones, safely beside writers, readers and other compactions.
 
-What makes it safe: new shards are complete before an old one is removed, events are known by their call so that one
-told twice is told once, and no end of a call is ever dropped: wherever a copy of its beginning is left, it is known to
-have ended.
+It may be killed at any point, because new shards are complete before an old one is removed; an event that is there
+twice counts once, by its call; and no end of a call is ever dropped, so a leftover copy of its start is known to have
+ended.
 """
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 
 from airflow_provider_describer.errors import StoreError
 from airflow_provider_describer.storage.folder import Folder
-from airflow_provider_describer.store.shard import FOLDER, SUFFIX, encode_shard, peek, shard_lines, shard_name
+from airflow_provider_describer.store.shard import FOLDER, SUFFIX, encode_shard, peek, shard_lines, shard_namer
 
 SHARD_BYTES = 16 * 1024 * 1024
-"""About how large a merged shard becomes."""
+"""The approximate size of a compacted shard."""
 GROUP_BYTES = 2 * SHARD_BYTES
-"""How much is merged at a time, which bounds the memory that it takes."""
-BEGINNINGS = ("sent", "accepted")
+"""How much is compacted in one step; this bounds the memory."""
+STARTS = ("sent", "accepted")
 ENDS = ("closed", "lost", "outcome")
 MAX_ATTEMPTS = 10
 
 
 class ShardVanished(StoreError):
-    """A shard was merged away by somebody else meanwhile; what it told stands in another one now."""
+    """Another compaction has removed a shard; its events are in a newer one."""
 
 
-def merge_shards(folder: Folder, names: Sequence[str], new_name: Callable[[], str]) -> list[str]:
-    """Merge shards into few and return the new ones' names. What has ended leaves only its end behind.
+def merge_shards(folder: Folder, names: Sequence[str], new_name: Callable[[], str]) -> None:
+    """Replace shards by as few as possible. Of a call that has ended only its end is kept.
 
-    Lines are taken over as they are, each once. All of them are in memory meanwhile.
+    Lines stay byte for byte as they are, each once. All of them are in memory at the same time.
 
-    :raises ShardVanished: where another merge was faster; nothing has been removed then.
+    :raises ShardVanished: if another compaction was faster; no shard was removed then.
     """
-    begins: dict[bytes, str] = {}
+    started: dict[bytes, str] = {}
+    """Each line, with its call if it is a call's start."""
     ended: set[str] = set()
-    for line in _lines(folder, names):
+    for line in _read_lines(folder, names):
         kind, call = peek(line)
         if kind in ENDS:
             ended.add(call)
-        begins[line] = call if kind in BEGINNINGS else ""
-    made: list[str] = []
+        started[line] = call if kind in STARTS else ""
     lines: list[bytes] = []
     size = 0
-    for line, call in begins.items():
+    for line, call in started.items():
         if call in ended:
             continue
         lines.append(line)
         size += len(line)
         if size >= SHARD_BYTES:
-            made.append(_create(folder, new_name(), lines))
+            folder.create(new_name(), encode_shard(lines))
             lines, size = [], 0
     if lines:
-        made.append(_create(folder, new_name(), lines))
+        folder.create(new_name(), encode_shard(lines))
     for name in names:
         folder.delete(name)
-    return made
 
 
 def compact(folder: Folder, *, clock: Callable[[], float] = time.time) -> tuple[int, int]:
-    """Merge all small shards of the journal and return how many shards there were and are now.
+    """Compact all small shards of the journal and return the number of shards before and after.
 
-    :raises CorruptShard: naming a damaged shard; it and its neighbours are then left as they are.
+    :raises CorruptShard: naming a damaged shard; it and the shards of its group stay as they are.
     """
     before = len(shard_names(folder))
-    writer = secrets.token_hex(6)
-    number = iter(range(1, 1_000_000))
+    new_name = shard_namer(clock)
     for _ in range(MAX_ATTEMPTS):
         try:
             for group in _groups(folder):
-                merge_shards(folder, group, lambda: shard_name(clock(), f"{writer}-{next(number):06d}"))
+                merge_shards(folder, group, new_name)
         except ShardVanished:
             continue
         return before, len(shard_names(folder))
-    raise StoreError(f"The journal {folder.where(FOLDER)} is being merged by somebody else; try again.")
+    raise StoreError(f"The journal {folder.where(FOLDER)} is being compacted by another process; try again.")
 
 
 def shard_names(folder: Folder) -> list[str]:
-    """Return the names of all shards there are now."""
+    """Return the names of all current shards."""
     return [name for name in folder.names(FOLDER) if name.endswith(SUFFIX)]
 
 
 def _groups(folder: Folder) -> Iterator[list[str]]:
-    """Yield the small shards, in groups of several that are merged together."""
+    """Yield the small shards in groups of at least two, each to be merged in one step."""
     group: list[str] = []
     size = 0
     for name in shard_names(folder):
@@ -100,15 +97,10 @@ def _groups(folder: Folder) -> Iterator[list[str]]:
         yield group
 
 
-def _create(folder: Folder, name: str, lines: Sequence[bytes]) -> str:
-    folder.create(name, encode_shard(lines))
-    return name
-
-
-def _lines(folder: Folder, names: Sequence[str]) -> Iterator[bytes]:
+def _read_lines(folder: Folder, names: Sequence[str]) -> Iterator[bytes]:
     for name in names:
         content = folder.read(name)
         if content is None:
-            raise ShardVanished(f"{folder.where(name)} vanished while it was merged; another merge is at work.")
+            raise ShardVanished(f"{folder.where(name)} vanished during compaction; another compaction is running.")
         for _, line in shard_lines(folder.where(name), content):
             yield line

@@ -1,6 +1,6 @@
-"""What makes two descriptions the same: what was asked (the spec) and what was shown (the content).
+"""The identity of a description: what was asked (the spec) and what was shown (the image's content).
 
-No credentials and no names are part of it, so a renamed or copied image is known again, under any account.
+Neither credentials nor file names are part of it: a renamed or copied image is recognised, under any account.
 """
 
 from __future__ import annotations
@@ -11,56 +11,52 @@ import re
 
 from airflow_provider_describer.models import Spec
 
+_MD5 = re.compile("[0-9a-f]{32}")
+_SIGNATURE = re.compile(
+    r"(?<=[?&])(?:x-amz-|x-goog-|signature=|expires=|awsaccesskeyid=|googleaccessid=)[^&]*&?", re.IGNORECASE
+)
+
 
 def content_key(spec: Spec, sha256: str) -> str:
-    """Return the identity of a description of these very bytes: 32 hex digits."""
-    return _digest("content", _asked(spec), sha256)
+    """Return the identity by the image's bytes: 32 hex digits."""
+    return _digest("content", spec, sha256)
 
 
 def version_key(spec: Spec, uri: str, version: str) -> str:
-    """Return the identity of a description of what a listing names so, where the bytes were not read."""
-    return _digest("version", _asked(spec), uri, version)
+    """Return the identity by the version that a listing gives for an address; no bytes are read."""
+    return _digest("version", spec, uri, version)
 
 
 def etag_key(spec: Spec, md5: str, size: int) -> str:
-    """Return the identity of a description of an object whose store names its bytes by their MD5."""
-    return _digest("md5", _asked(spec), md5, size)
+    """Return the identity by the MD5 that an object store gives for an object's bytes."""
+    return _digest("md5", spec, md5, size)
 
 
 def identity_keys(
     spec: Spec, uri: str, sha256: str | None, version: str | None, size: int | None = None
 ) -> tuple[str, ...]:
-    """Return every identity that is known, those by content first.
+    """Return every known identity; the one by content goes first.
 
-    :param size: in bytes. With it, an ETag of S3 or GCS that is the MD5 of an object is an identity without its name,
-        so that a renamed or copied object is known before it is read. Other servers' ETags may be made of anything.
+    :param size: in bytes. With it, an ETag of S3 or GCS that is an MD5 is an identity without the object's name, so
+        that a renamed or copied object is recognised before it is read. ETags of other servers may mean anything.
     """
     keys = [content_key(spec, sha256)] if sha256 else []
     if version:
         if size is not None and uri.startswith(("s3://", "gs://")) and _MD5.fullmatch(version):
             keys.append(etag_key(spec, version, size))
-        keys.append(version_key(spec, _lasting(uri), version))
+        keys.append(version_key(spec, _without_signature(uri), version))
     return tuple(keys)
 
 
-_MD5 = re.compile("[0-9a-f]{32}")
-_SIGNED = re.compile(
-    r"(?<=[?&])(?:x-amz-|x-goog-|signature=|expires=|awsaccesskeyid=|googleaccessid=)[^&]*&?", re.IGNORECASE
-)
-
-
-def _lasting(uri: str) -> str:
-    """The address without what presigning adds, which is another for every listing of the same object."""
+def _without_signature(uri: str) -> str:
+    """Return the address without what presigning adds, because that differs in every listing of the same object."""
     if "?" not in uri or not uri[:8].lower().startswith(("https://", "http://")):
         return uri
-    return _SIGNED.sub("", uri).rstrip("?&")
+    return _SIGNATURE.sub("", uri).rstrip("?&")
 
 
-def _asked(spec: Spec) -> tuple[str | None, ...]:
-    return (spec.vendor, spec.model, spec.prompt, spec.lang, spec.preprocessing)
-
-
-def _digest(*parts: object) -> str:
-    # JSON keeps the parts apart: no two lists of parts have the same text. A uri may name a file that is no UTF-8.
-    text = json.dumps(parts, ensure_ascii=False).encode("utf-8", "surrogatepass")
+def _digest(kind: str, spec: Spec, *shown: object) -> str:
+    asked = (spec.vendor, spec.model, spec.prompt, spec.lang, spec.preprocessing)
+    # JSON, so that different parts never give the same text. A uri may name a file that is not UTF-8.
+    text = json.dumps((kind, asked, *shown), ensure_ascii=False).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(text, digest_size=16).hexdigest()

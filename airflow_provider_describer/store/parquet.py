@@ -1,8 +1,9 @@
-"""Rows as a Parquet file: a typed column for each field, a group of rows at a time in memory."""
+"""Rows as a Parquet file: one typed column for each field. One row group at a time is in memory."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from datetime import datetime
 from importlib.util import find_spec
 from itertools import islice
@@ -10,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_describer.errors import BadInput
+from airflow_provider_describer.store.rows import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
 
-GROUP = 2000
-"""Rows of one row group, about 4 MB of JSON."""
+GROUP_ROWS = 2000
+"""Rows in one row group, about 4 MB of JSON."""
 
 
 def require_pyarrow() -> None:
@@ -31,56 +33,40 @@ def require_pyarrow() -> None:
 
 
 def write_parquet(lines: Path, target: Path) -> None:
-    """Write the rows that a file holds as lines of JSON to a Parquet file.
+    """Write rows, given as a file of JSON lines, to a Parquet file.
 
-    :raises OSError: where one cannot be read or the other not be written.
+    :raises OSError: if one file cannot be read or the other cannot be written.
     """
     import pyarrow as pa
     from pyarrow import parquet
 
     schema = row_schema()
     with lines.open("rb") as rows, parquet.ParquetWriter(target, schema) as writer:
-        while group := [_typed(line) for line in islice(rows, GROUP)]:
+        while group := [_typed(line) for line in islice(rows, GROUP_ROWS)]:
             writer.write_table(pa.Table.from_pylist(group, schema))
 
 
 def row_schema() -> pa.Schema:
-    """Return the columns, in the order of `Row`'s fields."""
+    """Return the columns, in the order of `Row`'s fields; every column but these few is text."""
     import pyarrow as pa
 
-    text, number, whole = pa.string(), pa.float64(), pa.int64()
-    return pa.schema(
-        {
-            "uri": text,
-            "version": text,
-            "sha256": text,
-            "vendor": text,
-            "model": text,
-            "prompt": text,
-            "lang": text,
-            "status": text,
-            "text": text,
-            "cost_usd": number,
-            "request_id": text,
-            "billed": text,
-            "error": pa.struct({"kind": text, "message": text, "answer": text}),
-            "described_at": pa.timestamp("ms", "UTC"),
-            "elapsed_s": number,
-            "dag_id": text,
-            "run_id": text,
-            "task_id": text,
-            "map_index": whole,
-            "try_number": whole,
-            "id": text,
-            "lost_calls": whole,
-        }
-    )
+    text = pa.string()
+    types = {
+        "cost_usd": pa.float64(),
+        "error": pa.struct({"kind": text, "message": text, "answer": text}),
+        "described_at": pa.timestamp("ms", "UTC"),
+        "elapsed_s": pa.float64(),
+        "map_index": pa.int64(),
+        "try_number": pa.int64(),
+        "lost_calls": pa.int64(),
+    }
+    return pa.schema({field.name: types.get(field.name, text) for field in fields(Row)})
 
 
 def _typed(line: bytes) -> dict[str, Any]:
     row: dict[str, Any] = json.loads(line)
     row["described_at"] = datetime.fromisoformat(row["described_at"])
     if error := row["error"]:
-        # A broken character of an image's name, which JSON can hold and Parquet cannot.
+        # A lone surrogate in an image's name: JSON can hold it, Parquet cannot.
         row["error"] = {name: value.encode("utf-8", "backslashreplace").decode() for name, value in error.items()}
     return row

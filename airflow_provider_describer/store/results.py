@@ -1,4 +1,4 @@
-"""The result files of one task instance: a row for every image it was asked about, and the failed ones once more."""
+"""The result files of one task instance: all rows in one file, the rows without a description in another."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Literal, Self, get_args
 
 from airflow_provider_describer.errors import BadInput, StoreError
@@ -17,77 +16,75 @@ from airflow_provider_describer.store.rows import Row, TaskInstanceKey
 ResultsFormat = Literal["jsonl", "parquet"]
 
 
-def check_results_format(form: object) -> None:
-    """Make sure that result files can be written so, before a run and not at its end.
+def check_results_format(results_format: object) -> None:
+    """Make sure that result files can be written in this format, before a run and not at its end.
 
-    :raises BadInput: for a format that there is not, or one whose library is missing.
+    :raises BadInput: for an unknown format, or one whose library is missing.
     """
-    if form not in get_args(ResultsFormat):
-        raise BadInput(f"results_format is {form!r}, expected one of {', '.join(get_args(ResultsFormat))}.")
-    if form == "parquet":
+    if results_format not in get_args(ResultsFormat):
+        raise BadInput(f"results_format is {results_format!r}, expected one of {', '.join(get_args(ResultsFormat))}.")
+    if results_format == "parquet":
         require_pyarrow()
 
 
 class ResultFiles:
-    """``results/<dag_id>/<run_id>/<task_id>[-<map_index>].jsonl`` and ``….failures.jsonl`` below the store.
+    """``results/<dag_id>/<run_id>/<task_id>[-<map_index>].jsonl`` and ``….failures.jsonl`` in the store.
 
-    Rows are gathered in a temporary file of this machine and published whole when the run ends, however it ends; the
-    journal is what survives a kill. A later try of the same task instance replaces the files.
+    Rows are collected in temporary files of this machine, which are published whole on exit, also after an error. (The
+    journal is what survives a kill.) A later try of the same task instance replaces the files.
 
-    :param form: ``parquet`` for ``….parquet`` and ``….failures.parquet``.
+    :param results_format: ``parquet`` for ``….parquet`` and ``….failures.parquet``.
     """
 
-    def __init__(self, folder: Folder, run: TaskInstanceKey, form: ResultsFormat = "jsonl") -> None:
+    def __init__(self, folder: Folder, task: TaskInstanceKey, results_format: ResultsFormat = "jsonl") -> None:
         self._folder = folder
-        self._form = form
-        path = run.path("results")
-        self._names = (f"{path}.{form}", f"{path}.failures.{form}")
-        self._open = ExitStack()
-        self._spools: list[IO[str]] = []
+        self._format = results_format
+        path = task.path("results")
+        self._names = (f"{path}.{results_format}", f"{path}.failures.{results_format}")
+        self._stack = ExitStack()
+        self._temporary: list[IO[str]] = []
 
     @property
     def results(self) -> str:
-        """Where every row will be."""
+        """The address of the file with every row."""
         return self._folder.where(self._names[0])
 
     @property
     def failures(self) -> str:
-        """Where the rows of images without a description will be."""
+        """The address of the file with the rows that have no description."""
         return self._folder.where(self._names[1])
 
     def __enter__(self) -> Self:
         for _ in self._names:
-            spool = tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".jsonl")  # closed by the stack
-            self._spools.append(self._open.enter_context(spool))
+            file = tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".jsonl")  # closed by the stack
+            self._temporary.append(self._stack.enter_context(file))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._open:
-            for spool, name in zip(self._spools, self._names, strict=True):
-                with _named(spool):
-                    spool.flush()
-                self._publish(Path(spool.name), name)
+    def __exit__(self, *_: object) -> None:
+        with self._stack:
+            for file, name in zip(self._temporary, self._names, strict=True):
+                with _store_errors(file):
+                    file.flush()
+                self._publish(Path(file.name), name)
 
     def _publish(self, lines: Path, name: str) -> None:
-        if self._form == "jsonl":
+        if self._format == "jsonl":
             self._folder.publish(lines, name)
             return
         with tempfile.NamedTemporaryFile(suffix=".parquet") as table:
-            with _named(table):
+            with _store_errors(table):
                 write_parquet(lines, Path(table.name))
             self._folder.publish(Path(table.name), name)
 
     def write(self, row: Row) -> None:
-        """Add a row, and to the failures too where the image has no description.
+        """Add a row to the results, and to the failures if the image has no description.
 
-        :raises StoreError: where the temporary file cannot be written.
+        :raises StoreError: if the temporary file cannot be written.
         """
         line = row.to_line()
-        for spool in self._spools if row.status not in ("described", "reused") else self._spools[:1]:
-            with _named(spool):
-                spool.write(line)
+        for file in self._temporary if row.status not in ("described", "reused") else self._temporary[:1]:
+            with _store_errors(file):
+                file.write(line)
 
     def write_all(self, rows: Iterable[Row]) -> None:
         """Add many rows."""
@@ -96,8 +93,8 @@ class ResultFiles:
 
 
 @contextmanager
-def _named(spool: IO[Any]) -> Iterator[None]:
+def _store_errors(file: IO[Any]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"The temporary file {spool.name} of the results cannot be written: {error}.") from None
+        raise StoreError(f"The temporary file {file.name} of the results cannot be written: {error}.") from None

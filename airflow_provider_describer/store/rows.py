@@ -1,4 +1,4 @@
-"""A row: what became of one ask, as it stands in the result files."""
+"""A row: what became of one image, as it is in the journal and in the result files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from airflow_provider_describer.store.shard import json_line
 Status = Literal["described", "reused", "rejected", "unknown", "pending"]
 STATUSES: tuple[Status, ...] = ("described", "reused", "rejected", "unknown", "pending")
 MAX_PART_BYTES = 200
-"""The longest part of a path. Disks take 255 bytes, and a suffix is added."""
+"""The longest part of a path. File systems take 255 bytes, and a suffix is added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class TaskInstanceKey:
 
 
 def _path_part(name: str) -> str:
-    """Return the name as exactly one folder: no slash, neither '.' nor '..', and no longer than disks take."""
+    """Return the name as exactly one part of a path: without slashes, neither '.' nor '..', and not too long."""
     part = re.sub(r"[/\\\0]", "_", name) if name.strip(".") else name.replace(".", "_")
     if len(part.encode()) <= MAX_PART_BYTES:
         return part
@@ -47,11 +47,11 @@ def _path_part(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a result file. Money in USD, times in ISO 8601 UTC and seconds.
+    """One line of a result file. Costs are in USD, durations in seconds, ``described_at`` is ISO 8601 in UTC.
 
-    A web image's uri is kept without its query, which may be a presigned secret. ``error`` is ``{"kind", "message"}``,
-    with ``"answer"`` too where an answer may have been paid for and could not be read. ``lost_calls`` were sent for
-    this image before and never answered; each may have been paid for as well.
+    The uri of a web image has no query, because that may be a presigned secret. ``error`` is ``{"kind", "message"}``,
+    and also has ``"answer"`` if an unreadable response may have been paid for. ``lost_calls`` were sent for this image
+    before and never answered; each of them may have been paid for too.
     """
 
     uri: str
@@ -78,26 +78,25 @@ class Row:
     lost_calls: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The row as JSON-able values, in the order of its fields."""
-        # Not asdict(), which copies deeply and costs more than writing the row.
+        """Return the row as JSON values, in the order of its fields."""
+        # Not asdict(): its deep copy costs more than writing the row.
         return {name: getattr(self, name) for name in self.__slots__}
 
     def to_line(self) -> str:
-        """The row as one line of JSON, with its line break, that every reader takes.
+        """Return the row as one line of JSON, with its line break, that every reader accepts.
 
-        A broken character, as in a file name that is no UTF-8, is written out as ``\\udcff``: pandas cannot hold it.
+        A lone surrogate, as in a file name that is not UTF-8, becomes the text ``\\udcff``: pandas cannot hold it.
         """
-        values = self.to_dict()
-        return json_line({name: _readable(value) for name, value in values.items()}).decode()
-
-
-def _readable(value: object) -> object:
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+        values = {
+            name: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+            for name, value in self.to_dict().items()
+        }
+        return json_line(values).decode()
 
 
 def new_row(  # noqa: PLR0913  # a row has many sources
     request: DescribeRequest,
-    run: TaskInstanceKey,
+    task: TaskInstanceKey,
     status: Status,
     now: float,
     *,
@@ -107,12 +106,12 @@ def new_row(  # noqa: PLR0913  # a row has many sources
     version: str | None = None,
     lost_calls: int = 0,
 ) -> Row:
-    """Return the row for what became of an ask at ``now`` (epoch seconds)."""
-    told = None
+    """Return the row for what became of a request at ``now`` (epoch seconds)."""
+    stored_error = None
     if error is not None:
-        told = {"kind": error.kind, "message": str(error)}
+        stored_error = {"kind": error.kind, "message": str(error)}
         if isinstance(error, UnexpectedAnswer) and error.billed != "no" and error.answer:
-            told["answer"] = error.answer
+            stored_error["answer"] = error.answer
     return Row(
         uri=masked(request.image.uri),
         version=version or request.image.version,
@@ -126,14 +125,14 @@ def new_row(  # noqa: PLR0913  # a row has many sources
         cost_usd=description.cost_usd if description else None,
         request_id=description.request_id if description else error.request_id if error else None,
         billed=description.billed if description else error.billed if error else "no",
-        error=told,
+        error=stored_error,
         described_at=datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
         elapsed_s=round(description.elapsed_s, 3) if description else None,
-        dag_id=run.dag_id,
-        run_id=run.run_id,
-        task_id=run.task_id,
-        map_index=run.map_index,
-        try_number=run.try_number,
+        dag_id=task.dag_id,
+        run_id=task.run_id,
+        task_id=task.task_id,
+        map_index=task.map_index,
+        try_number=task.try_number,
         id=request.id,
         lost_calls=lost_calls,
     )
@@ -141,19 +140,18 @@ def new_row(  # noqa: PLR0913  # a row has many sources
 
 def known_row(
     request: DescribeRequest,
-    run: TaskInstanceKey,
+    task: TaskInstanceKey,
     status: Status,
     stored: Mapping[str, Any],
     sha256: str | None,
     version: str | None,
 ) -> Row:
-    """Return the row of an image whose outcome was in the journal already: it costs nothing now."""
-    description, error = stored.get("text"), stored.get("error")
+    """Return the row of an image whose outcome is in the store already: it costs nothing now."""
     return replace(
-        new_row(request, run, status, 0.0, sha256=sha256, version=version),
-        text=description,
+        new_row(request, task, status, 0.0, sha256=sha256, version=version),
+        text=stored.get("text"),
         cost_usd=0.0,
         request_id=stored.get("request_id"),
-        error=error,
+        error=stored.get("error"),
         described_at=stored["described_at"],
     )

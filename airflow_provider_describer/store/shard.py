@@ -1,15 +1,17 @@
-"""One shard of the journal: its name, and its bytes: a header line with a checksum, then a line of JSON for each event.
+"""One shard of the journal: a header line with a checksum, then one line of JSON for each event.
 
-A shard is written whole and never changed, so any byte that is missing or different is damage and is reported as such.
+A shard is written whole and never changed, so a missing or different byte is damage and is reported as damage.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
+import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from airflow_provider_describer.errors import CorruptShard
@@ -20,40 +22,41 @@ SUFFIX = ".jsonl"
 _FORMAT = "airflow-provider-describer journal"
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _ASCII = json.JSONEncoder(separators=(",", ":"))
-_BEGINNING = re.compile(rb'\{"event":"(\w+)","call":"([^"\\]*)"')
-"""How lines begin as the engine writes them. Others mean the same, and are read whole."""
+_EVENT_START = re.compile(rb'\{"event":"(\w+)","call":"([^"\\]*)"')
+"""How the engine's lines start. Other lines are valid too, and are parsed in full."""
 
 Event = dict[str, Any]
 
 
 def shard_name(now: float, writer: str) -> str:
-    """Return a shard's name: sorted by time, its writer's own."""
+    """Return the name of a shard that ``writer`` writes at ``now`` (epoch seconds). Names sort by time."""
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now))
     return f"{FOLDER}/{stamp}.{int(now * 1000) % 1000:03d}-{writer}{SUFFIX}"
 
 
+def shard_namer(clock: Callable[[], float]) -> Callable[[], str]:
+    """Return a function that names one new writer's shards; no other writer uses these names."""
+    writer, numbers = secrets.token_hex(6), itertools.count(1)
+    return lambda: shard_name(clock(), f"{writer}-{next(numbers):06d}")
+
+
 def json_line(values: Event) -> bytes:
-    """Return the values as one line of JSON in valid UTF-8, from which each of them can be read again."""
+    """Return the values as one line of JSON in valid UTF-8; parsing it gives the same values."""
     try:
         return _JSON.encode(values).encode() + b"\n"
     except UnicodeEncodeError:
-        # A broken character, as in a file name that is no UTF-8: JSON can write it as an escape.
+        # A lone surrogate, as in a file name that is not UTF-8: JSON can write it as an escape.
         return _ASCII.encode(values).encode() + b"\n"
 
 
 def encode_shard(lines: Iterable[bytes]) -> bytes:
-    """Return a whole shard of lines that `json_line` made."""
+    """Return a whole shard made of lines from `json_line`."""
     parts = list(lines)
-    # Line by line, so that a large shard is in memory once and not twice.
+    # Hashed line by line, so that a large shard is in memory once and not twice.
     checksum = hashlib.sha256()
     for line in parts:
         checksum.update(line)
-    header = {
-        "format": _FORMAT,
-        "version": VERSION,
-        "bytes": sum(map(len, parts)),
-        "sha256": checksum.hexdigest(),
-    }
+    header = {"format": _FORMAT, "version": VERSION, "bytes": sum(map(len, parts)), "sha256": checksum.hexdigest()}
     return b"".join([json.dumps(header).encode(), b"\n", *parts])
 
 
@@ -64,19 +67,19 @@ def decode_shard(name: str, content: bytes) -> Iterator[tuple[int, int, Event]]:
 
 
 def shard_lines(name: str, content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield ``(offset, line)`` of each line, with its line break, once all of the shard has been checked.
+    """Check the whole shard, then yield ``(offset, line)`` of each line with its line break.
 
-    :param name: where the shard lies, for errors.
-    :raises CorruptShard: naming the shard and what is wrong with it.
+    :param name: the shard's address, for errors.
+    :raises CorruptShard: naming the shard and the damage.
     """
-    head, found, _ = content.partition(b"\n")
+    head, newline, _ = content.partition(b"\n")
     start = len(head) + 1
-    header = _header(name, head, complete=bool(found))
+    header = _parse_header(name, head, complete=bool(newline))
     body = memoryview(content)[start:]
     if len(body) != header.get("bytes"):
         raise _damaged(name, f"it holds {len(body)} bytes of {header.get('bytes')!r}")
     if hashlib.sha256(body).hexdigest() != header.get("sha256"):
-        raise _damaged(name, "its checksum does not fit its content")
+        raise _damaged(name, "its checksum does not match its content")
     while start < len(content):
         end = content.index(b"\n", start) + 1
         yield start, content[start:end]
@@ -84,31 +87,31 @@ def shard_lines(name: str, content: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def peek(line: bytes) -> tuple[str, str]:
-    """Return a line's kind of event and its call, in a tenth of the time that reading all of it takes."""
-    found = _BEGINNING.match(line)
+    """Return an event's kind and call id, in a tenth of the time that parsing the line takes."""
+    found = _EVENT_START.match(line)
     if found:
         return found[1].decode(), found[2].decode()
     event: Event = json.loads(line)
     return event["event"], event.get("call", "")
 
 
-def _header(name: str, head: bytes, *, complete: bool) -> dict[str, Any]:
+def _parse_header(name: str, head: bytes, *, complete: bool) -> dict[str, Any]:
     try:
         header = json.loads(head)
     except ValueError:
         header = None
     if not complete or not isinstance(header, dict) or header.get("format") != _FORMAT:
-        raise _damaged(name, "its first line is no header of a journal shard")
+        raise _damaged(name, "its first line is not the header of a journal shard")
     if header.get("version") != VERSION:
         raise CorruptShard(
             f"{name} was written in version {header.get('version')!r} of the journal's format; this release reads "
-            f"version {VERSION}. Upgrade airflow-provider-describer; nothing has been called."
+            f"version {VERSION}. Upgrade airflow-provider-describer. No call was made."
         )
     return header
 
 
 def _damaged(name: str, what: str) -> CorruptShard:
     return CorruptShard(
-        f"{name} is damaged: {what}. It may record calls that were paid for, so nothing is called. Restore it from a "
-        "backup; or move it out of the journal, which means that what it records may be paid for again."
+        f"{name} is damaged: {what}. It may record calls that were paid for, so no call is made. Restore it from a "
+        "backup, or move it out of the journal; the calls that it records may then be paid for again."
     )

@@ -10,7 +10,7 @@ import pytest
 from airflow_provider_describer.errors import CorruptShard, StoreError
 from airflow_provider_describer.storage.folder import LocalFolder
 from airflow_provider_describer.store import journal as journal_module
-from airflow_provider_describer.store.journal import Journal, read_events
+from airflow_provider_describer.store.journal import CommitInterval, Journal, read_events
 
 
 def calls(folder):
@@ -166,8 +166,8 @@ def test_nobody_waits_for_a_writer_that_was_cancelled(disk, events):
         await journal.__aenter__()
         waiting = asyncio.create_task(journal.commit(events.sent("c")))
         await asyncio.sleep(0)
-        assert journal._task is not None
-        journal._task.cancel()
+        assert journal._writer is not None
+        journal._writer.cancel()
         with pytest.raises(StoreError, match="has been closed"):
             await waiting
 
@@ -175,14 +175,14 @@ def test_nobody_waits_for_a_writer_that_was_cancelled(disk, events):
 
 
 def test_small_shards_are_merged_while_it_runs(disk, events, monkeypatch):
-    monkeypatch.setattr(journal_module, "ROLL", 4)
+    monkeypatch.setattr(journal_module, "COMPACT_SHARDS", 4)
 
     async def work():
         async with Journal(disk, window=0) as journal:
             for number in range(20):
                 await journal.commit(events.outcome(str(number)))
-                if journal._rolling is not None:
-                    await journal._rolling
+                if journal._compaction is not None:
+                    await journal._compaction
                 # Four are merged into one when they are complete, which leaves at most five in five rolls.
                 assert len(shards(disk)) <= 5 + 4
 
@@ -192,14 +192,14 @@ def test_small_shards_are_merged_while_it_runs(disk, events, monkeypatch):
 
 def test_large_shards_are_merged_sooner(disk, events, monkeypatch):
     """A merge has them all in memory."""
-    monkeypatch.setattr(journal_module, "ROLL_BYTES", 5000)
+    monkeypatch.setattr(journal_module, "COMPACT_BYTES", 5000)
 
     async def work():
         async with Journal(disk, window=0) as journal:
             for number in range(30):
                 await journal.commit(events.outcome(str(number), text="long " * 200))
-                if journal._rolling is not None:
-                    await journal._rolling
+                if journal._compaction is not None:
+                    await journal._compaction
                 assert sum(len(content) < 5000 for content in disk.files.values()) <= 5
 
     asyncio.run(work())
@@ -208,7 +208,7 @@ def test_large_shards_are_merged_sooner(disk, events, monkeypatch):
 
 def test_what_is_written_during_a_merge_stays(disk, events, monkeypatch):
     """The merge removes the shards that it has read and no other, even if one is complete while it removes them."""
-    monkeypatch.setattr(journal_module, "ROLL", 3)
+    monkeypatch.setattr(journal_module, "COMPACT_SHARDS", 3)
     reached, go_on = threading.Event(), threading.Event()
 
     def before(number, operation, name):
@@ -254,31 +254,31 @@ def test_the_first_of_a_burst_does_not_wait_for_a_window(disk, events):
     ("call_s", "interval"),
     [(0.0, 0.01), (0.05, 0.01), (0.12, 0.01), (0.36, 0.03), (0.6, 0.05), (4.0, 0.05), (1e9, 0.05)],
 )
-def test_shards_are_a_twelfth_of_a_call_apart_within_bounds(disk, events, call_s, interval):
-    journal = Journal(disk, window=0.01)
-    assert journal._interval() == 0.01
+def test_shards_are_a_twelfth_of_a_call_apart_within_bounds(events, call_s, interval):
+    decided = CommitInterval(0.01)
+    assert decided.seconds == 0.01
     for number in range(50):
-        journal._time(events.sent(str(number)), number)
-        journal._time(events.accepted(str(number)), number + call_s / 2)
-        journal._time(events.outcome(str(number)), number + call_s)
-        # Of another writer's call nothing is known.
-        journal._time(events.outcome("unheard of"), number + 1e6)
-    assert journal._interval() == pytest.approx(interval)
-    assert not journal._begun
+        decided.observe(events.sent(str(number)), number)
+        decided.observe(events.accepted(str(number)), number + call_s / 2)
+        decided.observe(events.outcome(str(number)), number + call_s)
+        # When another writer sent its call is not known.
+        decided.observe(events.outcome("unheard of"), number + 1e6)
+    assert decided.seconds == pytest.approx(interval)
+    assert not decided.sent_at
 
 
-def test_how_long_calls_take_is_learned_anew(disk, events):
-    journal = Journal(disk, window=0.01)
+def test_how_long_calls_take_is_learned_anew(events):
+    interval = CommitInterval(0.01)
     for call_s in (0.0, 4.0, 0.24):
         for number in range(60):
-            journal._time(events.sent(str(number)), 0.0)
-            journal._time(events.closed(str(number)), call_s)
-    assert journal._interval() == pytest.approx(0.02, rel=0.05)
+            interval.observe(events.sent(str(number)), 0.0)
+            interval.observe(events.closed(str(number)), call_s)
+    assert interval.seconds == pytest.approx(0.02, rel=0.05)
 
 
 @pytest.mark.parametrize("operation", ["read", "delete", "create"])
 def test_a_merge_that_fails_fails_nobody(disk, events, monkeypatch, operation):
-    monkeypatch.setattr(journal_module, "ROLL", 3)
+    monkeypatch.setattr(journal_module, "COMPACT_SHARDS", 3)
 
     def before(number, done, name):
         merging = len(shards(disk)) >= 3
@@ -299,7 +299,7 @@ def test_a_merge_that_fails_fails_nobody(disk, events, monkeypatch, operation):
 
 
 def test_a_merge_by_somebody_else_is_no_failure(disk, events, monkeypatch):
-    monkeypatch.setattr(journal_module, "ROLL", 3)
+    monkeypatch.setattr(journal_module, "COMPACT_SHARDS", 3)
     from airflow_provider_describer.store.compaction import compact
 
     async def work():

@@ -93,7 +93,7 @@ def test_any_name_is_written_so_that_it_can_be_read(folder: Folder) -> None:
 
 def test_many_images_without_a_store_are_refused_before_all_are_listed() -> None:
     images = Images(1_000_000)
-    with pytest.raises(BadInput, match="more than 10 images, which do not fit XCom: give a store"):
+    with pytest.raises(BadInput, match=r"more than 10 images, which do not fit XCom\. Give a store"):
         hand(images)
     assert images.taken == 11
 

@@ -154,7 +154,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.writers.remove(writer)
         runner, journal, _ = writer
         journal._buffer.clear()
-        journal._task.cancel()
+        journal._writer.cancel()
         runner.close()
 
     @precondition(lambda self: self.writers)
@@ -192,12 +192,12 @@ class JournalMachine(RuleBasedStateMachine):
 
     def teardown(self):
         for runner, journal, _ in self.writers:
-            journal._task.cancel()
+            journal._writer.cancel()
             runner.close()
 
 
 def test_any_history_gives_the_models_plan(new_disk, killed, events, plans, monkeypatch):
-    monkeypatch.setattr(journal_module, "ROLL", 3)
+    monkeypatch.setattr(journal_module, "COMPACT_SHARDS", 3)
     JournalMachine.tools = SimpleNamespace(new_disk=new_disk, killed=killed, events=events, plans=plans)
     run_state_machine_as_test(
         JournalMachine,

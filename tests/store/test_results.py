@@ -115,6 +115,6 @@ def test_a_full_temporary_disk_is_named(tmp_path, rows, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with ResultFiles(LocalFolder(tmp_path), TaskInstanceKey()) as files:
-        monkeypatch.setattr(files._spools[0], "write", fail)
+        monkeypatch.setattr(files._temporary[0], "write", fail)
         with pytest.raises(StoreError, match=rf"{tempfile.gettempdir()}.*No space left"):
             files.write(rows[0])

@@ -113,14 +113,14 @@ def test_many_rows_in_groups(publish, rows):
     results, failures = publish(rows[number % 2] for number in range(5000))
     file = importlib.import_module("pyarrow.parquet").ParquetFile(results)
     groups = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
-    assert groups == [parquet.GROUP, parquet.GROUP, 5000 - 2 * parquet.GROUP]
+    assert groups == [parquet.GROUP_ROWS, parquet.GROUP_ROWS, 5000 - 2 * parquet.GROUP_ROWS]
     assert table_of(results)["status"].to_pylist() == ["described", "rejected"] * 2500
     assert table_of(failures)["status"].to_pylist() == ["rejected"] * 2500
 
 
 @needs_pyarrow
 def test_no_more_than_a_group_of_rows_is_in_memory(rows, tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet, "GROUP", 50)
+    monkeypatch.setattr(parquet, "GROUP_ROWS", 50)
 
     def peak(count):
         lines = tmp_path / "rows.jsonl"
