@@ -26,7 +26,7 @@ from obstore.store import GCSStore
 
 from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.images.reading import Reader
-from airflow_provider_describer.models import Image
+from airflow_provider_describer.storage.address import ObjectKey
 from airflow_provider_describer.storage.open_bucket import gcs_bucket
 
 NAME, CONCURRENCY, SIZE, ROUNDS = "catalog", 32, 100 * KB, 5
@@ -92,7 +92,7 @@ def ours(server: Server) -> Read:
     reader = Reader(AsyncClient(timeout=30, connections=1), open_bucket=lambda scheme, name: bucket)
 
     async def read(key: str) -> int:
-        return len((await reader.read(Image(f"gs://{NAME}/{key}"), 10 * SIZE)).data)
+        return len((await reader.read(ObjectKey("gs", NAME, key), 10 * SIZE)).data)
 
     return read
 

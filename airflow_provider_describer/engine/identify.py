@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.engine.plan import IdentifiedImage
 from airflow_provider_describer.errors import RejectedImage, UnreadableImage
-from airflow_provider_describer.images.prepare import check, check_head, most_bytes, prepare
-from airflow_provider_describer.images.reading import Reader, read_file
+from airflow_provider_describer.images.prepare import check_head, check_whole, max_bytes_to_read, prepare
+from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.models import DescribeRequest
-from airflow_provider_describer.storage.address import bucket_address, is_local
+from airflow_provider_describer.storage.address import LocalFile, ObjectKey, is_local, parse_uri
 from airflow_provider_describer.store.identity import identity_keys
 from airflow_provider_describer.vendors.vendor import Vendor
 
@@ -80,10 +80,11 @@ async def _identified(reader: Reader, vendor: Vendor, account: Account, request:
     try:
         if image.version and not is_local(image.uri):
             return _identity(request, None, image.version, image.size)
-        if bucket_address(image.uri) is None:
+        location = parse_uri(image.uri)
+        if not isinstance(location, ObjectKey):
             shown = await prepare(reader, vendor, account, request)
             return _identity(request, shown.sha256, shown.version, shown.size)
-        head, size, version = await reader.look(image, vendor.max_bytes)
+        head, size, version = await reader.read_head(location, vendor.max_bytes)
         if not request.spec.preprocessing:
             check_head(vendor, image, head, size)
         return _identity(request, None, version, size)
@@ -95,8 +96,10 @@ def _identify_files(reader: Reader, vendor: Vendor, requests: Sequence[DescribeR
     found = []
     for request in requests:
         try:
-            content = read_file(request.image.uri, reader.path(request.image.uri), most_bytes(vendor, request.spec))
-            check(vendor, request, content)
+            file = parse_uri(request.image.uri)
+            assert isinstance(file, LocalFile), "only local images are identified together"
+            content = reader.read_file(file, max_bytes_to_read(vendor, request.spec))
+            check_whole(vendor, request, content)
             found.append(_identity(request, hashlib.sha256(content).hexdigest(), request.image.version, len(content)))
         except (RejectedImage, UnreadableImage) as error:
             found.append(IdentifiedImage(request, error=_alone(error)))

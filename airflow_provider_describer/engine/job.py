@@ -25,14 +25,14 @@ from airflow_provider_describer.engine.runner import Runner
 from airflow_provider_describer.errors import BadInput, DescriberError
 from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.http.flow import VendorCalls
-from airflow_provider_describer.images.prepare import Transport, choose_transport, reach_matters
+from airflow_provider_describer.images.prepare import Transport, choose_transport, needs_visibility
 from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.images.scaling import require_pillow
 from airflow_provider_describer.images.trust import Trust, guard_of
 from airflow_provider_describer.models import DescribeRequest
 from airflow_provider_describer.quota.open_quota import open_quota
 from airflow_provider_describer.quota.shared import SharedLimits
-from airflow_provider_describer.storage.address import is_local
+from airflow_provider_describer.storage.address import LocalFile, parse_uri
 from airflow_provider_describer.storage.folder import Folder, open_folder
 from airflow_provider_describer.storage.open_bucket import OpenBucket
 from airflow_provider_describer.store.index import JournalIndex, load_index
@@ -236,10 +236,10 @@ class Job:
         vendor, account = self.vendor_calls.vendor, self.vendor_calls.account
         chosen: Counter[Transport] = Counter()
         for request in self.requests:
-            uri, scaled = request.image.uri, bool(request.spec.preprocessing)
-            reach = reader.reach(uri) if reach_matters(vendor, account, uri) else None
-            transport = choose_transport(vendor, account, uri, reach, scaled=scaled)
-            if not is_local(uri):
+            location, scaled = parse_uri(request.image.uri), bool(request.spec.preprocessing)
+            visibility = reader.visibility(location) if needs_visibility(vendor, account, location) else None
+            transport = choose_transport(vendor, account, location, visibility, scaled=scaled)
+            if not isinstance(location, LocalFile):
                 chosen[transport] += 1
         for transport, count in chosen.items():
             self.report(f"{count} images go to {self.vendor_calls.vendor.title} as {transport.way}: {transport.why}")

@@ -1,4 +1,4 @@
-"""The bytes of an image, wherever it lies: read once, bounded, and never more than the vendor would take."""
+"""Reads the bytes of an image from disk, bucket or web: once, and never more than the vendor takes."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.http.flow import Flow
 from airflow_provider_describer.images.checks import HEAD
 from airflow_provider_describer.images.trust import Trust, is_public_host
-from airflow_provider_describer.models import Image
 from airflow_provider_describer.storage.address import (
-    Address,
-    bucket_address,
+    LocalFile,
+    Location,
+    ObjectKey,
+    WebUrl,
     is_plain,
-    is_web,
-    local_path,
     mask_query,
-    masked,
+    parse_uri,
 )
 from airflow_provider_describer.storage.bucket import Bucket, Content, Signed
 from airflow_provider_describer.storage.open_bucket import OpenBucket
@@ -39,37 +38,25 @@ from airflow_provider_describer.vendors.wire import Request, Response
 
 REDIRECTS = 5
 THREADS = 3
-"""For files: more of them read no faster from one disk, and each keeps memory of images that it has read."""
+"""For files: more threads read no faster from one disk, and each holds an image in memory."""
 
 T = TypeVar("T")
 
 Visibility = Literal["public", "private"] | None
-"""Who could fetch an image by an address: anybody, this network alone, or nobody as it has none."""
-
-
-def check_reference(uri: str) -> None:
-    """Let pass what can be read: a local path, ``file://``, ``http(s)://``, ``s3://`` and ``gs://``.
-
-    :raises BadInput: naming what is wrong with it.
-    """
-    address = bucket_address(uri)
-    if address is None:
-        local_path(uri)
-    elif not address.key.strip("/"):
-        raise BadInput(f"{uri!r} names a bucket and no image in it; list it first (ListImagesOperator).")
+"""Who can fetch an image by an address: anyone, only this network, or no one as it has no address."""
 
 
 def is_private_host(url: str) -> bool:
-    """Whether the address names a host that only this network can reach; looks nothing up."""
+    """Whether the url names a host that only this network can reach; resolves no name."""
     return not is_public_host(urlsplit(url).hostname or "")
 
 
 class Reader:
-    """Reads images: each at most once, none larger than the vendor takes.
+    """Reads images, none larger than a limit.
 
-    :param client: for web addresses only; carries no vendor's key.
-    :param trust: what the listing may lead to; None for whatever it likes.
-    :param open_bucket: for s3:// and gs://.
+    :param client: for web images only; it carries no vendor's key.
+    :param trust: what the listing may lead to; None to allow anything.
+    :param open_bucket: opens the buckets of s3:// and gs:// images.
     """
 
     def __init__(
@@ -78,202 +65,197 @@ class Reader:
         self._client = client
         self._trust = trust
         self._open_bucket = open_bucket
-        self._reaches: dict[tuple[str, str], Visibility] = {}
+        self._visibilities: dict[tuple[str, str], Visibility] = {}
         self._threads = ThreadPoolExecutor(THREADS, "images")
 
     def in_thread(self, work: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
-        """Do blocking work on images, such as reading a file, beside the event loop."""
+        """Run blocking work on images, such as reading a file, outside the event loop."""
         return asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
-    def path(self, uri: str) -> Path:
-        """Return the path of a local image.
+    async def read(self, location: Location, max_bytes: int) -> Content:
+        """Return an image's bytes and, of an object, the version that was read.
 
-        :raises RejectedImage: for one outside the folder that the listing is for.
+        :raises RejectedImage: ``missing``, ``too_large`` and other kinds that reading again would not change.
+        :raises UnreadableImage: it cannot be read now; it may or may not exist.
         """
-        path = local_path(uri)
-        assert path is not None, "only of local references"
-        return self._trust.check_local(uri, path) if self._trust else path
-
-    async def read(self, image: Image, max_bytes: int) -> Content:
-        """Return an image's bytes, and of an object the version of what was read.
-
-        :raises RejectedImage: ``missing`` or ``too_large``: nothing that reading again would mend.
-        :raises UnreadableImage: it cannot be read now; that says nothing about whether it is there.
-        """
-        if (address := bucket_address(image.uri)) is not None:
-            return await self._read_object(address, max_bytes)
-        if is_web(image.uri):
-            content = (await self._client.arun(_get(image.uri, {}, max_bytes, self._trust))).content
+        if isinstance(location, ObjectKey):
+            return await self._read_object(location, max_bytes)
+        if isinstance(location, WebUrl):
+            content = (await self._client.arun(_fetch(location, {}, max_bytes, self._trust))).content
         else:
-            content = await self.in_thread(read_file, image.uri, self.path(image.uri), max_bytes)
+            content = await self.in_thread(self.read_file, location, max_bytes)
         return Content(content, None, len(content))
 
-    async def look(self, image: Image, max_bytes: int) -> tuple[bytes, int | None, str | None]:
-        """Return an image's first 4 KiB, its size and its version token (ETag or Last-Modified) where told.
+    async def read_head(self, location: ObjectKey | WebUrl, max_bytes: int) -> tuple[bytes, int | None, str | None]:
+        """Return an image's first 4 KiB, its size and its version (ETag or Last-Modified); None for what is not told.
 
-        :raises RejectedImage, UnreadableImage: as `read`; a server that knows no ranges sends it all.
+        :raises RejectedImage, UnreadableImage: as `read`; a web server without ranges sends the whole image.
         """
-        if (address := bucket_address(image.uri)) is not None:
-            found = await self._read_object(address, None, HEAD)
+        if isinstance(location, ObjectKey):
+            found = await self._read_object(location, None, HEAD)
             return found.data, found.size, found.version
-        response = await self._client.arun(_get(image.uri, {"range": f"bytes=0-{HEAD - 1}"}, max_bytes, self._trust))
+        response = await self._client.arun(_fetch(location, {"range": f"bytes=0-{HEAD - 1}"}, max_bytes, self._trust))
         headers = response.headers
         total = headers.get("content-range", "").rpartition("/")[2]
         size = int(total) if total.isdigit() else len(response.content) if response.status == 200 else None
         return response.content[:HEAD], size, headers.get("etag") or headers.get("last-modified")
 
-    def reach(self, uri: str) -> Visibility:
-        """Return who could fetch the image by an address: blocking for an object, as one is signed to see its host.
+    def read_file(self, file: LocalFile, max_bytes: int) -> bytes:
+        """Return a local file's bytes; blocking. Raises as `read`, and ``outside_base`` as `Trust.check_local`."""
+        path = self._trust.check_local(file.uri, file.path) if self._trust else file.path
+        return _read_file(file.uri, path, max_bytes)
 
-        :raises UnreadableImage: where it cannot be told now.
+    def visibility(self, location: Location) -> Visibility:
+        """Return who can fetch the image by an address. Blocks for an object: one address is signed to see its host.
+
+        :raises UnreadableImage: where it cannot be found out now.
         """
-        if is_web(uri):
-            return "private" if is_private_host(uri) else "public"
-        address = bucket_address(uri)
-        if address is None:
+        if isinstance(location, WebUrl):
+            return "private" if is_private_host(location.url) else "public"
+        if isinstance(location, LocalFile):
             return None
-        if (address.scheme, address.bucket) not in self._reaches:
+        bucket = (location.scheme, location.bucket)
+        if bucket not in self._visibilities:
             try:
-                # Of any key: the image's own may be one that cannot be signed, which says nothing about the others.
-                reach = self.reach(self._bucket(address).sign("image", 60).url)
+                # A made-up key: the image's own may be one that cannot be signed, unlike the others in the bucket.
+                url = self._bucket(location).sign("image", 60).url
+                self._visibilities[bucket] = "private" if is_private_host(url) else "public"
             except BucketError as error:
                 if error.kind not in ("unsupported", "denied"):
                     raise UnreadableImage(str(error), kind=error.kind) from None
-                reach = None
-            self._reaches[address.scheme, address.bucket] = reach
-        return self._reaches[address.scheme, address.bucket]
+                self._visibilities[bucket] = None
+        return self._visibilities[bucket]
 
-    def knows(self, uri: str) -> bool:
-        """Whether `reach` would have nothing to ask."""
-        address = bucket_address(uri)
-        return address is None or (address.scheme, address.bucket) in self._reaches
+    def knows_visibility(self, location: Location) -> bool:
+        """Whether `visibility` would not block."""
+        return not isinstance(location, ObjectKey) or (location.scheme, location.bucket) in self._visibilities
 
-    def signer(self, uri: str) -> Callable[[float], Signed]:
-        """Return what signs an address of the object, for that many seconds. Blocking: it may ask the cloud."""
-        address = bucket_address(uri)
-        assert address is not None, "only of objects"
+    def signer(self, location: ObjectKey) -> Callable[[float], Signed]:
+        """Return what signs an address of the object for that many seconds; it may ask the cloud and block."""
 
         def sign(seconds: float) -> Signed:
             try:
-                return self._bucket(address).sign(address.key, seconds)
+                return self._bucket(location).sign(location.key, seconds)
             except BucketError as error:
                 raise UnreadableImage(str(error), kind=error.kind) from None
 
         return sign
 
-    async def _read_object(self, address: Address, max_bytes: int | None, length: int | None = None) -> Content:
+    async def _read_object(self, location: ObjectKey, max_bytes: int | None, length: int | None = None) -> Content:
         try:
-            return await self._bucket(address).aread(address.key, max_bytes=max_bytes, length=length)
+            return await self._bucket(location).aread(location.key, max_bytes=max_bytes, length=length)
         except BucketError as error:
-            raise _unread(address, error, max_bytes) from None
+            raise _object_error(location, error, max_bytes) from None
 
-    def _bucket(self, address: Address) -> Bucket:
+    def _bucket(self, location: ObjectKey) -> Bucket:
         if self._open_bucket is None:
-            raise BadInput(f"{address}: nothing here knows how to open buckets; give a storage_conn_id.")
-        return self._open_bucket(address.scheme, address.bucket)
+            raise BadInput(f"{location}: no bucket can be opened here; give a storage_conn_id.")
+        return self._open_bucket(location.scheme, location.bucket)
 
 
-def _unread(address: Address, error: BucketError, max_bytes: int | None) -> Exception:
-    """What a bucket's refusal means for one image, and where it means as much for all of them."""
+def _object_error(location: ObjectKey, error: BucketError, max_bytes: int | None) -> Exception:
     match error.kind:
         case "no_such_object":
-            return RejectedImage(f"{address}: there is no such object.", kind="missing")
+            return RejectedImage(f"{location}: there is no such object.", kind="missing")
         case "too_large":
-            return _too_large(str(address), None, max_bytes or 0)
-        case "unsupported" if not is_plain(address.key):
+            return _too_large(str(location), None, max_bytes or 0)
+        case "unsupported" if not is_plain(location.key):
             return RejectedImage(str(error), kind="unsupported_key")
         case "no_such_bucket" | "wrong_region":
+            # It concerns all images of the bucket, so it ends the run.
             return BadInput(str(error), kind=error.kind)
     return UnreadableImage(str(error), kind=error.kind)
 
 
-def _get(url: str, headers: dict[str, str], max_bytes: int, trust: Trust | None) -> Flow[Response]:
-    shown, target = mask_query(url), url
+def _fetch(location: WebUrl, headers: dict[str, str], max_bytes: int, trust: Trust | None) -> Flow[Response]:
+    name, target = str(location), location.url
     for _ in range(REDIRECTS + 1):
         if trust:
-            trust.check_web(target, shown)
-        try:
-            response: Response = yield Request(
-                "GET", target, {"accept": "image/*,*/*;q=0.5", **headers}, max_answer=max_bytes
-            )
-        except VendorUnavailable as error:
-            raise UnreadableImage(f"{shown}: {error}") from None
-        except BadInput as error:
-            if error.kind not in ("bad_address", "forbidden_address"):
-                raise
-            kind = "missing" if error.kind == "bad_address" else error.kind
-            raise RejectedImage(f"{shown}: {error}", kind=kind) from None
-        except UnexpectedAnswer:
-            raise _too_large(url, None, max_bytes) from None
+            trust.check_web(target, name)
+        response = yield from _get(name, target, headers, max_bytes)
         if response.status in (200, 206):
             return response
-        location = response.headers.get("location")
-        if response.status not in (301, 302, 303, 307, 308) or not location:
-            raise _refused(shown, response.status)
+        redirect = response.headers.get("location")
+        if response.status not in (301, 302, 303, 307, 308) or not redirect:
+            raise _status_error(name, response.status)
         try:
-            target = urljoin(target, location)
-            is_address = local_path(target) is None
+            target = urljoin(target, redirect)
+            is_web = isinstance(parse_uri(target), WebUrl)
         except ValueError:
-            target, is_address = location, False
-        if not is_address:
-            raise RejectedImage(f"{shown}: redirects to {mask_query(target)}, which is no web address.", kind="missing")
-    raise RejectedImage(f"{shown}: more than {REDIRECTS} redirects.", kind="missing")
+            target, is_web = redirect, False
+        if not is_web:
+            raise RejectedImage(f"{name}: redirects to {mask_query(target)}, which is no web address.", kind="missing")
+    raise RejectedImage(f"{name}: more than {REDIRECTS} redirects.", kind="missing")
 
 
-def _refused(shown: str, status: int) -> RejectedImage | UnreadableImage:
-    if status in (404, 410):
-        return RejectedImage(f"{shown}: there is no such image (HTTP {status}).", kind="missing")
-    if status == 400:
-        return UnreadableImage(f"{shown}: HTTP 400; if it is a presigned URL, it may have expired.")
-    if status in (401, 403):
-        return UnreadableImage(f"{shown}: access denied (HTTP {status}); a presigned URL may have expired.")
-    if status == 416:
-        return RejectedImage(f"{shown}: the file is empty (0 bytes); expected an image.", kind="empty")
-    return UnreadableImage(f"{shown}: HTTP {status}.")
-
-
-def read_file(uri: str, path: str | Path, max_bytes: int) -> bytes:
-    """Return a local file's bytes; blocking. Errors as `Reader.read`'s."""
+def _get(name: str, url: str, headers: dict[str, str], max_bytes: int) -> Flow[Response]:
     try:
-        # Not waiting: opening a pipe would wait for a writer, for ever.
+        response: Response = yield Request("GET", url, {"accept": "image/*,*/*;q=0.5", **headers}, max_answer=max_bytes)
+    except VendorUnavailable as error:
+        raise UnreadableImage(f"{name}: {error}") from None
+    except BadInput as error:
+        if error.kind not in ("bad_address", "forbidden_address"):
+            raise
+        kind = "missing" if error.kind == "bad_address" else error.kind
+        raise RejectedImage(f"{name}: {error}", kind=kind) from None
+    except UnexpectedAnswer:
+        raise _too_large(name, None, max_bytes) from None
+    return response
+
+
+def _status_error(name: str, status: int) -> RejectedImage | UnreadableImage:
+    match status:
+        case 404 | 410:
+            return RejectedImage(f"{name}: there is no such image (HTTP {status}).", kind="missing")
+        case 416:
+            return RejectedImage(f"{name}: the file is empty (0 bytes); expected an image.", kind="empty")
+        case 400:
+            return UnreadableImage(f"{name}: HTTP 400; if it is a presigned URL, it may have expired.")
+        case 401 | 403:
+            return UnreadableImage(f"{name}: access denied (HTTP {status}); a presigned URL may have expired.")
+    return UnreadableImage(f"{name}: HTTP {status}.")
+
+
+def _read_file(name: str, path: Path, max_bytes: int) -> bytes:
+    try:
+        # O_NONBLOCK, as opening a pipe would otherwise wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            return _content(uri, descriptor, max_bytes)
+            return _read_descriptor(name, descriptor, max_bytes)
         finally:
             os.close(descriptor)
     except FileNotFoundError:
-        raise RejectedImage(f"{uri}: there is no such file.", kind="missing") from None
+        raise RejectedImage(f"{name}: there is no such file.", kind="missing") from None
     except IsADirectoryError:
         raise RejectedImage(
-            f"{uri}: is a directory, expected an image. List its files first.", kind="not_an_image"
+            f"{name}: is a directory, expected an image. List its files first.", kind="not_an_image"
         ) from None
     except (OSError, ValueError) as error:
-        raise UnreadableImage(f"{uri}: cannot be read: {type(error).__name__}: {error}") from None
+        raise UnreadableImage(f"{name}: cannot be read: {type(error).__name__}: {error}") from None
 
 
-def _content(uri: str, descriptor: int, max_bytes: int) -> bytes:
+def _read_descriptor(name: str, descriptor: int, max_bytes: int) -> bytes:
     about = os.fstat(descriptor)
     if stat.S_ISDIR(about.st_mode):
         raise IsADirectoryError
     if stat.S_ISFIFO(about.st_mode):
-        raise RejectedImage(f"{uri}: is a pipe, expected an image.", kind="not_an_image")
+        raise RejectedImage(f"{name}: is a pipe, expected an image.", kind="not_an_image")
     if about.st_size > max_bytes:
-        raise _too_large(uri, about.st_size, max_bytes)
-    # One byte more than the file says it has: where none comes, that was its end.
+        raise _too_large(name, about.st_size, max_bytes)
+    # One byte more than the file's size: if no more comes than its size, the file ended there.
     content = os.read(descriptor, about.st_size + 1) if about.st_size else b""
     if about.st_size and len(content) == about.st_size:
         return content
-    # It grows, or says nothing of its size, as below /proc: its end is what counts.
+    # The file grows, or reports no size, as below /proc: read to its end.
     while part := os.read(descriptor, 65536):
         content = content + part if content else part
         if len(content) > max_bytes:
-            raise _too_large(uri, None, max_bytes)
+            raise _too_large(name, None, max_bytes)
     return content
 
 
-def _too_large(uri: str, size: int | None, max_bytes: int) -> RejectedImage:
+def _too_large(name: str, size: int | None, max_bytes: int) -> RejectedImage:
     found = f"{size / 1e6:.1f} MB is" if size else "is"
     return RejectedImage(
-        f"{masked(uri)}: {found} more than the {max_bytes / 1e6:.1f} MB that are taken. Scale it down.",
-        kind="too_large",
+        f"{name}: {found} more than the {max_bytes / 1e6:.1f} MB that are taken. Scale it down.", kind="too_large"
     )

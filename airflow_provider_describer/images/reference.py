@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_describer.arguments import as_path
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.images.listing_file import is_listing_file, read_listing
-from airflow_provider_describer.images.reading import check_reference
 from airflow_provider_describer.images.scaling import preprocessing_of
 from airflow_provider_describer.models import DescribeRequest, Image, Spec
-from airflow_provider_describer.storage.address import bucket_address, local_path, masked
+from airflow_provider_describer.storage.address import bucket_address, check_reference, local_path, masked
 from airflow_provider_describer.vendors.vendor import Vendor
 
 if TYPE_CHECKING:

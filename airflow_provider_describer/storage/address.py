@@ -1,4 +1,4 @@
-"""Where an object lies, as people write it: ``s3://bucket/key`` or ``gs://bucket/key``."""
+"""Where an image or a folder is: the one parser of uris, and how messages show a uri without its secrets."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ from airflow_provider_describer.errors import BadInput
 
 Scheme = Literal["s3", "gs"]
 
-_MISTAKEN = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
-"""Schemes of other tools, and ours for the same."""
-
-
-_LAST = "\U0010fffd"
-"""The last character that is one."""
+_OTHER_SPELLINGS = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
+"""Schemes that other tools use, and ours for the same."""
+_LAST_CHARACTER = "\U0010fffd"
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """One object, or the folder that a key ending in ``/`` (or none) stands for."""
+class ObjectKey:
+    """One object in a bucket, or the folder that a key ending in ``/`` (or an empty key) stands for."""
 
     scheme: Scheme
     bucket: str
@@ -31,49 +28,78 @@ class Address:
         return f"{self.scheme}://{self.bucket}/{self.key}"
 
 
-def bucket_address(uri: str) -> Address | None:
-    """Return the parts of an s3:// or gs:// address, or None where ``uri`` is none.
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file of this machine; ``uri`` is how the user wrote it."""
 
-    The key is taken as it stands: spaces, ``+``, ``%``, ``#`` and ``?`` are characters of it like any other.
+    uri: str
+    path: Path
+
+    def __str__(self) -> str:
+        return self.uri
+
+
+@dataclass(frozen=True, slots=True)
+class WebUrl:
+    """An http(s) address. Its text leaves the query out, which may be a secret."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return mask_query(self.url)
+
+
+Location = ObjectKey | LocalFile | WebUrl
+
+
+def parse_uri(uri: str) -> Location:
+    """Return where a uri leads: a path, ``file://``, ``http(s)://``, ``s3://`` or ``gs://``.
+
+    :raises BadInput: for a uri that can never be read; the message says why.
+    """
+    if (found := bucket_address(uri)) is not None:
+        return found
+    path = local_path(uri)
+    return WebUrl(uri) if path is None else LocalFile(uri, path)
+
+
+def check_reference(uri: str) -> None:
+    """Check that a uri can name an image.
+
+    :raises BadInput: as `parse_uri`, and for a bucket without a key.
+    """
+    found = parse_uri(uri)
+    if isinstance(found, ObjectKey) and not found.key.strip("/"):
+        raise BadInput(f"{uri!r} names a bucket and no image in it; list it first (ListImagesOperator).")
+
+
+def bucket_address(uri: str) -> ObjectKey | None:
+    """Return the parts of an s3:// or gs:// address, or None for any other uri.
+
+    The key is taken literally: spaces, ``+``, ``%``, ``#`` and ``?`` belong to it like any other character.
 
     :raises BadInput: for an address without a bucket, or in another tool's spelling.
     """
     scheme, colons, rest = uri.partition("://")
     scheme = scheme.lower()
-    if not colons or scheme not in ("s3", "gs", *_MISTAKEN):
+    if not colons or scheme not in ("s3", "gs", *_OTHER_SPELLINGS):
         return None
     bucket, _, key = rest.partition("/")
     if "@" in bucket:
-        # Other tools name a connection there, or keep a secret; it is not shown.
+        # Other tools write a connection or a secret there, so the message leaves it out.
         plain = f"{scheme}://{bucket.rpartition('@')[2]}/{key}"
         raise BadInput(f"{plain!r} is written with a user before '@'; leave it out and name a storage_conn_id instead.")
-    if scheme in _MISTAKEN:
-        raise BadInput(f"{uri!r}: write {_MISTAKEN[scheme]}://{rest} instead.")
+    if scheme in _OTHER_SPELLINGS:
+        raise BadInput(f"{uri!r}: write {_OTHER_SPELLINGS[scheme]}://{rest} instead.")
     if not bucket.strip():
         raise BadInput(f"{uri!r} names no bucket; expected something like '{scheme}://bucket/folder/name'.")
-    return Address("s3" if scheme == "s3" else "gs", bucket, key)
-
-
-def is_plain(key: str) -> bool:
-    """Tell whether a key can be used as it is: the library drops slashes at both ends, and cannot express ``a//b``."""
-    parts_fit = not any(part in ("", ".", "..") for part in key.split("/"))
-    return parts_fit and not any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in key)
-
-
-def just_before(prefix: str) -> str | None:
-    """Return what comes before all keys that begin so, and after as many others as can be; None for the very start."""
-    head, below = prefix[:-1], chr(ord(prefix[-1]) - 1)
-    if below == "/":
-        below = "."
-    if not below.isprintable():
-        return head.rstrip("/") or None
-    return f"{head}{below}{_LAST}"
+    return ObjectKey("s3" if scheme == "s3" else "gs", bucket, key)
 
 
 def local_path(uri: str) -> Path | None:
     """Return the path that a local reference names (``/a/b.jpg``, ``file:///a/b.jpg``), or None for a web address.
 
-    :raises BadInput: for a scheme that cannot be read, naming those that can.
+    :raises BadInput: for any other scheme, and for a web address that no request could be sent to.
     """
     scheme, colons, rest = uri.partition("://")
     if not colons:
@@ -84,22 +110,23 @@ def local_path(uri: str) -> Path | None:
             raise BadInput(f"{uri!r} names the host {host!r}; a file is written file:///path (three slashes).")
         return Path(unquote(slash + path))
     if is_web(uri):
-        _check_address(uri)
+        _check_url(uri)
         return None
     raise BadInput(
         f"{mask_query(uri)!r}: images are read from local paths, file://, s3://, gs:// and https://, not {scheme}://."
     )
 
 
-def _check_address(uri: str) -> None:
-    """Refuse what no request could be sent to, such as a port of 99999, before the run and not in its middle."""
+def _check_url(url: str) -> None:
     try:
-        parts = urlsplit(uri)
-        good = bool(parts.hostname) and parts.port != 0 and not any(c < " " or c == "\x7f" for c in uri)
+        parts = urlsplit(url)
+        valid = bool(parts.hostname) and parts.port != 0 and not any(c < " " or c == "\x7f" for c in url)
     except ValueError:
-        good = False
-    if not good:
-        raise BadInput(f"{mask_query(uri)!r} is no address; expected something like 'https://example.com/a.jpg'.")
+        valid = False
+    if not valid:
+        raise BadInput(
+            f"{mask_query(url)!r} is not a valid address; expected something like 'https://example.com/a.jpg'."
+        )
 
 
 def is_web(uri: str) -> bool:
@@ -113,12 +140,12 @@ def is_local(uri: str) -> bool:
 
 
 def masked(uri: str) -> str:
-    """Return the reference as messages and rows name it: a web address without its query, which may be a secret.
+    """Return the reference as messages and rows show it: a web address loses its query, which may be a secret.
 
-    A path and a key keep their ``?`` and ``#``: there they are part of the name.
+    In a path and in a key, ``?`` and ``#`` are part of the name and stay.
     """
-    named = uri[:7].lower().startswith(("file://", "s3://", "gs://"))
-    return mask_query(uri) if "://" in uri and not named else uri
+    keeps_query = is_local(uri) or uri[:5].lower() in ("s3://", "gs://")
+    return uri if keeps_query else mask_query(uri)
 
 
 def mask_query(url: str) -> str:
@@ -129,3 +156,22 @@ def mask_query(url: str) -> str:
     authority, slash, path = rest.partition("/")
     authority = authority.rpartition("@")[2]
     return (f"{scheme}{colons}{authority}{slash}{path}" if colons else head) + ("?…" if mark else "")
+
+
+def is_plain(key: str) -> bool:
+    """Whether obstore can express a key: it drops slashes at both ends and cannot write ``a//b``."""
+    parts_fit = not any(part in ("", ".", "..") for part in key.split("/"))
+    return parts_fit and not any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in key)
+
+
+def just_before(prefix: str) -> str | None:
+    """Return an offset that sorts before all keys with this prefix and after as many others as possible.
+
+    None where the listing has to begin at its start.
+    """
+    head, below = prefix[:-1], chr(ord(prefix[-1]) - 1)
+    if below == "/":
+        below = "."
+    if not below.isprintable():
+        return head.rstrip("/") or None
+    return f"{head}{below}{_LAST_CHARACTER}"

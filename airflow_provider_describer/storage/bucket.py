@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_provider_describer.errors import BucketError
-from airflow_provider_describer.storage.address import Address, Scheme, is_plain, just_before
+from airflow_provider_describer.storage.address import ObjectKey, Scheme, is_plain, just_before
 from airflow_provider_describer.storage.bucket_errors import (
     bucket_error,
     changed,
@@ -80,7 +80,7 @@ class Bucket:
 
     def address(self, key: str = "") -> str:
         """Return the address of an object, for people and for rows."""
-        return str(Address(self.scheme, self.name, key))
+        return str(ObjectKey(self.scheme, self.name, key))
 
     # -- reading -----------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_describer.errors import BadInput, StoreError
-from airflow_provider_describer.storage.address import Address, bucket_address, is_plain, local_path, mask_query
+from airflow_provider_describer.storage.address import ObjectKey, bucket_address, is_plain, local_path, mask_query
 from airflow_provider_describer.storage.bucket_folder import BucketFolder
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def open_folder(store: str | os.PathLike[str], open_bucket: OpenBucket | None = 
     return LocalFolder(path)
 
 
-def _bucket_folder(address: Address, open_bucket: OpenBucket | None) -> Folder:
+def _bucket_folder(address: ObjectKey, open_bucket: OpenBucket | None) -> Folder:
     prefix = address.key.removesuffix("/")
     if prefix and not is_plain(prefix):
         raise BadInput(

@@ -20,6 +20,7 @@ from airflow_provider_describer.images.prepare import PreparedImage, Transport, 
 from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.images.reference import parse_images
 from airflow_provider_describer.models import DescribeRequest
+from airflow_provider_describer.storage.address import parse_uri
 from airflow_provider_describer.storage.bucket import Bucket, Signed, Signer
 from airflow_provider_describer.vendors import get_vendor
 
@@ -131,11 +132,11 @@ class Objects:
     def transport(
         self, way: str, vendor: str, *, signer: Signer | None = None, scaled: bool = False, host: str | None = LOCAL
     ) -> Transport | DescriberError:
-        paid_by, uri = self.account(way, vendor, host), self.uri("a.jpg")
+        paid_by, location = self.account(way, vendor, host), parse_uri(self.uri("a.jpg"))
 
         async def choose(reader: Reader) -> Transport:
-            reach = await asyncio.to_thread(reader.reach, uri)
-            return choose_transport(get_vendor(vendor), paid_by, uri, reach, scaled=scaled)
+            visibility = await asyncio.to_thread(reader.visibility, location)
+            return choose_transport(get_vendor(vendor), paid_by, location, visibility, scaled=scaled)
 
         found: Transport | DescriberError = self.with_reader(choose, signer)
         return found

@@ -16,6 +16,7 @@ from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.images.prepare import PreparedImage, Transport, choose_transport, prepare
 from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.models import DescribeRequest, Image
+from airflow_provider_describer.storage.address import parse_uri
 from airflow_provider_describer.vendors import get_vendor
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ def transport(uri: str, paid_by: Account) -> Transport:
 
     async def scene() -> Transport:
         async with AsyncClient(timeout=5) as client:
-            reach = Reader(client).reach(uri)
-        return choose_transport(get_vendor(paid_by.vendor), paid_by, uri, reach)
+            visibility = Reader(client).visibility(parse_uri(uri))
+        return choose_transport(get_vendor(paid_by.vendor), paid_by, parse_uri(uri), visibility)
 
     return asyncio.run(scene())
 

@@ -14,9 +14,9 @@ from loopback import Answer
 from airflow_provider_describer.errors import BadInput, DescriberError, RejectedImage, UnreadableImage
 from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.images.checks import HEAD
-from airflow_provider_describer.images.prepare import PreparedImage, prepare, read_version
+from airflow_provider_describer.images.prepare import PreparedImage, choose_version, prepare
 from airflow_provider_describer.images.reading import Reader
-from airflow_provider_describer.models import Image
+from airflow_provider_describer.storage.address import ObjectKey
 from airflow_provider_describer.storage.bucket import Signer
 from airflow_provider_describer.vendors import get_vendor
 
@@ -121,7 +121,7 @@ MD5, OTHER_MD5 = "0123456789abcdef0123456789abcdef", "f" * 32
 def test_an_image_is_known_by_what_was_read_where_the_listing_speaks_of_the_same(
     listed: str | None, read: str | None, known_by: str | None
 ) -> None:
-    assert read_version(listed, read) == known_by
+    assert choose_version(listed, read) == known_by
 
 
 def test_a_change_after_the_listing_is_described_and_known_as_what_it_is(
@@ -289,7 +289,7 @@ def test_nothing_that_cannot_be_described_is_paid_for(shop: Shop, objects: Objec
 def test_a_reader_that_opens_no_buckets_says_what_it_lacks() -> None:
     async def scene() -> None:
         async with AsyncClient(timeout=5) as client:
-            await Reader(client).look(Image("s3://shop/a.jpg"), 10)
+            await Reader(client).read_head(ObjectKey("s3", "shop", "a.jpg"), 10)
 
     with pytest.raises(BadInput, match="give a storage_conn_id"):
         asyncio.run(scene())

@@ -12,9 +12,8 @@ import pytest
 
 from airflow_provider_describer.errors import BadInput, DescriberError, RejectedImage, UnreadableImage
 from airflow_provider_describer.http.client import AsyncClient
-from airflow_provider_describer.images.reading import Reader, check_reference, is_private_host
-from airflow_provider_describer.models import Image
-from airflow_provider_describer.storage.address import is_web, local_path, masked
+from airflow_provider_describer.images.reading import Reader, is_private_host
+from airflow_provider_describer.storage.address import WebUrl, check_reference, is_web, local_path, masked, parse_uri
 from airflow_provider_describer.storage.bucket import Content
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ MB = 1_000_000
 def read(uri: str, max_bytes: int = MB) -> bytes:
     async def scene() -> Content:
         async with AsyncClient(timeout=5) as client:
-            return await Reader(client).read(Image(uri), max_bytes)
+            return await Reader(client).read(parse_uri(uri), max_bytes)
 
     content = asyncio.run(scene())
     assert (content.size, content.version) == (len(content.data), None)
@@ -156,11 +155,11 @@ def test_a_file_that_we_may_not_read_is_unreadable(tmp_path: Path) -> None:
         ("ftp://me:hush@host/a.jpg?x=hush", "not ftp://"),
         ("hdfs://me:hush@host/a.jpg", "read from local paths, file://, s3://, gs:// and https://, not hdfs://"),
         ("file://server/share/a.jpg", "three slashes"),
-        ("http:///a.jpg?x=hush", "no address"),
-        ("https://[oops/a.jpg?x=hush", "no address"),
-        ("https://host:99999/a.jpg?x=hush", "no address"),
-        ("https://host:0/a.jpg", "no address"),
-        ("https://host/a\nb.jpg?x=hush", "no address"),
+        ("http:///a.jpg?x=hush", "not a valid address"),
+        ("https://[oops/a.jpg?x=hush", "not a valid address"),
+        ("https://host:99999/a.jpg?x=hush", "not a valid address"),
+        ("https://host:0/a.jpg", "not a valid address"),
+        ("https://host/a\nb.jpg?x=hush", "not a valid address"),
     ],
 )
 def test_an_address_that_can_never_be_read_is_bad_input(uri: str, says: str) -> None:
@@ -230,13 +229,13 @@ def test_hosts_that_only_this_network_reaches(url: str, private: bool) -> None:
     assert is_private_host(url) == private
 
 
-@pytest.mark.parametrize("do", ["read", "look"])
+@pytest.mark.parametrize("do", ["read", "read_head"])
 def test_a_name_that_leads_to_a_forbidden_address_is_not_connected_to(loopback: type[Loopback], do: str) -> None:
     """Which is found out only when it is resolved: as a name, it could lead anywhere."""
 
     async def scene() -> None:
         async with loopback(lambda visit: asyncio.sleep(0)) as server, AsyncClient(timeout=5, guard=never) as client:
-            image = Image(f"http://localhost:{server.port}/a.jpg?sig=hush")
+            image = WebUrl(f"http://localhost:{server.port}/a.jpg?sig=hush")
             with pytest.raises(RejectedImage) as caught:
                 await getattr(Reader(client), do)(image, MB)
         assert (caught.value.kind, caught.value.billed) == ("forbidden_address", "no")

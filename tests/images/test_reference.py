@@ -116,7 +116,7 @@ def test_what_is_no_list_is_refused(images: object, says: str) -> None:
         ("https://x.example/a\0.jpg?sig=hush", "NUL"),
         ("ftp://me:hush@x.example/a.jpg", "images[1] (ftp://x.example/a.jpg): "),
         ("https://[oops/a.jpg?sig=hush", "images[1] (https://[oops/a.jpg?…): "),
-        ("https:///a.jpg", "no address"),
+        ("https:///a.jpg", "not a valid address"),
         ({"url": "a.jpg", "Prompt": "x"}, "images[1] has the unknown key 'Prompt', 'url'; expected some of uri, "),
         ({"uri": "a.jpg", "title": "x"}, "values for the prompt go into 'fields'"),
         ({"uri": "a.jpg", "lang": "xx"}, "images[1] (a.jpg): lang='xx'"),

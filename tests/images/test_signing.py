@@ -17,6 +17,7 @@ from airflow_provider_describer.errors import BadInput, BucketError, UnreadableI
 from airflow_provider_describer.images.checks import HEAD
 from airflow_provider_describer.images.prepare import SHORTEST_S, SIGNED_FOR_S, PreparedImage, Transport
 from airflow_provider_describer.images.reading import Reader
+from airflow_provider_describer.storage.address import parse_uri
 from airflow_provider_describer.storage.bucket import Signed, Signer
 
 if TYPE_CHECKING:
@@ -63,10 +64,10 @@ def test_who_can_fetch_from_a_bucket_is_found_out_once(objects: Objects) -> None
         asked.append(key)
         return at("minio.internal")(key, seconds)
 
-    async def reaches(reader: Reader) -> list[object]:
-        return [reader.reach(objects.uri(key)) for key in ("a//b.jpg", "a.jpg", "b.jpg")]
+    async def visibilities(reader: Reader) -> list[object]:
+        return [reader.visibility(parse_uri(objects.uri(key))) for key in ("a//b.jpg", "a.jpg", "b.jpg")]
 
-    assert objects.with_reader(reaches, sign) == ["private"] * 3
+    assert objects.with_reader(visibilities, sign) == ["private"] * 3
     assert len(asked) == 1
 
 

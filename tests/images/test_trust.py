@@ -16,7 +16,7 @@ from airflow_provider_describer.errors import DescriberError, RejectedImage
 from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.images.trust import Trust, guard_of, is_public_address, is_public_host
-from airflow_provider_describer.models import Image
+from airflow_provider_describer.storage.address import WebUrl
 
 if TYPE_CHECKING:
     from tests.conftest import Loopback, Visit
@@ -248,8 +248,8 @@ def read(url: str, trust: Trust | None, max_bytes: int = 100_000) -> bytes | Des
         async with AsyncClient(timeout=5) as client:
             reader = Reader(client, trust=trust)
             try:
-                await reader.look(Image(url), max_bytes)
-                content: Any = await reader.read(Image(url), max_bytes)
+                await reader.read_head(WebUrl(url), max_bytes)
+                content: Any = await reader.read(WebUrl(url), max_bytes)
                 return bytes(getattr(content, "data", content))
             except DescriberError as error:
                 return error

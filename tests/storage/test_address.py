@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from airflow_provider_describer.errors import BadInput
-from airflow_provider_describer.storage.address import Address, bucket_address, is_plain, just_before
+from airflow_provider_describer.storage.address import (
+    LocalFile,
+    Location,
+    ObjectKey,
+    WebUrl,
+    bucket_address,
+    is_plain,
+    just_before,
+    parse_uri,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,7 +35,7 @@ from airflow_provider_describer.storage.address import Address, bucket_address, 
 )
 def test_an_address_is_taken_apart_and_put_together(uri, parts):
     address = bucket_address(uri)
-    assert address == Address(*parts)
+    assert address == ObjectKey(*parts)
     assert bucket_address(str(address)) == address
     if parts[2]:
         assert str(address) == parts[0] + uri[2:]
@@ -73,3 +84,23 @@ def test_just_before_a_prefix_lies_before_it_and_can_be_asked_for(prefix):
     before = just_before(prefix)
     assert before is None or before.encode() < prefix.encode()
     assert before is None or is_plain(before)
+
+
+@pytest.mark.parametrize(
+    ("uri", "location", "name"),
+    [
+        ("a?b.jpg", LocalFile("a?b.jpg", Path("a?b.jpg")), "a?b.jpg"),
+        ("FILE:///a%20b.jpg", LocalFile("FILE:///a%20b.jpg", Path("/a b.jpg")), "FILE:///a%20b.jpg"),
+        ("https://x.example/a?sig=hush", WebUrl("https://x.example/a?sig=hush"), "https://x.example/a?…"),
+        ("gs://b/a?b.jpg", ObjectKey("gs", "b", "a?b.jpg"), "gs://b/a?b.jpg"),
+    ],
+)
+def test_a_uri_is_parsed_and_shown_without_secrets(uri: str, location: Location, name: str) -> None:
+    assert parse_uri(uri) == location
+    assert str(location) == name
+
+
+@pytest.mark.parametrize("uri", ["ftp://x/a.jpg", "s3://", "gcs://b/k", "file://host/a.jpg", "https://x:99999/a.jpg"])
+def test_a_uri_that_can_never_be_read_is_refused(uri: str) -> None:
+    with pytest.raises(BadInput):
+        parse_uri(uri)
