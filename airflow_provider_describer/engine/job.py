@@ -30,8 +30,7 @@ from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.images.scaling import require_pillow
 from airflow_provider_describer.images.trust import Trust, guard_of
 from airflow_provider_describer.models import DescribeRequest
-from airflow_provider_describer.quota.open_quota import open_quota
-from airflow_provider_describer.quota.shared import SharedLimits
+from airflow_provider_describer.quota.shared import SharedLimits, open_quota
 from airflow_provider_describer.storage.address import LocalFile, parse_uri
 from airflow_provider_describer.storage.folder import Folder, open_folder
 from airflow_provider_describer.storage.open_bucket import OpenBucket

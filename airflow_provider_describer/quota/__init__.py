@@ -1,5 +1,5 @@
-"""What all users of one connection share without a server of ours: its rate, its pauses, its day's money.
+"""What all tasks of one connection share: its rate, its pauses and its day's money.
 
-A small document in a folder, local or in a bucket, replaced by compare-and-swap (`cell.py`). What it says and how it
-changes is pure (`leases.py`, `document.py`); `shared.py` keeps one process supplied from it, ahead of need.
+The state is a small document in a folder, local or in a bucket, that is replaced by compare-and-swap. `leases.py` says
+how it changes, `document.py` how it is stored, `lease_client.py` what one process holds of it; `shared.py` runs it.
 """

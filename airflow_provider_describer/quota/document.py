@@ -1,4 +1,4 @@
-"""The document as bytes: JSON of one version, checked field by field, as what it forgets would be spent again."""
+"""The shared state as a JSON document. It is checked field by field: money that it forgot would be spent again."""
 
 from __future__ import annotations
 
@@ -7,151 +7,166 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import asdict
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from airflow_provider_describer.errors import StoreError
+from airflow_provider_describer.account import Account
+from airflow_provider_describer.errors import BadConnection, BadInput, StoreError
 from airflow_provider_describer.quota.leases import Grant, Lease, Leases, Money
-from airflow_provider_describer.storage.cas_document import CasDocument, Changed, Token
+from airflow_provider_describer.storage.address import bucket_address, local_path
+from airflow_provider_describer.storage.cas_document import BucketDocument, CasDocument, Changed, LocalDocument, Token
 
-VERSION = 1
-_FORMAT = "airflow-provider-describer limits"
-TRIES = 20
-"""Swaps that others were faster at, one after the other, before an exchange is left for later."""
+if TYPE_CHECKING:
+    from airflow_provider_describer.storage.open_bucket import OpenBucket
+
+FORMAT, VERSION = "airflow-provider-describer limits", 1
+MAX_TRIES = 20
+"""Writes in a row that others may get ahead of before the exchange is left for later."""
 
 Step = Callable[[Leases, float], tuple[Leases, Grant]]
-"""From the document and the clock to the next document and what came of it."""
+"""From the state and the clock to the next state and what it grants."""
 
 
 class LeaseDocument:
-    """The document in its cell. Blocking: for a thread of its own.
+    """The shared state in its document. Blocking: call it in a thread."""
 
-    ``exchanges`` counts the steps, ``swaps`` the attempts at writing that they took.
-    """
-
-    def __init__(self, cell: CasDocument, clock: Callable[[], float]) -> None:
-        self._cell, self._clock = cell, clock
-        self._seen = False
-        self.exchanges = self.swaps = 0
+    def __init__(self, document: CasDocument, clock: Callable[[], float]) -> None:
+        self._document, self._clock = document, clock
+        self._exists = False
 
     def read(self) -> Leases:
-        """Return what it says now.
+        """Return the state.
 
-        :raises StoreError: where it cannot be read, is damaged, newer, or has vanished while it was used.
+        :raises StoreError: where the document cannot be read, is damaged or newer, or has vanished since it was used.
         """
         return self._load()[0]
 
     def change(self, step: Step) -> Grant:
-        """Apply the step to what it says now, and again where others were faster; write only what changes something.
+        """Apply the step to the state, again where another process was faster. An unchanged state is not written.
 
-        :raises StoreError: as `read` does, and where it cannot be written; nobody may know then whether it was.
+        :raises StoreError: as `read`; and where it cannot be written, or it is unknown whether it was.
         """
-        self.exchanges += 1
-        for number in range(TRIES):
+        for number in range(MAX_TRIES):
             leases, token = self._load()
             changed, grant = step(leases, self._clock())
             if grant.expired or changed == leases:
                 return grant
             try:
-                self.swaps += 1
-                self._cell.swap(encode_leases(changed), token)
+                self._document.swap(encode_leases(changed), token)
             except Changed:
-                pause = max(0.002, self._cell.rest / 20) * 2.0 ** min(number, 5)
+                pause = max(0.002, self._document.write_interval / 20) * 2.0 ** min(number, 5)
             except StoreError as error:
                 if error.kind != "throttled":
                     raise
-                pause = 2 * self._cell.rest
+                pause = 2 * self._document.write_interval
             else:
-                self._seen = True
+                self._exists = True
                 return grant
-            time.sleep(pause * random.random())  # noqa: S311  no secret
-        raise StoreError(f"{self._cell.where} is written by others all the time.", kind="throttled")
+            time.sleep(pause * random.random())  # noqa: S311  # no secret
+        raise StoreError(
+            f"{self._document.where} was changed by other processes {MAX_TRIES} times in a row.", kind="throttled"
+        )
 
     def _load(self) -> tuple[Leases, Token]:
-        content, token = self._cell.load()
-        if content is None and self._seen:
+        content, token = self._document.load()
+        if content is None and self._exists:
             raise StoreError(
-                f"{self._cell.where} has vanished while it was used. It counts what this connection has spent today, "
-                "so nothing more is called. Restore it; or run again, which counts from zero.",
+                f"{self._document.where} has vanished while it was in use. It counts what this connection has spent "
+                "today, so no further call is made. Restore it, or run again, which counts from zero.",
                 kind="limits",
             )
-        self._seen = self._seen or content is not None
-        return decode_leases(self._cell.where, content), token
+        self._exists = self._exists or content is not None
+        return decode_leases(self._document.where, content), token
 
 
 def encode_leases(leases: Leases) -> bytes:
-    """Return the document as bytes."""
-    document = {
-        "format": _FORMAT,
-        "version": VERSION,
-        "next_at": leases.next_at,
-        "free": leases.free,
-        "paused_until": leases.paused_until,
-        "spent": leases.spent,
-        "holders": {
-            name: {
-                "until": lease.until,
-                "sharing_until": lease.sharing_until,
-                "spent": lease.spent,
-                "held": lease.held,
-            }
-            for name, lease in leases.holders.items()
-        },
-    }
+    """Return the state as bytes: the fields of `Leases` and `Lease` are the keys of the JSON document."""
+    document = {"format": FORMAT, "version": VERSION, **asdict(leases)}
     return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
 
 
 def decode_leases(where: str, content: bytes | None) -> Leases:
-    """Return the document; a new one where there is none yet (``content`` is None).
+    """Return the state; a new one where ``content`` is None.
 
-    :param where: where it lies, for errors.
-    :raises StoreError: ``kind`` is ``corrupt_limits``; where it is damaged or of a newer version.
+    :param where: the document's address, for errors.
+    :raises StoreError: ``kind`` is ``corrupt_limits``; where the document is damaged or of another version.
     """
     if content is None:
         return Leases()
     try:
         document = json.loads(content)
-        if document["format"] != _FORMAT:
-            raise ValueError("it is no such document")
+        if document["format"] != FORMAT:
+            raise ValueError("another format")
         if document["version"] != VERSION:
             raise StoreError(
                 f"{where} was written in version {document['version']!r} of its format; this release reads version "
-                f"{VERSION}. Have one version of airflow-provider-describer on all workers; nothing has been called.",
+                f"{VERSION}. Install one version of airflow-provider-describer on all workers. No call was made.",
                 kind="corrupt_limits",
             )
         return Leases(
-            next_at=_moment(document["next_at"]),
-            free=tuple(_moment(moment) for moment in document["free"]),
-            paused_until=_moment(document["paused_until"]),
+            next_at=_time(document["next_at"]),
+            free=tuple(_time(slot) for slot in document["free"]),
+            paused_until=_time(document["paused_until"]),
             spent=_money(document["spent"]),
             holders={name: _lease(lease) for name, lease in document["holders"].items()},
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise StoreError(
-            f"{where} is damaged. It counts what this connection has spent today, so nothing is called. Restore it; or "
-            "remove it while no task runs, which means that today's spending is counted from zero.",
+            f"{where} is damaged. It counts what this connection has spent today, so no call is made. Restore it; or "
+            "remove it while no task runs: today's spending is then counted from zero.",
             kind="corrupt_limits",
         ) from None
 
 
 def _lease(value: Mapping[str, Any]) -> Lease:
-    return Lease(
-        until=_moment(value["until"]),
-        sharing_until=_moment(value["sharing_until"]),
-        spent=_money(value["spent"]),
-        held=_money(value["held"]),
-    )
+    until, sharing_until = _time(value["until"]), _time(value["sharing_until"])
+    return Lease(until, sharing_until, _money(value["spent"]), _money(value["held"]))
 
 
-def _moment(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise ValueError("no moment")
-    return float(value)
+def _money(value: Mapping[str, Any]) -> Money:
+    return {day: int(_checked(amount, int)) for day, amount in value.items()}
 
 
-def _money(value: Mapping[str, object]) -> Money:
-    money: dict[str, int] = {}
-    for day, amount in value.items():
-        if isinstance(amount, bool) or not isinstance(amount, int) or amount < 0:
-            raise ValueError("no sum")
-        money[day] = amount
-    return money
+def _time(value: object) -> float:
+    return float(_checked(value, (int, float)))
+
+
+def _checked(value: Any, types: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, types) or not 0 <= value < math.inf:
+        raise ValueError("neither a time nor an amount")
+    return value
+
+
+def open_document(account: Account, open_bucket: OpenBucket | None = None) -> CasDocument:
+    """Return the document at the account's ``limits_path``; nothing is read yet.
+
+    :raises BadConnection: where processes cannot share that path.
+    """
+    path, name = account.limits_path or "", document_name(account.vendor, account.conn_id)
+    try:
+        address = bucket_address(path)
+        if address is not None:
+            if open_bucket is None:
+                raise BadInput(f"is {path!r}, but nothing here can open a bucket.")
+            key = f"{address.key.rstrip('/')}/{name}".lstrip("/")
+            return BucketDocument(open_bucket(address.scheme, address.bucket), key)
+        folder = local_path(path) if "://" not in path or path.lower().startswith("file://") else None
+        if folder is None or not folder.is_absolute():
+            # A relative path is a different folder for each process that starts elsewhere.
+            raise BadInput(f"is {path!r}, which processes cannot share; expected /a/folder, s3://… or gs://….")
+        return LocalDocument(folder / name)
+    except BadInput as error:
+        raise BadConnection(
+            f"Connection {account.conn_id!r}: limits_path {error} Correct it under Admin > Connections."
+        ) from None
+
+
+def document_name(vendor: str, conn_id: str) -> str:
+    """Return the document's file name, which differs for every vendor and connection id."""
+    # A name with a dot at its start would be hidden.
+    name = quote(f"{vendor}--{conn_id}", safe="").replace(".", "%2E")
+    if len(name) > 200:
+        name = f"{name[:160]}--{blake2b(name.encode(), digest_size=16).hexdigest()}"
+    return f"{name}.limits.json"

@@ -1,135 +1,144 @@
-"""What one process has been granted and what it says of it: moments, money, pauses. Decides; waits nowhere."""
+"""What one process holds of the shared limits: slots, money, pauses. Pure: it reads no clock and waits nowhere."""
 
 from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass
 
-from airflow_provider_describer.quota.day_budget import DayBudget, micro
 from airflow_provider_describer.quota.leases import Grant, LeaseRequest, Rate, day_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Permit:
-    """Leave to make one call. Ends with one `settle` or one `give_back`.
+    """Permission to start one call. Ends with exactly one `settle` or `cancel`.
 
-    ``money`` (micro-dollars) is set aside for it on ``day``; without a cap there is none, on no day.
+    ``money`` (micro-dollars) is held by ``lease`` for the call on ``day``; without a cap it is 0.
     """
 
+    lease: str
     day: str
     money: int
-    purse: DayBudget = field(repr=False)
 
 
 class LeaseClient:
-    """Holds a lease. ``spent_day`` is the day, if any, on which nobody may send a call any more.
+    """The holder of one lease. Its money never exceeds what the lease holds, and goes by the day of the call.
 
-    :param price: what a call costs at most, and ``max_cost_per_day``: USD.
+    :param max_cost_per_day, price: USD; the price is the most that a call is expected to cost.
     """
 
     def __init__(self, rate: Rate | None, max_cost_per_day: float | None, price: float | None) -> None:
         self.rate = rate
+        # Binary fractions err by less than a thousandth of a micro-dollar.
         self.cap = None if max_cost_per_day is None else math.floor(round(max_cost_per_day * 1e6, 3))
-        self.purse = DayBudget(micro(price or 0.0))
-        self.moments: list[float] = []
-        self.paused_until = self._told = 0.0
-        self.spent_day = ""
+        self.slots: list[float] = []
+        self.paused_until = 0.0
         self.sharers = 1
-        self.dirty = False
-        """Whether the document does not know yet what calls have cost."""
-        self._id = secrets.token_hex(6)
-        self._joined = False
+        self._price = max(1, _micro_dollars(price or 0.0))
+        self._day = self._exhausted_day = ""
+        """The day for which money is prepaid, and the one on which no holder may send another call."""
+        self._start_lease()
 
-    @property
-    def is_limited(self) -> bool:
-        """Whether there is anything to be granted; pauses are told in any case."""
-        return self.rate is not None or self.cap is not None
+    def _start_lease(self) -> None:
+        self._id, self._has_lease = secrets.token_hex(6), False
+        self._prepaid = 0
+        self._under_way: Counter[str] = Counter()
+        self._spent: Counter[str] = Counter()
 
-    @property
-    def has_news(self) -> bool:
-        """Whether others do not know yet of a pause."""
-        return self._told < self.paused_until
-
-    def is_spent(self, now: float) -> bool:
+    def is_exhausted(self, now: float) -> bool:
         """Whether no call may be sent any more today."""
-        return bool(self.spent_day) and self.spent_day == day_of(now) and not self.purse.affords(self.spent_day)
+        return self._exhausted_day == day_of(now) and not self._can_pay(now)
 
     def wait(self, now: float) -> float | None:
-        """Return the seconds until a turn can be taken; None while there is no moment, or no money, for one."""
+        """Return the seconds until a call may start; None while it lacks a slot or money."""
         if self.paused_until > now:
             return self.paused_until - now
-        if self.cap is not None and not self.purse.affords(day_of(now)):
+        if not self._can_pay(now):
             return None
         if self.rate is None:
             return 0.0
-        while self.moments and self.moments[0] < now - self.rate.late:
-            self.moments.pop(0)
-        return max(0.0, self.moments[0] - now) if self.moments else None
+        while self.slots and self.slots[0] < now - self.rate.lateness:
+            self.slots.pop(0)
+        return max(0.0, self.slots[0] - now) if self.slots else None
 
-    def take(self, now: float) -> Permit:
-        """Take a turn; only right after `wait` has said 0."""
+    def _can_pay(self, now: float) -> bool:
+        return self.cap is None or (self._day == day_of(now) and self._prepaid >= self._price)
+
+    def take_permit(self) -> Permit:
+        """Take the slot and the money of one call; only right after `wait` has returned 0."""
         if self.rate is not None:
-            self.moments.pop(0)
-        if self.cap is None:
-            return Permit("", 0, self.purse)
-        self.dirty = True
-        return Permit(self.purse.day, self.purse.take(), self.purse)
+            self.slots.pop(0)
+        money = 0 if self.cap is None else self._price
+        self._prepaid -= money
+        self._under_way[self._day] += money
+        return Permit(self._id, self._day, money)
 
     def is_valid(self, permit: Permit, now: float) -> bool:
-        """Whether a call may still start on this turn: no pause was told meanwhile, and it is the same day."""
+        """Whether the call may still start: no pause began meanwhile, and the day is the same."""
         return self.paused_until <= now and (self.cap is None or permit.day == day_of(now))
 
     def settle(self, permit: Permit, cost: float) -> None:
-        """The call has ended and cost that much (USD), or may have."""
-        if self.cap is not None:
-            permit.purse.settle(permit.day, permit.money, micro(cost))
-            self.dirty = True
+        """Count what the call has cost, or may have (USD). A cost above the price raises the price of later calls."""
+        if self.cap is None:
+            return
+        amount = _micro_dollars(cost)
+        self._price = max(self._price, amount)
+        if permit.lease != self._id:
+            # That lease has expired, and all that it held counts as spent.
+            return
+        self._under_way[permit.day] -= permit.money
+        self._spent[permit.day] += amount
+        if permit.day == self._day:
+            self._prepaid += max(0, permit.money - amount)
 
-    def pause(self, moment: float, *, told: bool) -> None:
-        """No call may start before that moment. ``told``: the document says so."""
-        self.paused_until = max(self.paused_until, moment)
-        self.moments = [at for at in self.moments if at >= self.paused_until]
-        if told:
-            self._told = max(self._told, moment)
+    def pause(self, until: float) -> None:
+        """Let no call start before that time."""
+        self.paused_until = max(self.paused_until, until)
+        self.slots = [slot for slot in self.slots if slot >= self.paused_until]
 
-    def ask(self, now: float, calls: int, *, ahead: float = 0.0, lead: float = 0.0, every: float = 0.5) -> LeaseRequest:
-        """Return what is to be said and wanted; what is not wanted any more is out of our hands from here on."""
-        self.purse.trim(day_of(now), min(calls, self.purse.pool // max(1, self.purse.price)))
-        returned: Sequence[float] = ()
+    def request(
+        self, now: float, calls: int, *, horizon: float = 0.0, latency: float = 0.0, interval: float = 0.5
+    ) -> LeaseRequest:
+        """Return the request for that many calls. Slots and money beyond them are given up here and now."""
+        today = day_of(now)
+        prepaid = min(calls, self._prepaid // self._price) if self._day == today else 0
+        self._day, self._prepaid = today, prepaid * self._price
+        returned: tuple[float, ...] = ()
         if not calls:
-            returned, self.moments = self.moments, []
-        self.dirty = False
+            returned, self.slots = tuple(self.slots), []
         return LeaseRequest(
             self._id,
-            joined=self._joined,
-            spent=dict(self.purse.spent),
-            held=self.purse.held(),
-            pool=self.purse.pool,
-            returned=tuple(returned),
+            renews=self._has_lease,
+            spent=dict(+self._spent),
+            held=dict(self._under_way + Counter({today: self._prepaid})),
+            prepaid=prepaid,
+            returned=returned,
             paused_until=self.paused_until,
             rate=self.rate,
-            turns_held=len(self.moments),
-            turns=calls,
-            ahead=ahead,
-            lead=lead,
-            price=self.purse.price,
+            slots_held=len(self.slots),
+            calls=calls,
+            horizon=horizon,
+            latency=latency,
+            price=self._price,
             cap=self.cap,
-            every=every,
+            interval=interval,
         )
 
-    def adopt(self, grant: Grant, ask: LeaseRequest) -> None:
-        """The document has been changed as was asked: this is what came of it."""
-        self.pause(ask.paused_until, told=True)
+    def apply(self, grant: Grant) -> None:
+        """Take over what the exchange has granted."""
         if grant.expired:
-            # All that the lease held counts as spent, with the calls under way: whatever they cost is said already.
-            self._id, self._joined = secrets.token_hex(6), False
-            self.purse = DayBudget(self.purse.price)
+            self._start_lease()
         else:
-            self._joined = True
-            self.purse.add(grant.day, grant.money)
-            self.spent_day = grant.day if grant.reached else ""
+            self._has_lease = True
+            self._prepaid = grant.money + (self._prepaid if grant.day == self._day else 0)
+            self._day = grant.day
+            self._exhausted_day = grant.day if grant.exhausted else ""
             self.sharers = grant.sharers
-            self.moments = sorted({*self.moments, *grant.turns})
-        self.pause(grant.paused_until, told=True)
+            self.slots = sorted({*self.slots, *grant.slots})
+        self.pause(grant.paused_until)
+
+
+def _micro_dollars(usd: float) -> int:
+    """Round up, but not for less than a thousandth of a micro-dollar, which is an error of binary fractions."""
+    return math.ceil(round(usd * 1e6, 3))

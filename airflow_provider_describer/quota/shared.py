@@ -1,4 +1,4 @@
-"""Turns within an account's limits, for one process: in line, kept supplied in the background, ahead of need."""
+"""Permits to call within the limits that a connection's tasks share: one process's queue, supplied ahead of need."""
 
 from __future__ import annotations
 
@@ -9,49 +9,78 @@ import random
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
+from airflow_provider_describer.account import Account
 from airflow_provider_describer.errors import StoreError
-from airflow_provider_describer.quota.demand import Demand
-from airflow_provider_describer.quota.document import LeaseDocument
+from airflow_provider_describer.quota.document import LeaseDocument, open_document
 from airflow_provider_describer.quota.lease_client import LeaseClient, Permit
-from airflow_provider_describer.quota.leases import Rate, exchange, leave
+from airflow_provider_describer.quota.leases import Rate, end_lease, exchange
 from airflow_provider_describer.storage.cas_document import CasDocument, MemoryDocument, is_transient
+
+if TYPE_CHECKING:
+    from airflow_provider_describer.storage.open_bucket import OpenBucket
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-EVERY_S = 0.5
-"""Seconds between exchanges; more where many holders share a cell that takes few writes."""
-PATIENCE_S = 120.0
-"""So long the document may be out of reach before the run stops; what has been granted is used meanwhile."""
+EXCHANGE_S = 0.5
+"""Seconds between exchanges; more where many holders share a document that takes few writes."""
+MAX_OUTAGE_S = 120.0
+"""Seconds for which the document may be out of reach before the run stops. Until then, what was granted is used."""
 
 
-class QuotaClosed(Exception):  # no error: calls may not start any more in this run
-    """The limits have been stopped: this call's turn will not come."""
+class QuotaClosed(Exception):  # no error: no further call may start in this run
+    """The limits were stopped while the call waited."""
 
 
 class DayBudgetSpent(QuotaClosed):
-    """The day's money is spent, and nothing that anybody may give back is enough for one more call."""
+    """The day's money is spent, and what others may still return is not enough for one more call."""
+
+
+@dataclass(slots=True)
+class DemandEstimate:
+    """How many calls to expect. ``waiting`` calls wait for a permit; ``taken`` have got one since the last estimate."""
+
+    waiting: int = 0
+    taken: int = 0
+    _calls_per_s: float = 0.0
+
+    def estimate(self, horizon: float, elapsed: float, decay: float) -> int:
+        """Return the calls to expect within ``horizon`` seconds: those that wait, and twice the recent pace.
+
+        :param elapsed: seconds since the last estimate.
+        :param decay: seconds in which a pace that is not kept up fades. What is fetched for calls that do not come is
+            lost to others, so it should be long only where an exchange takes long.
+        """
+        if not (self.taken or self._calls_per_s):
+            # No pace is known yet: assume one call a second for each that waits.
+            return math.ceil(self.waiting * max(1.0, horizon))
+        self._calls_per_s = max(self.taken / elapsed, self._calls_per_s * math.exp(-elapsed / decay))
+        self.taken = 0
+        if self._calls_per_s * elapsed < 0.01:
+            self._calls_per_s = 0.0
+        return self.waiting + math.ceil(2 * self._calls_per_s * horizon)
 
 
 class SharedLimits:
-    """Gives out turns within an account's rate, pauses and money of the day. A context manager, for one event loop.
+    """Permits within an account's rate, pauses and money of the day. A context manager, for one event loop.
 
-    :param cell: the document that is shared; None where this process counts for itself alone.
+    :param document: what is shared; None where this process counts for itself alone.
     :param rate: of billable calls, or None.
-    :param max_cost_per_day: USD by UTC day, or None; needs ``price``, what a call costs at most, in USD.
-    :param clock: epoch seconds. Machines that share a cell should agree within a second or so: the rate and the money
-        hold whatever their clocks say, but a clock that is behind finds the next moments taken.
+    :param max_cost_per_day: USD by UTC day, or None; needs ``price``, the most that a call is expected to cost (USD).
+    :param clock: epoch seconds. Clocks of machines that share a document should agree within about a second: the rate
+        and the money hold in any case, but a clock that is behind finds the next slots taken.
 
-    A day's money is counted from when the first holder with a ``max_cost_per_day`` writes it down. A holder that dies
-    has what it held counted as spent: what was under way, and money for the next second or two.
+    A day's money is counted from the first lease with a ``max_cost_per_day``. Of a holder that dies, all that it held
+    counts as spent: calls under way, and money for the next second or two.
     """
 
     def __init__(
         self,
-        cell: CasDocument | None = None,
+        document: CasDocument | None = None,
         *,
         rate: Rate | None = None,
         max_cost_per_day: float | None = None,
@@ -60,192 +89,196 @@ class SharedLimits:
     ) -> None:
         if max_cost_per_day is not None and not price:
             raise ValueError("max_cost_per_day needs a price")
-        self._holder = LeaseClient(rate, max_cost_per_day, price)
-        self._alone = cell is None and not self._holder.is_limited
-        self._cell: CasDocument = cell or MemoryDocument()
+        self._client = LeaseClient(rate, max_cost_per_day, price)
+        self._document: CasDocument = document or MemoryDocument()
+        self._leases = LeaseDocument(self._document, clock)
         self._clock = clock
-        self.document = LeaseDocument(self._cell, clock)
-        self._demand = Demand()
-        self._line = asyncio.Lock()
-        self._news, self._wake = asyncio.Event(), asyncio.Event()
-        self._ended = self._closing = False
-        self._failed: StoreError | None = None
-        self._starving, self._eager = False, True
-        self._lead = 0.0
-        self._exchanged_at = self._looked_at = -math.inf
+        self._demand = DemandEstimate()
+        self._queue = asyncio.Lock()
+        self._changed, self._wake = asyncio.Event(), asyncio.Event()
+        self._stopped = self._closing = False
+        self._lacks_grant = False
+        self._latency = 0.0
+        self._exchanged_at = self._read_at = -math.inf
+        # Without limits there is nothing to fetch: only pauses are exchanged.
+        self._is_limited = rate is not None or max_cost_per_day is not None
+        self._exchange_due_at = math.inf
         self._task: asyncio.Task[None] | None = None
-        # Of its own: the loop's threads may all be reading images, and calls wait for this.
+        # A thread of its own: those of the loop may all be reading images, and calls wait for this.
         self._thread = ThreadPoolExecutor(1, "limits")
 
     @property
     def paused_until(self) -> float:
-        """The epoch second before which no call may start, as far as is known here."""
-        return self._holder.paused_until
+        """The epoch second before which no call may start, as far as this process knows."""
+        return self._client.paused_until
 
     async def acquire(self) -> Permit:
-        """Wait, in line with others, until one call may start and is paid for.
+        """Wait, first come first served, until one call may start and its money is set aside.
 
-        :raises DayIsSpent: where no call may be made today any more.
-        :raises NoMoreTurns: after `stop`.
+        :raises DayBudgetSpent: where no call may be made today any more.
+        :raises QuotaClosed: after `stop`.
         :raises StoreError: where the document cannot be read or written.
         """
         self._demand.waiting += 1
         try:
-            async with self._line:
+            async with self._queue:
                 while True:
-                    now = self._clock()
-                    self._refuse(now)
-                    wait = self._holder.wait(now)
+                    self._check_open()
+                    wait = self._client.wait(self._clock())
+                    if wait is None and not self._lacks_grant:
+                        # The last grant is used up: exchange as soon as the document takes another write.
+                        self._exchange_by(self._exchanged_at + self._fair_interval)
+                    self._lacks_grant = wait is None
                     if wait == 0:
                         self._demand.taken += 1
-                        return self._holder.take(now)
-                    self._starve(starving=wait is None)
-                    await _within(self._news, wait)
+                        return self._client.take_permit()
+                    self._changed.clear()
+                    await _wait(self._changed, wait)
         finally:
             self._demand.waiting -= 1
 
     def is_valid(self, permit: Permit) -> bool:
-        """Whether a call may still start on this permit; False since a pause was told, or the day has changed."""
-        return self._holder.is_valid(permit, self._clock())
+        """Whether the call may still start; False where a pause began meanwhile, or another day."""
+        return self._client.is_valid(permit, self._clock())
 
     def settle(self, permit: Permit, cost: float) -> None:
-        """The call has ended and cost that much (USD), or may have."""
-        self._holder.settle(permit, cost)
-        self._news.set()
+        """Count what the call has cost, or may have (USD)."""
+        self._client.settle(permit, cost)
+        self._changed.set()
 
     def cancel(self, permit: Permit) -> None:
-        """The call was not made after all. Its moment has passed; its money is free again."""
+        """Return the money of a call that was not made. Its slot has passed."""
         self.settle(permit, 0.0)
 
     def pause_until(self, moment: float) -> None:
-        """Let no call start before that epoch second, here at once and everywhere as soon as it is read."""
-        if moment > self._holder.paused_until:
-            self._holder.pause(moment, told=False)
-            self._news.set()
-            self._wake.set()
+        """Let no call start before that epoch second: here at once, elsewhere as soon as it is read."""
+        if moment > self._client.paused_until:
+            self._client.pause(moment)
+            self._changed.set()
+            self._exchange_by(-math.inf)
 
     def stop(self) -> None:
-        """Give out no further turn: whoever waits for one gets `QuotaClosed`."""
-        self._ended = True
-        self._news.set()
+        """Grant no further permit: calls that wait for one get `QuotaClosed`."""
+        self._stopped = True
+        self._changed.set()
 
     async def __aenter__(self) -> Self:
-        """Read the document, so that one that cannot be read is found before anything is called.
+        """Read the document, so that one that cannot be read is found before any call.
 
         :raises StoreError: naming it.
         """
-        if not self._alone:
-            await self._look()
-            self._task = asyncio.create_task(self._keep_supplied())
+        await self._read()
+        self._task = asyncio.create_task(self._keep_supplied())
+        self._task.add_done_callback(lambda _: self._changed.set())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Give back what is left. Where that fails the lease runs out by itself."""
+        """Return what is left. Where that fails, the lease expires by itself."""
         self.stop()
         if self._task is None:
             return
         self._closing = True
         self._wake.set()
-        # To its end: an exchange that is still under way would write the lease again after it has ended.
-        await asyncio.shield(self._task)
-        ask = self._holder.ask(self._clock(), 0)
+        # To its end: an exchange still under way would write the lease again after it was ended.
+        await asyncio.wait([self._task])
+        request = self._client.request(self._clock(), 0)
         try:
-            await self._apart(partial(self.document.change, partial(leave, ask)))
+            await self._in_thread(partial(self._leases.change, partial(end_lease, request)))
         except StoreError as error:
             log.warning("What was set aside for this task counts as spent today: %s", error)
         finally:
             self._thread.shutdown(wait=False)
 
-    def _refuse(self, now: float) -> None:
-        if self._failed is not None:
-            raise type(self._failed)(self._failed.message, kind=self._failed.kind)
-        if self._ended:
+    def _check_open(self) -> None:
+        if self._task is not None and self._task.done() and (error := self._task.exception()):
+            raise error
+        if self._stopped:
             raise QuotaClosed
-        if self._holder.is_spent(now):
+        if self._client.is_exhausted(self._clock()):
             raise DayBudgetSpent
 
-    def _starve(self, *, starving: bool) -> None:
-        self._news.clear()
-        if starving and not self._starving:
-            self._wake.set()
-        self._starving = starving
-
-    # In the background, from here on
-
-    @property
-    def _every(self) -> float:
-        return max(EVERY_S, self._holder.sharers * self._cell.rest)
-
-    def _exchange_in(self, now: float) -> float:
-        """Return the seconds until the next exchange is due; infinite while there is nothing to say and to want."""
-        holder = self._holder
-        if holder.has_news:
-            return 0.0
-        if not holder.is_limited or not (self._demand or holder.dirty or holder.purse.pool):
-            return math.inf
-        # Sooner than planned where the last one brought something, and it is used up.
-        hungry = self._demand.waiting and self._starving and self._eager
-        return self._exchanged_at + (holder.sharers * self._cell.rest if hungry else self._every) - now
+    # In the background, from here on.
 
     async def _keep_supplied(self) -> None:
-        try:
-            await self._supply()
-        except StoreError as error:
-            self._failed = error
-        except BaseException:
-            self._failed = StoreError(f"{self._cell.where}: the limits are no longer kept.", kind="limits")
-            raise
-        finally:
-            self._news.set()
-
-    async def _supply(self) -> None:
+        """Exchange leases and read pauses until the limits are closed, or the document is out of reach for too long."""
         reached_at = self._clock()
         while not self._closing:
             now = self._clock()
-            pause = min(self._exchange_in(now), self._looked_at + self._cell.look - now)
-            if pause > 0:
-                await _within(self._wake, pause)
-                self._wake.clear()
-                continue
-            try:
-                await (self._exchange() if self._exchange_in(now) <= 0 else self._look())
-                reached_at = self._clock()
-            except StoreError as error:
-                if not is_transient(error) or self._clock() - reached_at > PATIENCE_S:
-                    raise
-                await _within(self._wake, self._every * (1 + random.random()))  # noqa: S311  no secret
-                self._wake.clear()
+            delay = min(self._exchange_due_at, self._read_at + self._document.poll_interval) - now
+            if delay <= 0:
+                try:
+                    await (self._exchange() if self._exchange_due_at <= now else self._read())
+                    reached_at = self._clock()
+                    continue
+                except StoreError as error:
+                    if not is_transient(error) or self._clock() - reached_at > MAX_OUTAGE_S:
+                        raise
+                    self._exchange_due_at = -math.inf
+                    delay = self._interval * (1 + random.random())  # noqa: S311  # no secret
+            await _wait(self._wake, delay)
+            self._wake.clear()
+
+    def _exchange_by(self, moment: float) -> None:
+        self._exchange_due_at = min(self._exchange_due_at, moment)
+        self._wake.set()
+
+    @property
+    def _fair_interval(self) -> float:
+        """The shortest interval at which all sharers can write to the document."""
+        return self._client.sharers * self._document.write_interval
+
+    @property
+    def _interval(self) -> float:
+        return max(EXCHANGE_S, self._fair_interval)
 
     async def _exchange(self) -> None:
-        now, holder = self._clock(), self._holder
-        since = max(now - self._exchanged_at, self._every / 2)
-        ahead = max(3 * self._every, 4 * self._lead)
-        calls = self._demand.estimate(ahead, min(since, 60.0), memory=max(self._every / 4, 20 * self._lead))
-        ask = holder.ask(now, calls, ahead=ahead, lead=self._lead, every=self._every)
-        self._exchanged_at = self._looked_at = now
+        now, interval = self._clock(), self._interval
+        elapsed = min(max(now - self._exchanged_at, interval / 2), 60.0)
+        horizon = max(3 * interval, 4 * self._latency)
+        calls = self._demand.estimate(horizon, elapsed, decay=max(interval / 4, 20 * self._latency))
+        request = self._client.request(
+            now, calls if self._is_limited else 0, horizon=horizon, latency=self._latency, interval=interval
+        )
+        self._exchanged_at = self._read_at = now
+        self._exchange_due_at = now + interval if self._is_limited else math.inf
         began = time.monotonic()
-        grant = await self._apart(partial(self.document.change, partial(exchange, ask)))
-        self._lead = min(max(time.monotonic() - began, 0.8 * self._lead), ahead / 2)
-        self._eager = bool(grant.turns or grant.money or grant.expired) or not calls
-        holder.adopt(grant, ask)
-        self._news.set()
+        grant = await self._in_thread(partial(self._leases.change, partial(exchange, request)))
+        self._latency = min(max(time.monotonic() - began, 0.8 * self._latency), horizon / 2)
+        self._client.apply(grant)
+        self._changed.set()
 
-    async def _look(self) -> None:
-        self._looked_at = self._clock()
-        leases = await self._apart(self.document.read)
-        self._holder.sharers = max(1, leases.sharers(self._looked_at))
-        if leases.paused_until > self._holder.paused_until:
-            self._holder.pause(leases.paused_until, told=True)
-            self._news.set()
+    async def _read(self) -> None:
+        self._read_at = self._clock()
+        leases = await self._in_thread(self._leases.read)
+        self._client.sharers = leases.sharers(self._read_at)
+        if leases.paused_until > self._client.paused_until:
+            self._client.pause(leases.paused_until)
+            self._changed.set()
 
-    async def _apart(self, work: Callable[[], T]) -> T:
+    async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-async def _within(event: asyncio.Event, seconds: float | None) -> None:
-    """Wait for the event, for so long at most."""
+async def _wait(event: asyncio.Event, seconds: float | None) -> None:
+    """Wait for the event, or for that long."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()
     except TimeoutError:
         pass
+
+
+def open_quota(
+    account: Account, open_bucket: OpenBucket | None = None, *, clock: Callable[[], float] = time.time
+) -> SharedLimits:
+    """Return the account's limits, not yet entered: shared where it has a ``limits_path``, else of this task alone.
+
+    :raises BadConnection: where processes cannot share its ``limits_path``.
+    """
+    return SharedLimits(
+        open_document(account, open_bucket) if account.limits_path else None,
+        rate=Rate(account.requests_per_minute) if account.requests_per_minute else None,
+        max_cost_per_day=account.max_cost_per_day,
+        price=account.price_per_call,
+        clock=clock,
+    )

@@ -27,9 +27,9 @@ class Changed(Exception):  # no error: somebody else was faster
 class CasDocument(Protocol):
     """One document with compare-and-swap, shared by processes."""
 
-    rest: float
+    write_interval: float
     """Seconds that all users together should leave between two swaps."""
-    look: float
+    poll_interval: float
     """Seconds after which one user may look again at what others have written."""
 
     @property
@@ -58,7 +58,7 @@ def is_transient(error: StoreError) -> bool:
 class MemoryDocument:
     """A document of this process alone."""
 
-    rest, look, where = 0.02, 0.25, "memory"
+    write_interval, poll_interval, where = 0.02, 0.25, "memory"
 
     def __init__(self) -> None:
         self._content: bytes | None = None
@@ -84,7 +84,7 @@ class LocalDocument:
     A process that is killed leaves the old document or the new one; the kernel lets go of its lock.
     """
 
-    rest, look = 0.05, 0.25
+    write_interval, poll_interval = 0.05, 0.25
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -134,12 +134,12 @@ class LocalDocument:
 class BucketDocument:
     """An object of a bucket with conditional writes, shared by all machines."""
 
-    look = 1.0
+    poll_interval = 1.0
 
     def __init__(self, bucket: Bucket, key: str) -> None:
         self._bucket, self._key = bucket, key
         # Google Cloud Storage takes about one write a second of any one object.
-        self.rest = 1.5 if bucket.scheme == "gs" else 0.5
+        self.write_interval = 1.5 if bucket.scheme == "gs" else 0.5
 
     @property
     def where(self) -> str:

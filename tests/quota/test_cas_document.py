@@ -172,4 +172,4 @@ def test_a_store_that_names_no_versions_is_refused(bucket):
 
 def test_google_cloud_storage_is_written_less_often(bucket):
     bucket.scheme = "gs"
-    assert BucketDocument(bucket, "x").rest >= 1.0 > LocalDocument(Path("x")).rest
+    assert BucketDocument(bucket, "x").write_interval >= 1.0 > LocalDocument(Path("x")).write_interval

@@ -12,8 +12,7 @@ import pytest
 from airflow_provider_describer.account import account_from_connection
 from airflow_provider_describer.errors import StoreError
 from airflow_provider_describer.quota.leases import Rate
-from airflow_provider_describer.quota.open_quota import open_quota
-from airflow_provider_describer.quota.shared import DayBudgetSpent, SharedLimits
+from airflow_provider_describer.quota.shared import DayBudgetSpent, SharedLimits, open_quota
 from airflow_provider_describer.storage.cas_document import BucketDocument, Changed
 from airflow_provider_describer.vendors import get_vendor
 

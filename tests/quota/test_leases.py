@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_describer.quota.document import decode_leases, encode_leases
 from airflow_provider_describer.quota.lease_client import LeaseClient, Permit
-from airflow_provider_describer.quota.leases import LEASE_S, LeaseRequest, Leases, Rate, day_of, exchange, leave
+from airflow_provider_describer.quota.leases import LEASE_S, LeaseRequest, Leases, Rate, day_of, end_lease, exchange
 
 NOW = 1_763_708_820.0
 DAY = "2025-11-21"
@@ -20,153 +20,153 @@ MIDNIGHT = 1_763_769_600.0
 PRICE = 15_000
 
 
-def ask(holder="a", turns=100, **about):
-    return LeaseRequest(holder, turns=turns, **about)
+def ask(holder="a", calls=100, **about):
+    return LeaseRequest(holder, calls=calls, **about)
 
 
 def test_one_alone_gets_every_moment_evenly_spaced():
-    leases, grant = exchange(ask(rate=Rate(60), ahead=3.0), Leases(), NOW)
-    assert grant.turns[0] == NOW and len(grant.turns) == 3, "at 0, 1.02 and 2.04 s"
-    assert all(1.0 < later - earlier < 1.03 for earlier, later in pairwise(grant.turns))
-    _, again = exchange(ask(rate=Rate(60), ahead=3.0, turns_held=3, joined=True), leases, NOW)
-    assert again.turns == ()
+    leases, grant = exchange(ask(rate=Rate(60), horizon=3.0), Leases(), NOW)
+    assert grant.slots[0] == NOW and len(grant.slots) == 3, "at 0, 1.02 and 2.04 s"
+    assert all(1.0 < later - earlier < 1.03 for earlier, later in pairwise(grant.slots))
+    _, again = exchange(ask(rate=Rate(60), horizon=3.0, slots_held=3, renews=True), leases, NOW)
+    assert again.slots == ()
 
 
 def test_time_unused_is_not_saved_up():
-    leases, _ = exchange(ask(rate=Rate(60), ahead=3.0), Leases(), NOW)
-    _, grant = exchange(ask("b", rate=Rate(60), ahead=3.0), leases, NOW + 3600)
-    assert len(grant.turns) == 3 and grant.turns[0] >= NOW + 3600
+    leases, _ = exchange(ask(rate=Rate(60), horizon=3.0), Leases(), NOW)
+    _, grant = exchange(ask("b", rate=Rate(60), horizon=3.0), leases, NOW + 3600)
+    assert len(grant.slots) == 3 and grant.slots[0] >= NOW + 3600
 
 
 def test_those_who_share_get_equal_shares_spread_over_the_time_ahead():
     leases = Leases()
     for name in "abcd":
-        leases, _ = exchange(ask(name, rate=Rate(600), ahead=0.01), leases, NOW)
+        leases, _ = exchange(ask(name, rate=Rate(600), horizon=0.01), leases, NOW)
     counts = {}
     for name in "abcd":
-        leases, grant = exchange(ask(name, rate=Rate(600), ahead=8.0, joined=True), leases, NOW + 1)
+        leases, grant = exchange(ask(name, rate=Rate(600), horizon=8.0, renews=True), leases, NOW + 1)
         assert grant.sharers == 4
-        counts[name] = len(grant.turns)
+        counts[name] = len(grant.slots)
     assert set(counts.values()) == {19}
-    assert grant.turns[-1] - grant.turns[0] > 4
+    assert grant.slots[-1] - grant.slots[0] > 4
 
 
 def test_who_needs_little_leaves_the_rest_to_others():
-    leases, _ = exchange(ask("busy", rate=Rate(600), ahead=0.01), Leases(), NOW)
-    leases, grant = exchange(ask("idle", turns=2, rate=Rate(600), ahead=8.0), leases, NOW + 1)
-    assert len(grant.turns) == 2
-    leases, grant = exchange(ask("busy", rate=Rate(600), ahead=8.0, joined=True), leases, NOW + 1)
-    assert len(grant.turns) == 39, "a half: the other holder may come back for its own"
+    leases, _ = exchange(ask("busy", rate=Rate(600), horizon=0.01), Leases(), NOW)
+    leases, grant = exchange(ask("idle", calls=2, rate=Rate(600), horizon=8.0), leases, NOW + 1)
+    assert len(grant.slots) == 2
+    leases, grant = exchange(ask("busy", rate=Rate(600), horizon=8.0, renews=True), leases, NOW + 1)
+    assert len(grant.slots) == 39, "a half: the other holder may come back for its own"
 
 
 def test_no_moment_lies_before_the_answer_is_there():
-    _, grant = exchange(ask(rate=Rate(600), ahead=3.0, lead=1.0), Leases(), NOW)
-    assert grant.turns[0] == NOW + 1
+    _, grant = exchange(ask(rate=Rate(600), horizon=3.0, latency=1.0), Leases(), NOW)
+    assert grant.slots[0] == NOW + 1
 
 
 def test_returned_moments_are_given_out_again_and_those_of_nobody_are_not():
-    leases, grant = exchange(ask(rate=Rate(60), ahead=3.0), Leases(), NOW)
-    leases, _ = leave(LeaseRequest("a", joined=True, returned=(*grant.turns[1:], NOW + 99)), leases, NOW + 0.5)
-    assert leases.free == grant.turns[1:] and leases.holders == {}
-    _, other = exchange(ask("b", rate=Rate(60), ahead=2.0), leases, NOW + 0.5)
-    assert other.turns == grant.turns[1:]
+    leases, grant = exchange(ask(rate=Rate(60), horizon=3.0), Leases(), NOW)
+    leases, _ = end_lease(LeaseRequest("a", renews=True, returned=(*grant.slots[1:], NOW + 99)), leases, NOW + 0.5)
+    assert leases.free == grant.slots[1:] and leases.holders == {}
+    _, other = exchange(ask("b", rate=Rate(60), horizon=2.0), leases, NOW + 0.5)
+    assert other.slots == grant.slots[1:]
 
 
 def test_the_rate_of_the_dead_passes_to_the_others_long_before_their_lease_ends():
     leases, _ = exchange(ask("dead", rate=Rate(600)), Leases(), NOW)
     leases, grant = exchange(ask("alive", rate=Rate(600)), leases, NOW)
     assert grant.sharers == 2
-    leases, grant = exchange(ask("alive", rate=Rate(600), joined=True), leases, NOW + 2)
-    assert grant.sharers == 1 and len(grant.turns) == 15
+    leases, grant = exchange(ask("alive", rate=Rate(600), renews=True), leases, NOW + 2)
+    assert grant.sharers == 1 and len(grant.slots) == 15
     assert "dead" in leases.holders
 
 
 def test_a_pause_told_by_one_holds_for_all_and_is_never_shortened():
-    leases, _ = exchange(ask("a", turns=0, paused_until=NOW + 30), Leases(), NOW)
-    leases, grant = exchange(ask("b", rate=Rate(600), ahead=3.0, paused_until=NOW + 10), leases, NOW)
-    assert (grant.turns, grant.paused_until) == ((), NOW + 30)
-    _, grant = exchange(ask("b", rate=Rate(600), ahead=3.0, joined=True), leases, NOW + 29)
-    assert grant.turns[0] >= NOW + 30 and len(grant.turns) > 10
+    leases, _ = exchange(ask("a", calls=0, paused_until=NOW + 30), Leases(), NOW)
+    leases, grant = exchange(ask("b", rate=Rate(600), horizon=3.0, paused_until=NOW + 10), leases, NOW)
+    assert (grant.slots, grant.paused_until) == ((), NOW + 30)
+    _, grant = exchange(ask("b", rate=Rate(600), horizon=3.0, renews=True), leases, NOW + 29)
+    assert grant.slots[0] >= NOW + 30 and len(grant.slots) > 10
 
 
 def test_a_pause_takes_back_the_free_moments_in_it():
-    leases, grant = exchange(ask(rate=Rate(60), ahead=9.0), Leases(), NOW)
-    leases, _ = exchange(LeaseRequest("a", joined=True, returned=grant.turns, paused_until=NOW + 5), leases, NOW)
+    leases, grant = exchange(ask(rate=Rate(60), horizon=9.0), Leases(), NOW)
+    leases, _ = exchange(LeaseRequest("a", renews=True, returned=grant.slots, paused_until=NOW + 5), leases, NOW)
     assert leases.free and min(leases.free) >= NOW + 5
 
 
-def money(holder="a", *, turns=1, cap=10 * PRICE, price=PRICE, **about):
-    return LeaseRequest(holder, turns=turns, cap=cap, price=price, **about)
+def money(holder="a", *, calls=1, cap=10 * PRICE, price=PRICE, **about):
+    return LeaseRequest(holder, calls=calls, cap=cap, price=price, **about)
 
 
 def test_money_is_set_aside_for_whole_calls_up_to_the_cap():
-    leases, first = exchange(money("a", turns=7), Leases(), NOW)
-    leases, second = exchange(money("b", turns=7), leases, NOW)
+    leases, first = exchange(money("a", calls=7), Leases(), NOW)
+    leases, second = exchange(money("b", calls=7), leases, NOW)
     assert (first.money, second.money) == (7 * PRICE, 3 * PRICE)
-    assert first.day == DAY and leases.taken(DAY) == 10 * PRICE
+    assert first.day == DAY and leases.committed_on(DAY) == 10 * PRICE
     _, third = exchange(money("c"), leases, NOW)
-    assert (third.money, third.reached) == (0, False), "a and b may give back"
+    assert (third.money, third.exhausted) == (0, False), "a and b may give back"
 
 
 def test_where_a_rate_limits_calls_only_those_with_a_moment_are_paid_for_ahead():
-    _, grant = exchange(money(turns=9, rate=Rate(60), ahead=3.0), Leases(), NOW)
-    assert len(grant.turns) == 3 and grant.money == 3 * PRICE
+    _, grant = exchange(money(calls=9, rate=Rate(60), horizon=3.0), Leases(), NOW)
+    assert len(grant.slots) == 3 and grant.money == 3 * PRICE
 
 
 @pytest.mark.parametrize(("cap", "calls"), [(PRICE - 1, 0), (PRICE, 1), (2 * PRICE - 1, 1)])
 def test_a_cap_between_two_calls_is_a_cap_at_the_lower(cap, calls):
-    _, grant = exchange(money(turns=5, cap=cap), Leases(), NOW)
+    _, grant = exchange(money(calls=5, cap=cap), Leases(), NOW)
     assert grant.money == calls * PRICE
-    assert grant.reached is (calls == 0)
+    assert grant.exhausted is (calls == 0)
 
 
 def test_the_day_is_reached_only_by_what_is_spent_for_certain():
-    leases, _ = exchange(money("a", turns=10), Leases(), NOW)
-    asked = LeaseRequest("a", joined=True, cap=10 * PRICE, price=PRICE, spent={DAY: 9 * PRICE}, held={DAY: PRICE})
+    leases, _ = exchange(money("a", calls=10), Leases(), NOW)
+    asked = LeaseRequest("a", renews=True, cap=10 * PRICE, price=PRICE, spent={DAY: 9 * PRICE}, held={DAY: PRICE})
     leases, grant = exchange(asked, leases, NOW)
-    assert grant.reached is False
+    assert grant.exhausted is False
     leases, grant = exchange(
-        LeaseRequest("a", joined=True, cap=10 * PRICE, price=PRICE, spent={DAY: 10 * PRICE}), leases, NOW
+        LeaseRequest("a", renews=True, cap=10 * PRICE, price=PRICE, spent={DAY: 10 * PRICE}), leases, NOW
     )
-    assert grant.reached is True
-    assert exchange(money("b"), leases, NOW)[1].reached is True
+    assert grant.exhausted is True
+    assert exchange(money("b"), leases, NOW)[1].exhausted is True
 
 
 def test_what_the_dead_held_counts_as_spent():
-    leases, _ = exchange(money("dead", turns=10), Leases(), NOW)
-    assert exchange(money("b"), leases, NOW + LEASE_S - 1)[1].reached is False
+    leases, _ = exchange(money("dead", calls=10), Leases(), NOW)
+    assert exchange(money("b"), leases, NOW + LEASE_S - 1)[1].exhausted is False
     leases, grant = exchange(money("b"), leases, NOW + LEASE_S)
-    assert (grant.money, grant.reached) == (0, True)
+    assert (grant.money, grant.exhausted) == (0, True)
     assert leases.spent == {DAY: 10 * PRICE} and set(leases.holders) == {"b"}
 
 
 def test_a_lease_that_has_run_out_is_not_revived():
-    leases, _ = exchange(money("slow", turns=4), Leases(), NOW)
-    after, grant = exchange(money("slow", joined=True, held={DAY: PRICE}), leases, NOW + LEASE_S)
+    leases, _ = exchange(money("slow", calls=4), Leases(), NOW)
+    after, grant = exchange(money("slow", renews=True, held={DAY: PRICE}), leases, NOW + LEASE_S)
     assert grant.expired and grant.money == 0
     assert after.spent == {DAY: 4 * PRICE}
-    after, _ = leave(money("slow", joined=True, spent={DAY: PRICE}), after, NOW + LEASE_S)
+    after, _ = end_lease(money("slow", renews=True, spent={DAY: PRICE}), after, NOW + LEASE_S)
     assert after.spent == {DAY: 4 * PRICE}, "counted once"
 
 
 def test_saying_the_same_twice_changes_nothing():
     """As after an answer that was lost: the write was made, and is made again."""
-    asked = money("a", turns=3, spent={DAY: PRICE}, held={DAY: PRICE})
+    asked = money("a", calls=3, spent={DAY: PRICE}, held={DAY: PRICE})
     once, _ = exchange(asked, Leases(), NOW)
     twice, grant = exchange(asked, once, NOW)
     assert twice == once and grant.money == 3 * PRICE
 
 
 def test_who_leaves_gives_back_what_no_call_holds():
-    leases, _ = exchange(money("a", turns=10), Leases(), NOW)
-    leases, _ = leave(LeaseRequest("a", joined=True, spent={DAY: PRICE}, held={DAY: 2 * PRICE}), leases, NOW)
+    leases, _ = exchange(money("a", calls=10), Leases(), NOW)
+    leases, _ = end_lease(LeaseRequest("a", renews=True, spent={DAY: PRICE}, held={DAY: 2 * PRICE}), leases, NOW)
     assert leases.spent == {DAY: 3 * PRICE} and leases.holders == {}
-    assert exchange(money("b", turns=10), leases, NOW)[1].money == 7 * PRICE
+    assert exchange(money("b", calls=10), leases, NOW)[1].money == 7 * PRICE
 
 
 def test_a_new_day_has_its_own_money_and_old_days_are_forgotten():
-    leases, _ = exchange(money("a", turns=10), Leases(), MIDNIGHT - 0.001)
-    leases, grant = exchange(money("b", turns=10), leases, MIDNIGHT)
+    leases, _ = exchange(money("a", calls=10), Leases(), MIDNIGHT - 0.001)
+    leases, grant = exchange(money("b", calls=10), leases, MIDNIGHT)
     assert (grant.day, grant.money) == ("2025-11-22", 10 * PRICE)
     leases, _ = exchange(money("c"), leases, MIDNIGHT + 5 * 86400)
     assert set(leases.spent) == set()
@@ -195,7 +195,7 @@ class World:
         self.dice.choices(deeds, [20, 40, 20, 20, self.harm, 2 * self.harm])[0](holder)
 
     def exchange(self, holder: LeaseClient) -> None:
-        asked = holder.ask(self.now, self.dice.choice([0, 1, 5, 40]), ahead=3.0)
+        asked = holder.request(self.now, self.dice.choice([0, 1, 5, 40]), horizon=3.0)
         # The answer takes its time, in which calls are sent and end.
         changed, grant = exchange(asked, self.leases, self.now)
         lost = self.harm and self.dice.random() < 0.1
@@ -204,12 +204,12 @@ class World:
         for _ in range(self.dice.randint(0, 3)):
             self.dice.choice([self.send, self.end])(holder)
         if not lost:
-            holder.adopt(grant, asked)
+            holder.apply(grant)
 
     def send(self, holder: LeaseClient) -> None:
-        if holder.is_spent(self.now) or holder.wait(self.now) != 0:
+        if holder.is_exhausted(self.now) or holder.wait(self.now) != 0:
             return
-        ticket = holder.take(self.now)
+        ticket = holder.take_permit()
         if self.dice.random() < 0.1:
             self.now += self.dice.choice([0.1, 30.0])
         if not holder.is_valid(ticket, self.now):
@@ -231,7 +231,7 @@ class World:
         self.holders[self.holders.index(holder)] = self.new()
 
     def quit(self, holder: LeaseClient) -> None:
-        self.leases, _ = leave(holder.ask(self.now, 0), self.leases, self.now)
+        self.leases, _ = end_lease(holder.request(self.now, 0), self.leases, self.now)
         self.holders[self.holders.index(holder)] = self.new()
 
     def wait(self, holder: LeaseClient) -> None:
@@ -262,18 +262,18 @@ def test_where_nobody_comes_to_harm_a_day_is_spent_to_the_last_call() -> None:
     for _ in range(1000):
         world.step()
     assert world.billed == {day_of(world.now): world.cap}
-    assert all(holder.is_spent(world.now) for holder in world.holders)
+    assert all(holder.is_exhausted(world.now) for holder in world.holders)
 
 
 class Busy(World):
     """Holders that never run out of money, and use their moments as late as they may."""
 
     def send(self, holder: LeaseClient) -> None:
-        if holder.moments and self.dice.random() < 0.5:
+        if holder.slots and self.dice.random() < 0.5:
             assert self.rate is not None
-            self.now = max(self.now, holder.moments[0] + self.dice.choice([0, 0.5, 1]) * self.rate.late - 1e-6)
+            self.now = max(self.now, holder.slots[0] + self.dice.choice([0, 0.5, 1]) * self.rate.lateness - 1e-6)
         if holder.wait(self.now) == 0:
-            self.open.append((holder, holder.take(self.now), 0))
+            self.open.append((holder, holder.take_permit(), 0))
             self.sent.append(self.now)
 
     def wait(self, holder: LeaseClient) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_describer.account import Account, account_from_connection
 from airflow_provider_describer.errors import BadConnection
-from airflow_provider_describer.quota.open_quota import document_name, open_document, open_quota
+from airflow_provider_describer.quota.document import document_name, open_document
+from airflow_provider_describer.quota.shared import open_quota
 from airflow_provider_describer.storage.cas_document import BucketDocument, LocalDocument
 from airflow_provider_describer.vendors import get_vendor
 

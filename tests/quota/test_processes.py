@@ -60,8 +60,8 @@ def test_processes_that_are_killed_exceed_no_cap_and_hold_nobody_up(crowd: Crowd
     assert before < ledger["billed"] and ledger["cost_usd"] <= 1.2
     leases = decode_leases("", crowd.cell.read_bytes())
     (day,) = {*leases.spent, *(day for lease in leases.holders.values() for day in lease.spent)}
-    assert leases.taken(day) >= round(ledger["cost_usd"] * 1e6), "the document knows of all that was billed"
-    assert leases.taken(day) <= 1_200_000
+    assert leases.committed_on(day) >= round(ledger["cost_usd"] * 1e6), "the document knows of all that was billed"
+    assert leases.committed_on(day) <= 1_200_000
 
 
 def test_what_one_is_told_all_obey(crowd: Crowd) -> None:

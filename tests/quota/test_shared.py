@@ -152,7 +152,7 @@ async def test_calls_under_way_at_the_end_count_as_spent_and_the_rest_is_given_b
         await limits.acquire()
         tasks = [asyncio.create_task(limits.acquire()) for _ in range(50)]
         await tasks[0]
-        await eventually(lambda: told(cell).taken(day_of(NOON)) > 30_000)
+        await eventually(lambda: told(cell).committed_on(day_of(NOON)) > 30_000)
         limits.stop()
         done = await asyncio.gather(*tasks, return_exceptions=True)
     sent = 1 + sum(not isinstance(end, Exception) for end in done)
@@ -297,9 +297,9 @@ async def test_what_is_damaged_meanwhile_stops_whoever_waits_and_whoever_comes(t
 
 @runs
 async def test_a_bucket_that_is_away_for_a_while_is_waited_for(bucket, clock, monkeypatch):
-    monkeypatch.setattr(BucketDocument, "look", 0.05)
+    monkeypatch.setattr(BucketDocument, "poll_interval", 0.05)
     cell = BucketDocument(bucket, "x")
-    cell.rest = 0.05
+    cell.write_interval = 0.05
     async with limited(cell, clock, 40) as limits:
         limits.settle(await limits.acquire(), PRICE)
         bucket.fails = ["unreachable", "throttled", "unreachable"]
@@ -311,8 +311,8 @@ async def test_a_bucket_that_is_away_for_a_while_is_waited_for(bucket, clock, mo
 
 @runs
 async def test_a_bucket_that_stays_away_ends_the_run(bucket, clock, monkeypatch):
-    monkeypatch.setattr(shared, "PATIENCE_S", 0.2)
-    monkeypatch.setattr(BucketDocument, "look", 0.05)
+    monkeypatch.setattr(shared, "MAX_OUTAGE_S", 0.2)
+    monkeypatch.setattr(BucketDocument, "poll_interval", 0.05)
     cell = BucketDocument(bucket, "x")
     async with limited(cell, clock, 1) as limits:
         limits.settle(await limits.acquire(), 0.0)
@@ -330,10 +330,10 @@ def test_an_answer_that_is_lost_costs_no_money_twice_and_exceeds_no_cap(bucket, 
 
     @runs
     async def test():
-        monkeypatch.setattr(BucketDocument, "look", 0.02)
-        monkeypatch.setattr(shared, "EVERY_S", 0.02)
+        monkeypatch.setattr(BucketDocument, "poll_interval", 0.02)
+        monkeypatch.setattr(shared, "EXCHANGE_S", 0.02)
         cell = BucketDocument(bucket, "x")
-        cell.rest = 0.01
+        cell.write_interval = 0.01
         bucket.fails = [""] * (lost_at - 1) + ["lost"]
         sent = 0
         async with limited(cell, clock, 5) as limits:
