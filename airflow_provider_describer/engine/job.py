@@ -1,4 +1,4 @@
-"""One task's whole work: remember, plan, call, publish. What the operators call; knows no Airflow."""
+"""One task's whole work: load the journal, plan, call, publish. What the operators run; knows no Airflow."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import contextvars
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, get_args
 
+from airflow_provider_describer.engine.admission import Admission
 from airflow_provider_describer.engine.deferral import CarriedTotals, ResumeCondition
 from airflow_provider_describer.engine.identify import identify_all
 from airflow_provider_describer.engine.limits import TaskLimits, check_limits
 from airflow_provider_describer.engine.outcomes import OutcomeRecorder, unknown_outcome
 from airflow_provider_describer.engine.plan import IdentifiedImage, OnUnknown, Plan, PlannedImage, decide, make_plan
-from airflow_provider_describer.engine.progress import Totals, manifest_of, too_many_rejected, verdict
+from airflow_provider_describer.engine.progress import Totals, too_many_rejected, verdict
 from airflow_provider_describer.engine.runner import Runner
 from airflow_provider_describer.errors import BadInput, DescriberError
 from airflow_provider_describer.http.client import AsyncClient
@@ -30,7 +31,7 @@ from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.images.scaling import require_pillow
 from airflow_provider_describer.images.trust import Trust, guard_of
 from airflow_provider_describer.models import DescribeRequest
-from airflow_provider_describer.quota.shared import SharedLimits, open_quota
+from airflow_provider_describer.quota.shared import open_quota
 from airflow_provider_describer.storage.address import LocalFile, parse_uri
 from airflow_provider_describer.storage.folder import Folder, open_folder
 from airflow_provider_describer.storage.open_bucket import OpenBucket
@@ -45,12 +46,14 @@ MAX_INLINE = 500
 
 @dataclass(slots=True)
 class Job:
-    """What one task is to do. ``report`` gets the plan, and a line of progress about every five seconds.
+    """What one task is to do.
 
-    :param carried: what this task instance has done before it was resumed; None where it has just begun.
+    :param return_rows: return the rows even with a store; without one they always are.
+    :param report: gets the plan, and a line of progress about every five seconds.
+    :param carried: what this task instance has done before it was resumed; None if it has just begun.
     :param open_bucket: for images and stores at s3:// and gs://.
     :param images_base: the folder that the listing of images is for: no local file outside it is read.
-    :param results_format: of the result files in the store; the journal is JSONL in any case.
+    :param results_format: of the result files in the store; the journal is always JSONL.
     """
 
     vendor_calls: VendorCalls
@@ -62,7 +65,6 @@ class Job:
     retry_rejected: bool = False
     dry_run: bool = False
     return_rows: bool = False
-    """Return the rows also where there is a store; without one they always are."""
     report: Callable[[str], None] = print
     new_client: Callable[[int], AsyncClient] | None = None
     carried: CarriedTotals | None = None
@@ -73,7 +75,7 @@ class Job:
     _stop_asked: bool = field(default=False, init=False)
 
     def check(self) -> None:
-        """Find what would fail for certain, before anything is read or called.
+        """Find arguments that cannot work, before anything is read or called.
 
         :raises BadInput: naming the argument or the connection's field.
         """
@@ -93,8 +95,8 @@ class Job:
     def work(self) -> Outcome:
         """Do the work as `arun` does, from blocking code.
 
-        The event loop has a thread of its own: what interrupts this one (a signal's exception, a task's timeout) stops
-        the work in good order, as answers under way may be paid for, and is raised when they are in.
+        The event loop has a thread of its own: an interrupt of this one (a signal's exception, a task's timeout) stops
+        the work in good order, as answers under way may be paid for, and is raised when they have been recorded.
         """
         context = contextvars.copy_context()
         with ThreadPoolExecutor(1, "describe") as thread:
@@ -106,67 +108,42 @@ class Job:
                 raise
 
     async def arun(self) -> Outcome:
-        """Do the work. What ends the run early is in the outcome and not raised, as what is done is worth keeping.
+        """Do the work. An error that ends the run early is in the outcome and not raised, so that no result is lost.
 
         :raises BadInput: before anything is called.
         :raises StoreError: where the store cannot be read or written.
         """
         self.check()
-        began, carried = time.monotonic(), self.carried or CarriedTotals()
+        began, carried, account = time.monotonic(), self.carried or CarriedTotals(), self.vendor_calls.account
         folder = None if self.store is None else await asyncio.to_thread(open_folder, self.store, self.open_bucket)
         index = await asyncio.to_thread(load_index, folder)
-        rows: dict[DescribeRequest, Row] = {}
-        inline = (folder is None or self.return_rows) and not self.dry_run
-        totals = self._totals(carried)
+        totals = Totals.resumed(len(self.requests), carried, is_priced=account.price_per_call is not None)
+        rows: dict[DescribeRequest, Row] | None = {} if self.store is None or self.return_rows else None
         with ExitStack() as files:
             results = None
             if folder and not self.dry_run:
                 results = files.enter_context(ResultFiles(folder, self.run, self.results_format))
-
-            def record(image: IdentifiedImage, row: Row) -> None:
-                if results is not None:
-                    results.write(row)
-                if inline:
-                    rows[image.request] = row
-
-            recorder = OutcomeRecorder(self.run, totals, record, self.vendor_calls.clock)
-            error, wait = await self._work(folder, index, recorder, rows)
+            recorder = OutcomeRecorder(self.run, totals, results, rows, self.vendor_calls.clock)
+            error, wait = await self._describe(folder, index, recorder)
         elapsed = carried.elapsed_s + time.monotonic() - began
-        manifest = manifest_of(
-            totals,
-            vendor=self.vendor_calls.account.vendor,
+        manifest = totals.manifest(
+            vendor=account.vendor,
             store=None if self.store is None else os.fspath(self.store),
             results=results.results if results else None,
             failures=results.failures if results else None,
             elapsed_s=elapsed,
         )
-        if inline:
+        if rows is not None and not self.dry_run:
             manifest["descriptions"] = [rows[request].to_dict() for request in self.requests]
-        done = CarriedTotals(
-            totals.calls, totals.failed_cost_usd, totals.unknown_calls, totals.unknown_cost_usd, elapsed
-        )
-        return Outcome(manifest, error, wait, done)
+        return Outcome(manifest, error, wait, totals.carry(elapsed))
 
-    def _totals(self, carried: CarriedTotals) -> Totals:
-        return Totals(
-            requested=len(self.requests),
-            cost_usd=None if self.vendor_calls.account.price_per_call is None else carried.cost_usd,
-            failed_cost_usd=carried.cost_usd,
-            calls=carried.calls,
-            unknown_calls=carried.unknown_calls,
-            unknown_cost_usd=carried.unknown_cost_usd,
-        )
-
-    async def _work(
-        self,
-        folder: Folder | None,
-        index: JournalIndex,
-        recorder: OutcomeRecorder,
-        rows: Mapping[DescribeRequest, Row],
+    async def _describe(
+        self, folder: Folder | None, index: JournalIndex, recorder: OutcomeRecorder
     ) -> tuple[DescriberError | None, ResumeCondition | None]:
+        """Plan, record what needs no call, and run the rest."""
         totals = recorder.totals
         async with AsyncExitStack() as opened:
-            reader = await self._reader(opened)
+            reader = await self._open_reader(opened)
             await asyncio.to_thread(self._check_transports, reader)
             plan = await self._plan(reader, index)
             self.report(plan.summary(self.vendor_calls.account.price_per_call))
@@ -175,34 +152,16 @@ class Job:
                     totals.counts[entry.status] += len(entry.all)
                 return None, None
             resumed = self.carried is not None
-            await asyncio.to_thread(recorder.all_known, plan.entries, index, resumed=resumed)
+            await asyncio.to_thread(recorder.record_known, plan.entries, index, resumed=resumed)
             if error := self._refusal(plan, totals):
-                recorder.all_pending(plan.entries)
+                recorder.record_pending(plan.entries)
                 return error, None
-            # Around the client: what calls have cost is told when they are over.
-            shared = await self._shared_limits(opened)
-            new = self.new_client or self._client
-            client = await opened.enter_async_context(new(self.limits.concurrency))
-            journal = await opened.enter_async_context(Journal(folder)) if folder else None
-            batch = Runner(
-                self._caller(),
-                client,
-                reader,
-                self.limits,
-                recorder,
-                self.report,
-                partial(self._reconsider, plan, index),
-                journal,
-                self.on_unknown,
-                shared,
-            )
-            # What runs at the vendor comes first: it costs nothing more, and is forgotten after an hour.
-            entries = [entry for action in ("attach", "call") for entry in plan.entries if entry.action == action]
-            await self._describe(batch, entries)
-        await asyncio.to_thread(self._settle_found, batch, folder, index, rows)
-        if wait := batch.wait():
+            runner = await self._open_runner(opened, reader, folder, recorder, partial(self._decide_again, plan, index))
+            await self._run(runner, plan)
+        await asyncio.to_thread(self._record_found, runner, folder, index)
+        if wait := runner.admission.resume_condition(runner.left_running):
             return None, wait
-        return verdict(totals, self.limits, batch.stopped_by, self.on_unknown), None
+        return verdict(totals, self.limits, runner.admission.stopped_by, self.on_unknown), None
 
     def _refusal(self, plan: Plan, totals: Totals) -> DescriberError | None:
         """Return why no call may be made at all, or None."""
@@ -211,24 +170,57 @@ class Job:
             return unknown_outcome(lost)
         return too_many_rejected(totals, self.limits.max_failure_ratio)
 
-    def _caller(self) -> VendorCalls:
-        resend = int(self.on_unknown == "retry")
-        return replace(self.vendor_calls, policy=replace(self.vendor_calls.policy, resend_unknown=resend))
-
-    async def _shared_limits(self, opened: AsyncExitStack) -> SharedLimits | None:
-        account = self.vendor_calls.account
-        if not account.limits_path:
-            return None
-        return await opened.enter_async_context(open_quota(account, self.open_bucket, clock=self.vendor_calls.clock))
-
-    async def _reader(self, opened: AsyncExitStack) -> Reader:
+    async def _open_reader(self, opened: AsyncExitStack) -> Reader:
         private = self.vendor_calls.account.allow_private_hosts
         new = self.new_client or partial(self._client, guard=guard_of(private))
         client = await opened.enter_async_context(new(self.limits.concurrency))
         return Reader(client, trust=Trust(self.images_base, private), open_bucket=self.open_bucket)
 
+    async def _open_runner(
+        self,
+        opened: AsyncExitStack,
+        reader: Reader,
+        folder: Folder | None,
+        recorder: OutcomeRecorder,
+        decide_again: Callable[[PlannedImage, IdentifiedImage], PlannedImage],
+    ) -> Runner:
+        account, clock = self.vendor_calls.account, self.vendor_calls.clock
+        shared = None
+        if account.limits_path:
+            # Opened before the client, and so closed after it: then the cost of every call is known.
+            shared = await opened.enter_async_context(open_quota(account, self.open_bucket, clock=clock))
+        new = self.new_client or self._client
+        client = await opened.enter_async_context(new(self.limits.concurrency))
+        policy = replace(self.vendor_calls.policy, resend_unknown=int(self.on_unknown == "retry"))
+        return Runner(
+            replace(self.vendor_calls, policy=policy),
+            client,
+            reader,
+            self.limits,
+            Admission(account, self.limits, recorder.totals, clock, shared),
+            recorder,
+            await opened.enter_async_context(Journal(folder)) if folder else None,
+            self.report,
+            decide_again,
+            self.on_unknown,
+        )
+
+    async def _run(self, runner: Runner, plan: Plan) -> None:
+        # Requests that run at the vendor come first: fetching costs nothing, and they are forgotten after an hour.
+        entries = [entry for action in ("attach", "call") for entry in plan.entries if entry.action == action]
+        loop, stop = asyncio.get_running_loop(), partial(runner.admission.stop, leave_running=True)
+        self._stop = partial(loop.call_soon_threadsafe, stop)
+        if self._stop_asked:
+            stop()
+        totals = runner.recorder.totals
+        totals.known_before, totals.began = totals.done, time.monotonic()
+        try:
+            await runner.describe(entries)
+        finally:
+            self._stop = None
+
     def _check_transports(self, reader: Reader) -> None:
-        """Find a connection's image_transport that does not fit, and say what ``auto`` has chosen.
+        """Find a connection's image_transport that does not fit, and report what ``auto`` has chosen.
 
         :raises BadInput: naming the connection and an image.
         """
@@ -241,44 +233,7 @@ class Job:
             if not isinstance(location, LocalFile):
                 chosen[transport] += 1
         for transport, count in chosen.items():
-            self.report(f"{count} images go to {self.vendor_calls.vendor.title} as {transport.way}: {transport.why}")
-
-    def _reconsider(self, plan: Plan, index: JournalIndex, entry: PlannedImage, image: IdentifiedImage) -> PlannedImage:
-        """Decide again on an image of which more is known than when it was planned."""
-        owner = plan.owner(entry, image.keys)
-        return self._decide(image, index) if owner is entry else owner
-
-    def _decide(self, image: IdentifiedImage, index: JournalIndex) -> PlannedImage:
-        return decide(image, index, self.on_unknown, retry_rejected=self.retry_rejected)
-
-    def _settle_found(
-        self, batch: Runner, folder: Folder | None, index: JournalIndex, rows: Mapping[DescribeRequest, Row]
-    ) -> None:
-        """Record the images of which reading has shown that they needed no call; blocking."""
-        batch.recorder.all_known(batch.known_after_all, index)
-        if batch.copies and folder is not None:
-            again = load_index(folder)
-            entries = [self._decide(image, again) for _, image in batch.copies]
-            batch.recorder.all_known(entries, again)
-            batch.recorder.all_pending(entries)
-        elif batch.copies:
-            for owner, image in batch.copies:
-                row = rows[owner.first.request]
-                if row.status in ("described", "reused", "rejected"):
-                    batch.recorder.known(image, "rejected" if row.status == "rejected" else "reused", row.to_dict())
-                else:
-                    batch.recorder.without_call(image, "pending")
-
-    async def _describe(self, batch: Runner, entries: list[PlannedImage]) -> None:
-        loop = asyncio.get_running_loop()
-        self._stop = lambda: loop.call_soon_threadsafe(partial(batch.stop, leave_running=True))
-        if self._stop_asked:
-            batch.stop(leave_running=True)
-        batch.totals.known_before, batch.totals.began = batch.totals.done, time.monotonic()
-        try:
-            await batch.describe(entries)
-        finally:
-            self._stop = None
+            self.report(f"{count} images go to {vendor.title} as {transport.way}: {transport.why}")
 
     async def _plan(self, reader: Reader, index: JournalIndex) -> Plan:
         images = await identify_all(
@@ -291,14 +246,36 @@ class Job:
         )
         return make_plan(images, index, on_unknown=self.on_unknown, retry_rejected=self.retry_rejected)
 
+    def _decide_again(
+        self, plan: Plan, index: JournalIndex, entry: PlannedImage, image: IdentifiedImage
+    ) -> PlannedImage:
+        owner = plan.owner(entry, image.keys)
+        return self._decide(image, index) if owner is entry else owner
+
+    def _decide(self, image: IdentifiedImage, index: JournalIndex) -> PlannedImage:
+        return decide(image, index, self.on_unknown, retry_rejected=self.retry_rejected)
+
+    def _record_found(self, runner: Runner, folder: Folder | None, index: JournalIndex) -> None:
+        """Record the images that needed no call after all; blocking."""
+        recorder = runner.recorder
+        recorder.record_known(runner.known_after_all, index)
+        if runner.copies and folder is not None:
+            newer = load_index(folder)
+            entries = [self._decide(image, newer) for _, image in runner.copies]
+            recorder.record_known(entries, newer)
+            recorder.record_pending(entries)
+        elif runner.copies:
+            for owner, image in runner.copies:
+                recorder.record_copy(image, owner.first)
+
     def _client(self, connections: int, guard: Callable[[str], bool] | None = None) -> AsyncClient:
         return AsyncClient(timeout=self.vendor_calls.account.timeout, connections=connections, guard=guard)
 
     def stop(self) -> None:
-        """Start no further call; from any thread or signal handler. What is under way is awaited and recorded."""
+        """Start no further call; from any thread or signal handler. Calls under way are awaited and recorded."""
         self._stop_asked = True
         if stop := self._stop:
-            # The loop may have ended this very moment.
+            # The loop may have just ended.
             with contextlib.suppress(RuntimeError):
                 stop()
 
@@ -307,7 +284,7 @@ class Job:
 class Outcome:
     """The manifest, and the error that the task should end with, if any.
 
-    ``wait`` is what a run waits for that had no patience for it: the task is to be resumed then, with ``carried``.
+    ``wait`` is what a run waits for that may not sit it out: the task is to be resumed then, with ``carried``.
     """
 
     manifest: dict[str, Any]

@@ -9,9 +9,10 @@ from typing import Any
 from airflow_provider_describer.engine.plan import IdentifiedImage, PlannedImage
 from airflow_provider_describer.engine.progress import Totals
 from airflow_provider_describer.errors import DescriberError, UnknownOutcome
-from airflow_provider_describer.models import Description
+from airflow_provider_describer.models import DescribeRequest, Description
 from airflow_provider_describer.storage.address import masked
 from airflow_provider_describer.store.index import JournalIndex
+from airflow_provider_describer.store.results import ResultFiles
 from airflow_provider_describer.store.rows import Row, Status, TaskInstanceKey, known_row, new_row
 
 _ROW = tuple(field.name for field in fields(Row))
@@ -19,11 +20,15 @@ _ROW = tuple(field.name for field in fields(Row))
 
 @dataclass(frozen=True, slots=True)
 class OutcomeRecorder:
-    """Hands each row to ``record`` and counts it. ``clock`` gives epoch seconds."""
+    """Writes each row to the result files, keeps it in ``rows`` where there are any, and counts it.
+
+    :param clock: epoch seconds.
+    """
 
     run: TaskInstanceKey
     totals: Totals
-    record: Callable[[IdentifiedImage, Row], None]
+    results: ResultFiles | None
+    rows: dict[DescribeRequest, Row] | None
     clock: Callable[[], float]
 
     def row(
@@ -53,7 +58,10 @@ class OutcomeRecorder:
 
         :param why: the error of an image that this run has rejected.
         """
-        self.record(image, row)
+        if self.results is not None:
+            self.results.write(row)
+        if self.rows is not None:
+            self.rows[image.request] = row
         self.totals.counts[row.status] += 1
         if why is not None and row.status == "rejected":
             self.totals.count_rejected(str(why))
@@ -74,7 +82,7 @@ class OutcomeRecorder:
         """Record an image whose outcome was known before: it costs nothing now."""
         self.keep(image, known_row(image.request, self.run, status, stored, image.sha256, image.version))
 
-    def all_known(self, planned: Iterable[PlannedImage], index: JournalIndex, *, resumed: bool = False) -> None:
+    def record_known(self, planned: Iterable[PlannedImage], index: JournalIndex, *, resumed: bool = False) -> None:
         """Record every planned image that needs no call.
 
         :param resumed: whether this try has worked before; outcomes that it has paid for then count as its own.
@@ -93,11 +101,19 @@ class OutcomeRecorder:
                         self.totals.count_rejected(str(entry.first.error))
                 self._undescribed(entry, entry.first.error)
 
-    def all_pending(self, planned: Iterable[PlannedImage]) -> None:
+    def record_pending(self, planned: Iterable[PlannedImage]) -> None:
         """Record every planned image that would need a call as pending."""
         for entry in planned:
             if entry.action in ("call", "attach"):
                 self._undescribed(entry, None)
+
+    def record_copy(self, image: IdentifiedImage, original: IdentifiedImage) -> None:
+        """Record an image without a call of its own by the row of another image with the same content."""
+        row = (self.rows or {})[original.request]
+        if row.status in ("described", "reused", "rejected"):
+            self.known(image, "rejected" if row.status == "rejected" else "reused", row.to_dict())
+        else:
+            self.without_call(image, "pending")
 
     def _stored(self, entry: PlannedImage, row: Mapping[str, Any], *, resumed: bool) -> None:
         # As it is stored now: an image that was rejected when the plan was made may have been described since.

@@ -1,11 +1,12 @@
-"""Where a run stands: its totals, the line in the task log, the manifest in XCom."""
+"""How far a run has come: its totals, the line in the task log, the manifest in XCom."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
+from airflow_provider_describer.engine.deferral import CarriedTotals
 from airflow_provider_describer.engine.limits import TaskLimits
 from airflow_provider_describer.engine.plan import OnUnknown
 from airflow_provider_describer.errors import Billed, DescriberError, TooManyRejected, Unfinished
@@ -17,9 +18,10 @@ from airflow_provider_describer.store.rows import STATUSES
 class Totals:
     """What a run has done so far.
 
-    ``calls`` counts billable requests sent; ``cost_usd`` is what is known to be paid, None while no price is known, of
-    which ``failed_cost_usd`` brought no description;
-    ``unknown_calls`` were sent and their answers lost, and may have cost ``unknown_cost_usd`` more.
+    ``calls`` counts billable requests sent. ``cost_usd`` is known to be paid (None while no price is known), of which
+    ``failed_cost_usd`` brought no description; ``unknown_calls`` were sent and their answers lost, and may have cost
+    ``unknown_cost_usd`` more. ``known_before`` counts images that needed no call: they say nothing about the rate.
+    ``saved_bytes`` were not sent as images were scaled down.
     """
 
     requested: int = 0
@@ -34,9 +36,23 @@ class Totals:
     newly_rejected: int = 0
     last_rejection: str = ""
     saved_bytes: int = 0
-    """What scaling images down has saved of what is sent."""
     known_before: int = 0
-    """Images whose outcome needed no call; they say nothing about the rate."""
+
+    @classmethod
+    def resumed(cls, requested: int, carried: CarriedTotals, *, is_priced: bool) -> Self:
+        """Return the totals of a task instance that has done ``carried`` before."""
+        return cls(
+            requested=requested,
+            cost_usd=carried.cost_usd if is_priced else None,
+            failed_cost_usd=carried.cost_usd,
+            calls=carried.calls,
+            unknown_calls=carried.unknown_calls,
+            unknown_cost_usd=carried.unknown_cost_usd,
+        )
+
+    def carry(self, elapsed_s: float) -> CarriedTotals:
+        """Return what the task instance is to be resumed with."""
+        return CarriedTotals(self.calls, self.failed_cost_usd, self.unknown_calls, self.unknown_cost_usd, elapsed_s)
 
     @property
     def done(self) -> int:
@@ -44,7 +60,7 @@ class Totals:
         return sum(self.counts.values())
 
     def count_rejected(self, why: str | None) -> None:
-        """Count an image that this run has found to be at fault."""
+        """Count an image that this run has rejected."""
         self.newly_rejected += 1
         self.last_rejection = why or self.last_rejection
 
@@ -59,33 +75,39 @@ class Totals:
             self.unknown_calls += 1
             self.unknown_cost_usd += price or 0.0
         elif billed == "yes" and price is not None:
-            self.cost_usd = (self.cost_usd or 0.0) + price
+            self.count_paid(price)
             self.failed_cost_usd += price
 
-
-def too_many_rejected(totals: Totals, max_failure_ratio: float) -> TooManyRejected | None:
-    """Return the error for more rejected images than a task allows, or None."""
-    if totals.newly_rejected <= max_failure_ratio * totals.requested:
-        return None
-    return TooManyRejected(
-        f"{totals.newly_rejected} of {totals.requested} images were rejected, more than max_failure_ratio="
-        f"{max_failure_ratio} allows; the last one: {totals.last_rejection}"
-    )
+    def manifest(
+        self, *, vendor: str, store: str | None, results: str | None, failures: str | None, elapsed_s: float
+    ) -> dict[str, Any]:
+        """Return the summary that goes to XCom: small, whatever the number of images."""
+        return {
+            "store": store,
+            "results": results,
+            "failures": failures,
+            "vendor": vendor,
+            "counts": {"requested": self.requested, **self.counts},
+            "calls": self.calls,
+            "cost_usd": None if self.cost_usd is None else round(self.cost_usd, 6),
+            "unknown_calls": self.unknown_calls,
+            "unknown_cost_usd": round(self.unknown_cost_usd, 6),
+            "elapsed_s": round(elapsed_s, 3),
+        }
 
 
 def progress_line(totals: Totals, now: float) -> str:
     """Return one line: done/total, rate, rejected, cost so far, time left. ``now`` as of ``time.monotonic()``."""
     elapsed = max(now - totals.began, 1e-9)
-    # What is pending has not been worked on: it would make a stopped run look fast.
+    # Pending images have not been worked on: they would make a stopped run look fast.
     rate = (totals.done - totals.counts["pending"] - totals.known_before) / elapsed
     left = (totals.requested - totals.done) / rate if rate else None
     parts = [f"{totals.done}/{totals.requested} images", f"{rate:.1f}/s"]
     parts += [f"{totals.counts[name]} {name}" for name in STATUSES if totals.counts[name]]
     parts.append(f"cost {format_usd(totals.cost_usd)}")
     if totals.unknown_calls:
-        parts.append(
-            f"{totals.unknown_calls} calls of unknown outcome (up to {format_usd(totals.unknown_cost_usd)} more)"
-        )
+        more = format_usd(totals.unknown_cost_usd)
+        parts.append(f"{totals.unknown_calls} calls of unknown outcome (up to {more} more)")
     if totals.saved_bytes > 0:
         parts.append(f"{totals.saved_bytes / 1e6:.1f} MB less to send")
     parts.append(f"took {_span(elapsed)}" if totals.done >= totals.requested else f"{_span(left)} left")
@@ -102,28 +124,20 @@ def _span(seconds: float | None) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def manifest_of(
-    totals: Totals, *, vendor: str, store: str | None, results: str | None, failures: str | None, elapsed_s: float
-) -> dict[str, Any]:
-    """Return the summary that goes to XCom: small, whatever the number of images."""
-    return {
-        "store": store,
-        "results": results,
-        "failures": failures,
-        "vendor": vendor,
-        "counts": {"requested": totals.requested, **totals.counts},
-        "calls": totals.calls,
-        "cost_usd": None if totals.cost_usd is None else round(totals.cost_usd, 6),
-        "unknown_calls": totals.unknown_calls,
-        "unknown_cost_usd": round(totals.unknown_cost_usd, 6),
-        "elapsed_s": round(elapsed_s, 3),
-    }
+def too_many_rejected(totals: Totals, max_failure_ratio: float) -> TooManyRejected | None:
+    """Return the error for more rejected images than a task allows, or None."""
+    if totals.newly_rejected <= max_failure_ratio * totals.requested:
+        return None
+    return TooManyRejected(
+        f"{totals.newly_rejected} of {totals.requested} images were rejected, more than max_failure_ratio="
+        f"{max_failure_ratio} allows; the last one: {totals.last_rejection}"
+    )
 
 
 def verdict(
     totals: Totals, limits: TaskLimits, stopped_by: DescriberError | None, on_unknown: OnUnknown
 ) -> DescriberError | None:
-    """Return the error that a run should end with, or None where it did what it could and was allowed to."""
+    """Return the error that a run should end with, or None if it did what it could and was allowed to."""
     if stopped_by is not None:
         return stopped_by
     if too_many := too_many_rejected(totals, limits.max_failure_ratio):

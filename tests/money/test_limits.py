@@ -96,7 +96,7 @@ def test_too_many_without_a_time_halves_and_recovers(shop, night, thousand, monk
             super().faster()
             seen.append(self.allowed)
 
-    monkeypatch.setattr("airflow_provider_describer.engine.runner.Throttle", Seen)
+    monkeypatch.setattr("airflow_provider_describer.engine.admission.Throttle", Seen)
     shop.faults(latency_s=0.05, errors=[{"kind": "rate_limited", "first": 24}])
     result = night(thousand[:300], concurrency=16)
 

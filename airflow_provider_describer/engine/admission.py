@@ -1,0 +1,285 @@
+"""Whether and when a call may start: pace, budgets, throttle, shared limits, pauses and stops, all in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from airflow_provider_describer.account import Account
+from airflow_provider_describer.engine.deferral import DeferPolicy, ResumeCondition
+from airflow_provider_describer.engine.limits import Budget, TaskLimits
+from airflow_provider_describer.engine.pacing import Gate, Pace, ReadAhead, Throttle
+from airflow_provider_describer.engine.progress import Totals
+from airflow_provider_describer.errors import DescriberError, RateLimited
+from airflow_provider_describer.models import Running
+from airflow_provider_describer.quota.lease_client import Permit
+from airflow_provider_describer.quota.shared import DayBudgetSpent, QuotaClosed, SharedLimits
+
+
+class RunStopping(Exception):  # no error: the image is left for a later run
+    """The run makes no call for this image any more, or leaves its request running at the vendor."""
+
+
+@dataclass(slots=True)
+class CallPermit:
+    """Permission to send one call, from `Admission.acquire` to `Admission.settle`."""
+
+    is_open: bool = True
+    sent_at: float = 0.0
+    slowdowns: int = 0
+    """How often the run had slowed down when the call was sent."""
+    has_room: bool = False
+    shared: Permit | None = None
+
+
+class Admission:
+    """Admits the calls of one run, each within all limits. Bound to one event loop.
+
+    :param totals: of the run; what a resumed run has spent before counts against its budget.
+    :param clock: epoch seconds.
+    :param shared: the limits that the account shares with other tasks; None where each task counts for itself.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        limits: TaskLimits,
+        totals: Totals,
+        clock: Callable[[], float],
+        shared: SharedLimits | None = None,
+    ) -> None:
+        per_minute, per_day = (None, None) if shared else (account.requests_per_minute, account.max_cost_per_day)
+        costs = [cost for cost in (limits.max_cost, per_day) if cost is not None]
+        spent = (totals.cost_usd or 0.0) + totals.unknown_cost_usd
+        self._budget = Budget(
+            limits.max_calls, min(costs, default=None), account.price_per_call, calls=totals.calls, spent=spent
+        )
+        self._pace = Pace(per_minute, in_bursts=limits.max_wait is not None)
+        self._max_wait = limits.max_wait
+        self._totals, self._clock, self._shared = totals, clock, shared
+        self._throttle = Throttle(limits.concurrency)
+        self._calls_under_way = Gate(lambda: int(self._throttle.allowed))
+        self._permit_lock = asyncio.Lock()
+        self._defer_policy = DeferPolicy(limits.max_wait)
+        self._stopping, self._leaving, self._call_ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._slowdowns = 0
+        self._paused_until = 0.0
+        self.stopped_by: DescriberError | None = None
+        self.read_ahead = ReadAhead(limits.concurrency)
+        self.in_memory = Gate(self.read_ahead.images)
+        """Entered around each image, from before it is read until its call has ended."""
+
+    # Stops
+
+    def stop(self, reason: DescriberError | None = None, *, leave_running: bool = False) -> None:
+        """Start no further call; calls under way are awaited. To be called from the event loop's thread.
+
+        :param leave_running: do not wait for requests that run at the vendor and stand in the journal: a later run
+            fetches their results.
+        """
+        if leave_running:
+            self._leaving.set()
+        self.stopped_by = self.stopped_by or reason
+        if not self._stopping.is_set():
+            self._stopping.set()
+            if self._shared is not None:
+                self._shared.stop()
+            self._calls_under_way.open()
+            self._wake()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run has been stopped."""
+        return self._stopping.is_set()
+
+    @property
+    def admits_no_more(self) -> bool:
+        """Whether no further call will be admitted: the run is stopping, its budget is spent, or it must wait."""
+        return self.stopping or self._totals.budget_reached or self._defer_policy.out
+
+    def resume_condition(self, running: Iterable[Running]) -> ResumeCondition | None:
+        """Return what the run waits for, with the requests it has left running; None where it ended otherwise."""
+        return None if self.stopped_by else self._defer_policy.wait(running)
+
+    # Calls
+
+    async def acquire(
+        self, write_intent: Callable[[], Awaitable[None]], withdraw_intent: Callable[[str], None]
+    ) -> CallPermit:
+        """Wait until one call may be sent, with its intent durable, and count it.
+
+        :param write_intent: makes the intent durable.
+        :param withdraw_intent: called with the reason if a pause has begun meanwhile; a new intent follows the pause.
+        :raises RunStopping: if the call is not made in this run. An intent may have been written.
+        """
+        await self._reserve()
+        permit = CallPermit()
+        try:
+            await self._take_shared(permit)
+            while not await self._announce(permit, write_intent):
+                withdraw_intent("paused")
+                self._give_back(permit)
+                await self._keep_pace()
+                await self._take_shared(permit)
+        except BaseException:
+            self._give_back(permit)
+            self._budget.give_back()
+            self._wake()
+            raise
+        self._totals.calls += 1
+        permit.slowdowns, permit.sent_at = self._slowdowns, time.monotonic()
+        self.note_progress()
+        return permit
+
+    def settle(self, permit: CallPermit, cost: float) -> None:
+        """The call has ended and has cost, or may have cost, that much (USD)."""
+        permit.is_open = False
+        self.read_ahead.called_for(time.monotonic() - permit.sent_at)
+        self._budget.settle(cost)
+        self._leave_room(permit)
+        if permit.shared is not None and self._shared is not None:
+            self._shared.settle(permit.shared, cost)
+        self._wake()
+
+    def note_progress(self) -> None:
+        """A call was sent or an image was recorded: the run does more than wait."""
+        self._defer_policy.moved(time.monotonic())
+
+    def speed_up(self) -> None:
+        """The vendor has answered with a description: more calls may be under way again."""
+        self._throttle.faster()
+
+    def back_off(self, permit: CallPermit | None, error: RateLimited, seconds: float) -> None:
+        """The vendor has answered "too many": pause all calls until the time it names, or else allow fewer at once."""
+        now = self._clock()
+        if error.retry_at is not None and error.retry_at > now:
+            self._paused_until = max(self._paused_until, now + seconds)
+            self._pace.pause_until(self._paused_until)
+            if self._shared is not None:
+                self._shared.pause_until(self._paused_until)
+        elif (permit.slowdowns if permit else 0) == self._slowdowns:
+            # Calls that were under way together are refused together: one reason to slow down, not many.
+            self._slowdowns += 1
+            self._throttle.slower()
+
+    async def wait_to_retry(self, seconds: float) -> None:
+        """Sleep before the next attempt.
+
+        :raises RunStopping: if the run stops, or the wait is longer than it may sit out.
+        """
+        if self._too_long(seconds):
+            raise RunStopping
+        await _sleep(seconds, self._stopping)
+
+    async def wait_to_poll(self, seconds: float) -> None:
+        """Sleep before the next poll of a request that a later run could fetch.
+
+        :raises RunStopping: if the run leaves such requests; it does when it has only polled for too long.
+        """
+        if self._defer_policy.only_polls(time.monotonic()):
+            self.stop(leave_running=True)
+        await _sleep(seconds, self._leaving)
+
+    # Steps of `acquire`
+
+    async def _reserve(self) -> None:
+        """Wait until a call may start within the task's budget, and reserve it."""
+        while True:
+            await self._keep_pace()
+            if self._budget.take():
+                return
+            if not self._budget.may_allow_later():
+                self._end_budget()
+            self._call_ended.clear()
+            await self._call_ended.wait()
+
+    async def _keep_pace(self) -> None:
+        """Wait until a call may start, without taking the moment."""
+        while (wait := self._pace.waits(self._clock())) > 0:
+            await self.wait_to_retry(wait)
+        self._raise_if_stopping()
+
+    async def _take_shared(self, permit: CallPermit) -> None:
+        """Wait for room and for the shared limits' permit. Room comes first, as a permit has to be used at once."""
+        if self._shared is not None:
+            async with self._permit_lock:
+                await self._take_room(permit)
+                permit.shared = await self._shared_permit(self._shared)
+
+    async def _shared_permit(self, shared: SharedLimits) -> Permit:
+        try:
+            while True:
+                if self._too_long(shared.paused_until - self._clock()):
+                    raise RunStopping
+                try:
+                    async with asyncio.timeout(self._max_wait):
+                        return await shared.acquire()
+                except TimeoutError:
+                    if self._too_long(2 * (self._max_wait or 0.0)):
+                        raise RunStopping from None
+        except DayBudgetSpent:
+            self._end_budget()
+        except QuotaClosed:
+            raise RunStopping from None
+
+    async def _announce(self, permit: CallPermit, write_intent: Callable[[], Awaitable[None]]) -> bool:
+        """Take the moment, have the intent written and wait for room; False if a pause forbids the call now."""
+        self._pace.reserve(self._clock())
+        await write_intent()
+        await self._take_room(permit)
+        if permit.shared is not None and self._shared is not None and not self._shared.is_valid(permit.shared):
+            return False
+        return self._paused_until <= self._clock()
+
+    async def _take_room(self, permit: CallPermit) -> None:
+        if not permit.has_room:
+            await self._calls_under_way.enter()
+            permit.has_room = True
+        self._raise_if_stopping()
+
+    def _leave_room(self, permit: CallPermit) -> None:
+        if permit.has_room:
+            permit.has_room = False
+            self._calls_under_way.leave()
+
+    def _give_back(self, permit: CallPermit) -> None:
+        """The call is not made now: others may have its room and its shared permit."""
+        if permit.shared is not None and self._shared is not None:
+            self._shared.cancel(permit.shared)
+        permit.shared = None
+        self._leave_room(permit)
+
+    def _end_budget(self) -> NoReturn:
+        # Calls under way go on; they are within the budget.
+        self._totals.budget_reached = True
+        self._wake()
+        raise RunStopping
+
+    def _raise_if_stopping(self) -> None:
+        if self.stopping:
+            raise RunStopping
+
+    def _too_long(self, seconds: float) -> bool:
+        """Whether no call can be made for longer than the run may sit out; it admits no more calls then."""
+        return self._defer_policy.must_wait(seconds, max(self._clock() + seconds, self._pace.idle_at()))
+
+    def _wake(self) -> None:
+        """A call has ended or is not made: another one may start, or none any more."""
+        if self._totals.budget_reached and not self._budget.under_way:
+            self.stop()
+        self._call_ended.set()
+
+
+async def _sleep(seconds: float, ended: asyncio.Event) -> None:
+    """Sleep.
+
+    :raises RunStopping: as soon as the event is set.
+    """
+    try:
+        await asyncio.wait_for(ended.wait(), seconds)
+    except TimeoutError:
+        return
+    raise RunStopping
