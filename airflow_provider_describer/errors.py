@@ -34,7 +34,7 @@ from typing import Literal
 Billed = Literal["no", "yes", "unknown"]
 """Whether a call was paid for, as far as anybody outside the vendor can know."""
 
-SHOWN = 200
+EXCERPT_CHARS = 200
 """How many characters of an unexpected answer an error shows."""
 
 
@@ -199,7 +199,7 @@ class UnexpectedAnswer(DescriberError):
     billed: Billed = "unknown"
 
     def __init__(self, message: str, *, answer: str = "", **about: object) -> None:
-        shown = answer[:SHOWN] + ("…" if len(answer) > SHOWN else "")
+        shown = answer[:EXCERPT_CHARS] + ("…" if len(answer) > EXCERPT_CHARS else "")
         super().__init__(f"{message}: {shown!r}" if answer else message, **about)  # type: ignore[arg-type]
         self.answer = answer[:65536]
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_describer import errors
 from airflow_provider_describer.errors import (
-    SHOWN,
+    EXCERPT_CHARS,
     AccountError,
     AmbiguousCall,
     BadConnection,
@@ -128,10 +128,10 @@ def test_the_tree_is_as_drawn() -> None:
     assert not issubclass(RateLimited, AccountError) and not issubclass(UnexpectedAnswer, AmbiguousCall)
 
 
-@pytest.mark.parametrize(("length", "dots"), [(0, 0), (1, 0), (SHOWN, 0), (SHOWN + 1, 1), (100_000, 1)])
+@pytest.mark.parametrize(("length", "dots"), [(0, 0), (1, 0), (EXCERPT_CHARS, 0), (EXCERPT_CHARS + 1, 1), (100_000, 1)])
 def test_an_unexpected_answer_is_shown_cut_short_and_kept(length: int, dots: int) -> None:
     error = UnexpectedAnswer("what", answer="Z" * length)
-    assert str(error).count("Z") == min(length, SHOWN)
+    assert str(error).count("Z") == min(length, EXCERPT_CHARS)
     assert str(error).count("…") == dots
     assert len(error.answer) == min(length, 65536)
     assert str(error).startswith("what")

@@ -1,4 +1,4 @@
-"""What a vendor file provides. A third vendor is one new file beside this one with a `Vendor` subclass in it."""
+"""What a vendor file provides: one `Vendor` subclass."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import ClassVar
 from airflow_provider_describer.account import Account, Defaults
 from airflow_provider_describer.errors import BadInput, VendorUnavailable
 from airflow_provider_describer.models import Description, Picture, Running, Spec
-from airflow_provider_describer.vendors.wire import Request, Response
+from airflow_provider_describer.vendors.wire import Request, Response, retry_at
 
 
 class Vendor(ABC):
-    """One vendor's wire format and what its model takes: pure, without a client, a clock or an environment."""
+    """One vendor's wire format and what its model takes. Pure: no client, no clock, no environment."""
 
     name: ClassVar[str]
-    """The word in specs, rows and connection types."""
+    """The vendor's name in specs, rows and connection types."""
     title: ClassVar[str]
     model: ClassVar[str]
     base_url: ClassVar[str]
@@ -25,16 +25,16 @@ class Vendor(ABC):
     media_types: ClassVar[frozenset[str]]
     """Media types of images that the model takes."""
     max_bytes: ClassVar[int]
-    """Largest image in bytes that the model takes."""
+    """The largest image that the model takes, in bytes."""
     languages: ClassVar[Sequence[str]]
     default_prompt: ClassVar[str | None] = None
-    """What is asked where the user names no prompt; None for a model that takes none."""
+    """The prompt if the user gives none; None for a model that takes no prompt."""
     takes_lang: ClassVar[bool] = True
     transports: ClassVar[Sequence[str]]
-    """Ways in which image bytes reach the vendor, the preferred one first: ``file``, ``inline``, ``upload``."""
+    """How image bytes can be sent, the preferred way first: ``file``, ``inline``, ``upload``."""
 
     def defaults(self) -> Defaults:
-        """What a connection of this vendor means where its fields are empty."""
+        """Return what a connection of this vendor means if its fields are empty."""
         return Defaults(self.name, self.base_url, self.storage_url, self.price_per_call)
 
     def spec(self, prompt: str | None = None, lang: str | None = None) -> Spec:
@@ -45,7 +45,8 @@ class Vendor(ABC):
         lang = lang or self.languages[0]
         if lang not in self.languages:
             raise BadInput(
-                f"lang={lang!r} is none that {self.title} writes; expected one of {', '.join(self.languages)}."
+                f"lang={lang!r} is not a language that {self.title} writes; "
+                f"expected one of {', '.join(self.languages)}."
             )
         if prompt is not None and not prompt.strip():
             raise BadInput(
@@ -53,7 +54,7 @@ class Vendor(ABC):
                 + (f" for {self.default_prompt!r}." if self.default_prompt else f": {self.title} takes none.")
             )
         if prompt is not None and not prompt.isascii() and any("\ud800" <= c <= "\udfff" for c in prompt):
-            # As in file names that are not UTF-8: neither a request nor a store can hold it.
+            # A lone surrogate, as in file names that are not UTF-8: neither a request nor a store can hold it.
             raise BadInput(f"prompt holds a broken character: {prompt[:200]!r}. Give it as valid Unicode.")
         return Spec(
             vendor=self.name,
@@ -64,7 +65,7 @@ class Vendor(ABC):
 
     @abstractmethod
     def build_request(self, account: Account, spec: Spec, picture: Picture) -> Request:
-        """Return the billable request that asks for a description of the picture."""
+        """Return the billable request for a description of the picture."""
 
     @abstractmethod
     def parse_response(self, account: Account, spec: Spec, response: Response) -> Description | Running:
@@ -75,22 +76,22 @@ class Vendor(ABC):
 
     @abstractmethod
     def build_check(self, account: Account) -> Request:
-        """Return a request that is never billed and shows whether the key is good."""
+        """Return a request that shows whether the key is valid and is never billed."""
 
     @abstractmethod
     def parse_check(self, account: Account, response: Response) -> str:
         """Return a sentence about the working account, or raise what is wrong with it."""
 
     def build_poll(self, account: Account, running: Running) -> Request:
-        """Return the free request that asks what became of a running request."""
+        """Return the free request for the state of a running request."""
         raise NotImplementedError(f"{self.title} runs no requests in the background.")
 
     def parse_poll(self, account: Account, spec: Spec, running: Running, response: Response) -> Description | Running:
-        """As `parse_response`, for the answer to `build_poll`."""
+        """Read the response to `build_poll`; as `parse_response`."""
         raise NotImplementedError(f"{self.title} runs no requests in the background.")
 
     def build_upload(self, account: Account, picture: Picture) -> Request:
-        """Return the free request that puts the picture's bytes on the vendor's storage."""
+        """Return the free request that uploads the picture to the vendor's storage."""
         raise NotImplementedError(f"{self.title} has no upload.")
 
     def parse_upload(self, account: Account, response: Response) -> str:
@@ -100,7 +101,7 @@ class Vendor(ABC):
     def build_credits(self, account: Account) -> Request:
         """Return the free request for the account's balance.
 
-        :raises BadInput: where the vendor publishes none.
+        :raises BadInput: if the vendor does not publish it.
         """
         raise BadInput(
             f"Connection {account.conn_id!r}: {self.title} has no way to ask for the credit balance; see its dashboard."
@@ -110,17 +111,12 @@ class Vendor(ABC):
         """Return the balance in USD."""
         raise NotImplementedError(f"{self.title} has no credit balance.")
 
+    def status_line(self, response: Response) -> str:
+        """Return how an error message starts."""
+        return f"{self.title} answered HTTP {response.status}"
 
-def is_gateway_answer(response: Response) -> bool:
-    """Whether a 5xx comes from something in front of the vendor (HTML, nothing) and not from the vendor (JSON)."""
-    return response.status >= 500 and not response.json_object()
-
-
-def describe_status(vendor: Vendor, response: Response) -> str:
-    """Return the words with which errors begin: who answered what."""
-    return f"{vendor.title} answered HTTP {response.status}"
-
-
-def unavailable(vendor: Vendor, response: Response, said: str, at: float | None) -> VendorUnavailable:
-    """Return the error for an answer after which the same call may be sent again, unbilled."""
-    return VendorUnavailable(f"{describe_status(vendor, response)}: {said or 'no reason given'}", retry_at=at)
+    def unavailable(self, response: Response, reason: str) -> VendorUnavailable:
+        """Return the error for a response after which the same call may be sent again, unbilled."""
+        return VendorUnavailable(
+            f"{self.status_line(response)}: {reason or 'no reason given'}", retry_at=retry_at(response)
+        )

@@ -1,6 +1,6 @@
-"""HTTP as plain values: what a vendor file builds and what it is given to read.
+"""HTTP requests and responses as plain values, and how to read what vendors put into them.
 
-No HTTP library is involved; `http/client.py` turns these into real traffic.
+``http/client.py`` sends the requests; no HTTP library is imported here.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from airflow_provider_describer.errors import SHOWN
+from airflow_provider_describer.errors import EXCERPT_CHARS
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request. ``body`` is a tuple of byte strings sent one after the other, never joined or copied.
+    """One HTTP request. ``body`` is a tuple of byte strings that are sent in turn, never joined or copied.
 
-    ``billable`` says that an answer lost after sending may have cost money. Headers and body are in no repr,
-    as they hold the key and the image. ``secrets`` are masked wherever the answer quotes them; ``max_answer`` limits
-    the answer's bytes, where the client's own limit does not fit.
+    A ``billable`` request may have cost money if its response is lost. ``secrets`` are masked wherever the response
+    quotes them. ``max_answer`` limits the response's bytes in place of the client's own limit. Headers and body hold
+    the key and the image, so they are in no repr.
     """
 
     method: str
@@ -35,7 +35,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One HTTP answer. Header names are lower-case; ``received_at`` is in epoch seconds."""
+    """One HTTP response. Header names are lower-case; ``received_at`` is in epoch seconds."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -45,29 +45,24 @@ class Response:
 
     @property
     def text(self) -> str:
-        """The body as text; bytes that are not UTF-8 are shown as U+FFFD."""
+        """The body as text; bytes that are not UTF-8 become U+FFFD."""
         return self.content.decode("utf-8", errors="replace")
 
     def json(self) -> Any:
-        """The body as JSON, or None where it is none (HTML, nothing, cut in the middle, nested without end)."""
+        """Return the body as JSON, or None for anything else (HTML, nothing, cut off, nested too deeply)."""
         try:
-            return _storable(json.loads(self.content))
+            return _without_surrogates(json.loads(self.content))
         except (ValueError, RecursionError):
             return None
 
     def json_object(self) -> dict[str, Any]:
-        """The body as a JSON object, or an empty one where it is anything else."""
+        """Return the body as a JSON object, or an empty one for anything else."""
         value = self.json()
         return value if isinstance(value, dict) else {}
 
 
-def json_request(method: str, url: str, headers: Mapping[str, str], *body: bytes, **about: Any) -> Request:
-    """Return a request with a JSON body given as ready bytes."""
-    return Request(method, url, {**headers, "content-type": "application/json"}, body, **about)
-
-
-def _storable(value: Any) -> Any:
-    """The value with halves of surrogate pairs, which no UTF-8 file takes, replaced by U+FFFD."""
+def _without_surrogates(value: Any) -> Any:
+    """Return the JSON value with lone surrogates, which UTF-8 files cannot hold, replaced by U+FFFD."""
     text = json.dumps(value, ensure_ascii=False)
     try:
         text.encode()
@@ -77,14 +72,14 @@ def _storable(value: Any) -> Any:
 
 
 def one_line(*parts: object) -> str:
-    """Return what of a vendor's own words an error shows: the texts among the parts, in one line, cut short."""
+    """Return the texts among the parts (also in ``{"message": …}``) as one line, cut short for an error message."""
     texts = [part.get("message") if isinstance(part, dict) else part for part in parts]
-    words = " ".join(": ".join(text for text in texts if isinstance(text, str) and text.strip()).split())
-    return words[:SHOWN] + ("…" if len(words) > SHOWN else "")
+    line = " ".join(": ".join(text for text in texts if isinstance(text, str) and text.strip()).split())
+    return line[:EXCERPT_CHARS] + ("…" if len(line) > EXCERPT_CHARS else "")
 
 
 def as_float(value: object) -> float | None:
-    """Return a finite number from a header or a JSON value in any form, or None where it is none."""
+    """Return the finite number that a header or a JSON value holds, as number or text, or None."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -95,20 +90,19 @@ def as_float(value: object) -> float | None:
 
 
 def retry_at(response: Response) -> float | None:
-    """Return the epoch second from which the vendor takes calls again, or None where it does not say.
+    """Return the epoch second from which the vendor takes calls again, or None if it does not say.
 
     Reads ``Retry-After`` (seconds or an HTTP date) and Segmind's ``x-rate-limit-reset-at-utc`` (ISO 8601, an HTTP
-    date or epoch seconds or milliseconds); the later of the two where both are there.
+    date, or epoch seconds or milliseconds), and returns the later of the two.
     """
-    moments = [
-        _moment(response.headers.get("retry-after"), relative_to=response.received_at),
-        _moment(response.headers.get("x-rate-limit-reset-at-utc"), relative_to=None),
-    ]
-    known = [moment for moment in moments if moment is not None]
-    return max(known) if known else None
+    times = (
+        _parse_time(response.headers.get("retry-after"), relative_to=response.received_at),
+        _parse_time(response.headers.get("x-rate-limit-reset-at-utc"), relative_to=None),
+    )
+    return max((time for time in times if time is not None), default=None)
 
 
-def _moment(value: str | None, *, relative_to: float | None) -> float | None:
+def _parse_time(value: str | None, *, relative_to: float | None) -> float | None:
     if not value or not (value := value.strip()):
         return None
     number = as_float(value)
@@ -116,16 +110,12 @@ def _moment(value: str | None, *, relative_to: float | None) -> float | None:
         if relative_to is not None and number < 1e9:
             return relative_to + max(0.0, number)
         return number / 1000 if number > 1e11 else number
-    return _date(value)
-
-
-def _date(value: str) -> float | None:
     try:
-        moment = datetime.fromisoformat(value.replace(" UTC", "+00:00").replace(" GMT", "+00:00"))
+        time = datetime.fromisoformat(value.replace(" UTC", "+00:00").replace(" GMT", "+00:00"))
     except ValueError:
         try:
-            moment = parsedate_to_datetime(value)
+            time = parsedate_to_datetime(value)
         except (ValueError, OverflowError):
             return None
-    # "at-utc": a time without a zone is UTC, whatever this machine's own zone is.
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    # A time without a zone is in UTC, whatever this machine's zone is.
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()

@@ -199,7 +199,7 @@ def test_several_languages_are_an_ask_each() -> None:
 @pytest.mark.parametrize(
     ("lang", "says"),
     [
-        ("xx", "lang='xx' is none that Image Describer writes; expected one of en, zh"),
+        ("xx", "lang='xx' is not a language that Image Describer writes; expected one of en, zh"),
         (["en", "xx"], "lang='xx'"),
         ([], "lang is an empty list"),
         (None, "lang is None (NoneType); expected a language such as 'en'"),
@@ -214,7 +214,9 @@ def test_a_language_that_is_none_is_refused(lang: object, says: str) -> None:
 
 
 def test_a_vendor_that_writes_one_language_says_so() -> None:
-    assert "none that Segmind writes; expected one of en" in refusal(["a.jpg"], vendor=SEGMIND, lang="de")
+    assert "lang='de' is not a language that Segmind writes; expected one of en" in refusal(
+        ["a.jpg"], vendor=SEGMIND, lang="de"
+    )
     (ask,) = asks(["a.jpg"], vendor=SEGMIND, prompt="Anything")
     assert (ask.spec.prompt, ask.spec.lang) == (None, None)
 

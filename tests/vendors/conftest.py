@@ -1,8 +1,9 @@
-"""The recorded answers under tests/samples/<vendor>/<case>/ and what every vendor's tests share."""
+"""The recorded responses in tests/samples/<vendor>/, and what every vendor's tests share."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -34,7 +35,7 @@ def spec_of(vendor: Vendor) -> Spec:
 
 @dataclass(frozen=True)
 class Sample:
-    """One recorded answer: what was asked, what came back, what is to be made of it."""
+    """One recorded response: the operation, what came back, and how it must be read."""
 
     vendor: str
     case: str
@@ -47,7 +48,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads a vendor's answers: one way in for all five operations."""
+    """Reads a vendor's responses: one entry for all five operations."""
 
     vendor: Vendor
     account: Account
@@ -63,7 +64,7 @@ class Reader:
 
     @property
     def samples(self) -> list[Sample]:
-        """This vendor's recorded answers, of this API version."""
+        """This vendor's recorded responses, of this API version."""
         about = (self.vendor.name, self.account.api_version)
         return [sample for sample in load_all() if (sample.vendor, sample.api_version) == about]
 
@@ -75,19 +76,20 @@ class Reader:
         return ["describe", "check", *own]
 
 
-def load(folder: Path) -> Sample:
-    answer = json.loads((folder / "answer.json").read_text())
-    (body,) = folder.glob("body.*")
-    running = Running(**answer["running"]) if "running" in answer else RUNNING
-    response = Response(answer["status"], answer["headers"], body.read_bytes(), NOW, 3.5)
-    expected = json.loads((folder / "expected.json").read_text())
-    version = answer.get("api_version", "v1")
-    return Sample(folder.parent.name, folder.name, answer["operation"], version, running, response, expected)
+def load(path: Path) -> Sample:
+    """Load ``<case>.json`` and the response beside it, ``<case>.http``, as ``curl -i`` writes one."""
+    case = json.loads(path.read_text())
+    head, body = re.split(rb"\r?\n\r?\n", path.with_suffix(".http").read_bytes(), maxsplit=1)
+    status, *headers = head.decode().splitlines()
+    response = Response(int(status.split()[1]), dict(line.split(": ", 1) for line in headers), body, NOW, 3.5)
+    running = Running(**case["running"]) if "running" in case else RUNNING
+    version = case.get("api_version", "v1")
+    return Sample(path.parent.name, path.stem, case["operation"], version, running, response, case["expected"])
 
 
 @cache
 def load_all() -> tuple[Sample, ...]:
-    return tuple(load(path.parent) for path in sorted(SAMPLES.glob("*/*/answer.json")))
+    return tuple(load(path) for path in sorted(SAMPLES.glob("*/*.json")))
 
 
 def readers() -> Iterator[Reader]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 
 from airflow_provider_describer.errors import (
-    SHOWN,
+    EXCERPT_CHARS,
     AccountError,
     Billed,
     DescriberError,
@@ -136,14 +136,14 @@ def test_an_error_shows_no_more_than_200_characters_of_an_answer(reader: Reader,
             for status in (sample.response.status, 400, 418, 422, 500):
                 response = replace(sample.response, status=status, content=json.dumps(value).encode())
                 error = check_outcome(reader, sample.operation, response, key)
-                assert not isinstance(error, DescriberError) or str(error).count("X") <= SHOWN, sample.case
-                assert not isinstance(error, Running) or len(error.request_id) <= SHOWN
+                assert not isinstance(error, DescriberError) or str(error).count("X") <= EXCERPT_CHARS, sample.case
+                assert not isinstance(error, Running) or len(error.request_id) <= EXCERPT_CHARS
 
 
 def test_long_pages_are_shown_cut_short_and_kept(reader: Reader) -> None:
     with pytest.raises(UnexpectedAnswer) as caught:
         reader.read("describe", Response(200, {"content-type": "text/html"}, b"<html>" + b"X" * 100_000))
-    assert str(caught.value).count("X") == SHOWN - len("<html>")
+    assert str(caught.value).count("X") == EXCERPT_CHARS - len("<html>")
     assert "…" in str(caught.value)
     assert len(caught.value.answer) == 65536
 

@@ -1,9 +1,10 @@
-"""Every recorded answer is read as its expected.json says."""
+"""Every recorded response is read as the ``expected`` beside it says."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tests.vendors.conftest import Parsed, Sample
 
 Read = Callable[["Sample"], "Parsed"]
+SAMPLES = Path(__file__).parents[1] / "samples"
 
 
 def test_a_sample_is_read_as_expected(sample: Sample, read: Read) -> None:
@@ -44,7 +46,12 @@ def check_error(sample: Sample, read: Read, expected: dict[str, Any]) -> None:
     assert str(caught.value).strip()
 
 
-def test_a_sample_belongs_to_a_vendor_and_says_what_it_cost(sample: Sample) -> None:
-    assert sample.vendor in vendors()
-    if "error" in sample.expected:
-        assert {"kind", "billed"} <= set(sample.expected)
+def test_each_sample_belongs_to_a_vendor_and_says_what_it_cost(all_samples: tuple[Sample, ...]) -> None:
+    assert {sample.vendor for sample in all_samples} <= set(vendors())
+    assert [sample.case for sample in all_samples if not says_what_it_cost(sample.expected)] == []
+    responses = {path.with_suffix(".json") for path in SAMPLES.glob("*/*.http")}
+    assert responses == set(SAMPLES.glob("*/*.json")), "a response without its expectation, or the other way round"
+
+
+def says_what_it_cost(expected: dict[str, Any]) -> bool:
+    return "error" not in expected or {"kind", "billed"} <= set(expected)

@@ -50,6 +50,8 @@ def test_an_upload_goes_to_the_storage_with_one_data_uri() -> None:
     body = json.loads(b"".join(request.body))
     assert list(body) == ["data_urls"]
     assert body["data_urls"] == ["data:image/png;base64," + base64.b64encode(JPEG).decode()]
+    assert request.headers == {"x-api-key": "key-1", "accept": "application/json", "content-type": "application/json"}
+    assert len(request.body) == 3, "sent in parts that are not joined"
     assert not request.billable
 
 
@@ -93,5 +95,5 @@ def test_credits_and_the_check_are_one_free_request() -> None:
 def test_the_model_takes_neither_prompt_nor_language() -> None:
     spec = VENDOR.spec("Describe it", "en")
     assert (spec.prompt, spec.lang) == (None, None)
-    with pytest.raises(BadInput, match="'de' is none that Segmind writes; expected one of en"):
+    with pytest.raises(BadInput, match="'de' is not a language that Segmind writes; expected one of en"):
         VENDOR.spec(lang="de")

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_describer.storage.address import mask_query
-from airflow_provider_describer.vendors.wire import Request, Response, as_float, json_request, one_line, retry_at
+from airflow_provider_describer.vendors.wire import Request, Response, as_float, one_line, retry_at
 
 RESET = "x-rate-limit-reset-at-utc"
 MOMENTS = st.integers(1_000_000_000, 4_000_000_000)
@@ -204,10 +204,3 @@ def test_a_vendors_words_are_shown_in_one_short_line() -> None:
 def test_a_signed_address_is_shown_without_its_secrets(url: str, masked: str) -> None:
     assert mask_query(url) == masked
     assert "s3cr3t" not in repr(Request("GET", url, {"x-api-key": "s3cr3t"}, (b"s3cr3t",), secrets=("s3cr3t",)))
-
-
-def test_a_json_request_names_its_type_and_keeps_its_parts() -> None:
-    body = (b'{"a": "', b"data", b'"}')
-    request = json_request("POST", "https://a/", {"x-api-key": "k"}, *body, billable=True)
-    assert request.headers == {"x-api-key": "k", "content-type": "application/json"}
-    assert all(part is own for part, own in zip(request.body, body, strict=True)) and request.billable
