@@ -1,6 +1,6 @@
-"""An account at a vendor, as an Airflow connection describes it, parsed once and checked.
+"""An account at a vendor, as an Airflow connection describes it: parsed and checked once.
 
-Knows nothing of Airflow: it takes the connection's fields as plain values.
+Knows nothing of Airflow; it takes the connection's fields as plain values.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ EXTRAS = (
     "storage_host",
     "allow_private_hosts",
 )
-"""What a connection's extra may say; the form has a field for each."""
+"""The fields that a connection's extra may have; the form shows each of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
     """Who pays, where, and within which limits: everything that a connection says.
 
-    ``timeout`` is in seconds for one HTTP answer; ``price_per_call`` and ``max_cost_per_day`` are in USD;
-    ``requests_per_minute`` counts billable calls. ``allow_private_hosts`` lets images be read from web servers within
-    a private network. The key is in no repr.
+    ``timeout`` is in seconds for one HTTP response; ``price_per_call`` and ``max_cost_per_day`` are in USD;
+    ``requests_per_minute`` counts billable calls. ``allow_private_hosts`` lets images be read from web servers in a
+    private network. The key is in no repr.
     """
 
     vendor: str
@@ -57,75 +57,12 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What a vendor's connection means where its fields are empty."""
+    """What a vendor's connection means if its fields are empty."""
 
     vendor: str
     base_url: str
     storage_url: str
     price_per_call: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Fields:
-    """A connection's extra, read field by field; every complaint names the connection and the field."""
-
-    conn_id: str
-    extra: Mapping[str, Any]
-
-    def complain(self, name: str, found: object, expected: str) -> BadConnection:
-        # Only a number is shown: a text may be a secret that was pasted into the wrong field.
-        shown = repr(found) if isinstance(found, int | float) and abs(found) < 1e9 else "something else"
-        return BadConnection(
-            f"Connection {self.conn_id!r}: {name} is {shown}, expected {expected}. "
-            f"Correct it under Admin > Connections."
-        )
-
-    def refuse_misspelt(self) -> None:
-        """Other extras are left alone, but a limit that is misspelt would silently be no limit."""
-        for name in self.extra:
-            if name not in EXTRAS and (meant := difflib.get_close_matches(name, EXTRAS, 1, cutoff=0.85)):
-                raise BadConnection(
-                    f"Connection {self.conn_id!r}: extra has the field {name} which means nothing; did you mean "
-                    f"{meant[0]}? Correct it under Admin > Connections."
-                )
-
-    def text(self, name: str) -> str | None:
-        value = self.extra.get(name)
-        if value is None or (isinstance(value, str) and not value.strip()):
-            return None
-        if not isinstance(value, str):
-            raise self.complain(name, value, "a text")
-        return value.strip()
-
-    def positive(self, name: str) -> float | None:
-        value = self.extra.get(name)
-        if value is None or (isinstance(value, str) and not value.strip()):
-            return None
-        try:
-            number = float("nan") if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError, OverflowError):
-            number = float("nan")
-        if not (math.isfinite(number) and number > 0):
-            raise self.complain(name, value, "a number above 0")
-        return number
-
-    def flag(self, name: str) -> bool:
-        value = self.extra.get(name)
-        if isinstance(value, bool):
-            return value
-        # Airflow 3.1's form knows only text.
-        word = value.strip().lower() if isinstance(value, str) else value
-        if word in (None, "", "false"):
-            return False
-        if word != "true":
-            raise self.complain(name, value, "true or false")
-        return True
-
-    def choice(self, name: str, choices: tuple[str, ...]) -> str | None:
-        value = self.text(name)
-        if value is not None and value not in choices:
-            raise self.complain(name, value, "one of " + ", ".join(choices))
-        return value
 
 
 def account_from_connection(
@@ -142,14 +79,14 @@ def account_from_connection(
 
     :raises BadConnection: naming the connection, the field and the fix.
     """
-    fields = _Fields(conn_id, _extra(conn_id, extra))
-    fields.refuse_misspelt()
+    fields = _Extra(conn_id, _parse_extra(conn_id, extra))
+    fields.check_names()
     base_url = _base_url(fields, "host", host, schema, port)
     storage_host = fields.text("storage_host")
     return Account(
         vendor=defaults.vendor,
         conn_id=conn_id,
-        api_key=_key(conn_id, password),
+        api_key=_parse_key(conn_id, password),
         base_url=base_url or defaults.base_url,
         storage_url=_base_url(fields, "storage_host", storage_host) or base_url or defaults.storage_url,
         timeout=fields.positive("timeout") or 120.0,
@@ -163,7 +100,71 @@ def account_from_connection(
     )
 
 
-def _extra(conn_id: str, extra: str | Mapping[str, Any] | None) -> Mapping[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Extra:
+    """A connection's extra, read field by field. Every error names the connection and the field."""
+
+    conn_id: str
+    values: Mapping[str, Any]
+
+    def error(self, name: str, found: object, expected: str) -> BadConnection:
+        # Only a number is shown: a text may be a secret that was pasted into the wrong field.
+        shown = repr(found) if isinstance(found, int | float) and abs(found) < 1e9 else "something else"
+        return _bad(self.conn_id, f"{name} is {shown}, expected {expected}. {_CORRECT_IT}")
+
+    def check_names(self) -> None:
+        """Refuse misspelt fields, because a misspelt limit would silently be no limit. Other fields are ignored."""
+        for name in self.values:
+            if name not in EXTRAS and (meant := difflib.get_close_matches(name, EXTRAS, 1, cutoff=0.85)):
+                raise _bad(self.conn_id, f"extra: {name} is not a known field; did you mean {meant[0]}? {_CORRECT_IT}")
+
+    def text(self, name: str) -> str | None:
+        value = self.values.get(name)
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return None
+        if not isinstance(value, str):
+            raise self.error(name, value, "a text")
+        return value.strip()
+
+    def positive(self, name: str) -> float | None:
+        value = self.values.get(name)
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return None
+        try:
+            number = float("nan") if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = float("nan")
+        if not (math.isfinite(number) and number > 0):
+            raise self.error(name, value, "a number above 0")
+        return number
+
+    def flag(self, name: str) -> bool:
+        value = self.values.get(name)
+        if isinstance(value, bool):
+            return value
+        # The form of Airflow 3.1 only has text fields.
+        word = value.strip().lower() if isinstance(value, str) else value
+        if word in (None, "", "false"):
+            return False
+        if word != "true":
+            raise self.error(name, value, "true or false")
+        return True
+
+    def choice(self, name: str, choices: tuple[str, ...]) -> str | None:
+        value = self.text(name)
+        if value is not None and value not in choices:
+            raise self.error(name, value, "one of " + ", ".join(choices))
+        return value
+
+
+_CORRECT_IT = "Correct it under Admin > Connections."
+
+
+def _bad(conn_id: str, message: str) -> BadConnection:
+    return BadConnection(f"Connection {conn_id!r}: {message}")
+
+
+def _parse_extra(conn_id: str, extra: str | Mapping[str, Any] | None) -> Mapping[str, Any]:
     if isinstance(extra, str):
         try:
             extra = json.loads(extra) if extra.strip() else None
@@ -173,56 +174,53 @@ def _extra(conn_id: str, extra: str | Mapping[str, Any] | None) -> Mapping[str, 
         return {}
     if not isinstance(extra, Mapping):
         # The text itself is not shown: people put secrets into extras.
-        raise BadConnection(
-            f"Connection {conn_id!r}: extra is not a JSON object. Expected something like "
-            f'{{"requests_per_minute": 50}}. Correct it under Admin > Connections.'
+        raise _bad(
+            conn_id,
+            f'extra is not a JSON object. Expected something like {{"requests_per_minute": 50}}. {_CORRECT_IT}',
         )
     return extra
 
 
-def _key(conn_id: str, password: str | None) -> str:
+def _parse_key(conn_id: str, password: str | None) -> str:
     key = (password or "").strip()
     if not key:
-        raise BadConnection(
-            f"Connection {conn_id!r}: password is empty. Put the vendor's API key into the password field "
-            f"under Admin > Connections."
+        raise _bad(
+            conn_id, "password is empty. Put the vendor's API key into the password field under Admin > Connections."
         )
     if not key.isascii() or not key.isprintable() or any(c in " \"'" for c in key):
-        raise BadConnection(
-            f"Connection {conn_id!r}: password holds a space, a quote, a line break or a character that no API key "
-            f"has. Paste the API key alone, without 'Bearer' or quotes."
+        raise _bad(
+            conn_id,
+            "password holds a space, a quote, a line break or a character that no API key has. Paste the API key "
+            "alone, without 'Bearer' or quotes.",
         )
     return key
 
 
 def _base_url(
-    fields: _Fields, name: str, host: str | None, schema: str | None = None, port: int | None = None
+    fields: _Extra, name: str, host: str | None, schema: str | None = None, port: int | None = None
 ) -> str | None:
     """Return ``scheme://host[:port][/path]`` without a trailing slash, or None for an empty host."""
     if not host or not host.strip():
         return None
     host = host.strip()
-    # Without a scheme, `schema` may give it (that is where Airflow's URI form puts it); else https, as a key travels.
+    # The scheme may be in `schema`, where Airflow's URI form puts it. The default is https, because a key is sent.
     scheme = (schema or "").strip().lower() or "https"
     if "://" not in host and scheme not in ("http", "https"):
-        raise fields.complain("schema", schema, "http, https or empty")
+        raise fields.error("schema", schema, "http, https or empty")
     if port and not 0 < port < 65536:
-        raise fields.complain("port", port, "a number from 1 to 65535")
+        raise fields.error("port", port, "a number from 1 to 65535")
     url = host if "://" in host else f"{scheme}://{host}"
-    expected = "an address such as https://api.example.com, or empty for the vendor's own"
+    bad_address = fields.error(name, host, "an address such as https://api.example.com, or empty for the vendor's own")
     try:
         parts = urlsplit(url)
         named_port = parts.port
     except ValueError:
-        raise fields.complain(name, host, expected) from None
+        raise bad_address from None
     if "@" in parts.netloc:
-        raise BadConnection(
-            f"Connection {fields.conn_id!r}: {name} holds a user name or a password. The key belongs into the "
-            f"password field."
-        )
+        raise _bad(fields.conn_id, f"{name} holds a user name or a password. The key belongs in the password field.")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise fields.complain(name, host, expected)
+        raise bad_address
     if any(c.isspace() or not c.isprintable() for c in url):
-        raise fields.complain(name, host, expected)
+        raise bad_address
     address = f"{parts.netloc}:{port}" if port and not named_port else parts.netloc
     return f"{parts.scheme}://{address}{parts.path.rstrip('/')}"

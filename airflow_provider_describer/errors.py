@@ -1,30 +1,31 @@
-"""Everything that can go wrong, drawn as a tree. A leaf says what its reader should do.
+"""Everything that can go wrong, drawn as a tree. Each leaf says what its reader should do.
 
     DescriberError
-    ├── BadInput             what was asked for cannot work: fix the named argument or connection field
+    ├── BadInput             an argument cannot work: correct the one that is named
     │   └── BadConnection    names the connection, the field and the fix
-    ├── StoreError           the description store cannot be read or written: nothing is called until it can
-    │   └── CorruptShard     names the shard; "cannot read" is never "not there"
-    ├── BucketError          S3 or GCS said no, or nothing: what that means depends on what was wanted there
-    ├── RejectedImage        this image is at fault: record it and go on with the others
-    ├── UnreadableImage      the image could not be read now; nothing was sent: a later run tries again
-    ├── AccountError         every further call would fail too: stop, keep what is done, do what it says
+    ├── StoreError           the description store cannot be read or written: make no call until it can
+    │   └── CorruptShard     names the damaged shard, which is never taken for an empty one
+    ├── BucketError          S3 or GCS refused or did not answer: `kind` says how
+    ├── RejectedImage        this image cannot be described: record it and go on with the others
+    ├── UnreadableImage      the image could not be read, nothing was sent: a later run tries again
+    ├── AccountError         every further call would fail too: stop, keep what is done, do what the message says
     │   ├── InvalidKey
     │   ├── InsufficientCredits
     │   ├── Forbidden
     │   ├── ModelRetired
     │   └── WrongEndpoint
-    ├── RateLimited          wait until `retry_at`
-    ├── VendorUnavailable    wait and try again: known unbilled
-    ├── AmbiguousCall        the call was sent and its answer lost: it may have been billed
-    │   └── RequestExpired   a v2 request whose result was not fetched in time
-    ├── UnexpectedAnswer     an answer in no form we know: shows its first 200 characters
-    ├── TooManyRejected      more images were rejected than the task allows: look at them, a retry would not help
-    ├── Unfinished           some images are not described yet, through no fault of theirs: run again
-    └── UnknownOutcome       calls may have been paid for without an answer: a human decides
+    ├── RetryLater           not billed: wait until `retry_at`, or as the retry policy says, and try again
+    │   ├── RateLimited
+    │   └── VendorUnavailable
+    ├── AmbiguousCall        the call was sent and its response lost: it may have been billed
+    │   └── RequestExpired   the result of a v2 request was not fetched in time
+    ├── UnexpectedAnswer     a response in no known form: shows its first 200 characters
+    ├── TooManyRejected      more images were rejected than the task allows: look at them, a retry does not help
+    ├── Unfinished           some images are not described yet, through no fault of their own: run again
+    └── UnknownOutcome       calls may have been paid for without a response: a person decides
 
-Every class survives pickling with its attributes and no message holds a key: vendors' texts are shown
-only after the transport has masked the secrets of the request they answer.
+Every class survives pickling with its attributes. No message holds a key: the HTTP client masks a request's secrets in
+its response before a vendor file reads it.
 """
 
 from __future__ import annotations
@@ -32,17 +33,19 @@ from __future__ import annotations
 from typing import Literal
 
 Billed = Literal["no", "yes", "unknown"]
-"""Whether a call was paid for, as far as anybody outside the vendor can know."""
+"""Whether a call was paid for, as far as anyone but the vendor can know."""
 
 EXCERPT_CHARS = 200
-"""How many characters of an unexpected answer an error shows."""
+"""How many characters of an unexpected response an error shows."""
+MAX_ANSWER_CHARS = 65536
+"""How many characters of it an error keeps."""
 
 
 class DescriberError(Exception):
     """Base of all errors of this package.
 
-    ``kind`` is the stable word stored in a row's ``error``; ``billed`` says whether the call that failed
-    was paid for; ``request_id`` is the vendor's own, where it gave one.
+    ``kind`` is the stable word in a row's ``error``; ``billed`` says whether the failed call was paid for;
+    ``request_id`` is the vendor's id of it, if there is one.
     """
 
     kind: str = "error"
@@ -83,13 +86,13 @@ class BadConnection(BadInput):
 
 
 class StoreError(DescriberError):
-    """The description store cannot be read or written. Nothing is called until it can, as its rows are money."""
+    """The description store cannot be read or written. No call is made until it can, because its rows are money."""
 
     kind = "store"
 
 
 class CorruptShard(StoreError):
-    """A shard of the journal is torn, damaged or of a newer version. Names it; is never taken for an empty one."""
+    """A shard of the journal is torn, damaged or of a newer version. Names it; it is never taken for an empty one."""
 
     kind = "corrupt_shard"
 
@@ -98,7 +101,7 @@ class BucketError(DescriberError):
     """An object store refused or did not answer; nothing was read or written. Names the object.
 
     ``kind`` is ``no_such_object``, ``no_such_bucket``, ``denied``, ``wrong_region``, ``throttled``, ``too_large``,
-    ``exists`` (of one to be created), ``changed`` (of one to be replaced), ``unsupported`` or ``unreachable``.
+    ``exists`` (an object to be created), ``changed`` (an object to be replaced), ``unsupported`` or ``unreachable``.
     """
 
     kind = "bucket"
@@ -111,7 +114,7 @@ class RejectedImage(DescriberError):
 
 
 class UnreadableImage(DescriberError):
-    """The image could not be read now, which says nothing about whether it is there. Nothing was sent."""
+    """The image could not be read now; that does not mean that it is missing. Nothing was sent."""
 
     kind = "unreadable"
 
@@ -147,61 +150,63 @@ class ModelRetired(AccountError):
 
 
 class WrongEndpoint(AccountError):
-    """Whatever answers at the connection's host is not the vendor's API."""
+    """The server at the connection's host is not the vendor's API."""
 
     kind = "wrong_endpoint"
 
 
-class RateLimited(DescriberError):
-    """Too many requests. ``retry_at`` is the epoch second from which the vendor takes calls again, or None."""
+class RetryLater(DescriberError):
+    """The vendor did not take the call, and nothing was billed; it may take it later.
+
+    ``retry_at`` is the epoch second from which it takes calls again, or None if it did not say.
+    """
+
+    kind = "retry_later"
+
+    def __init__(self, message: str, *, retry_at: float | None = None, **about: object) -> None:
+        super().__init__(message, **about)  # type: ignore[arg-type]  # the base's own keywords, passed through
+        self.retry_at = retry_at
+
+
+class RateLimited(RetryLater):
+    """Too many requests."""
 
     kind = "rate_limited"
 
-    def __init__(self, message: str, *, retry_at: float | None = None, **about: object) -> None:
-        super().__init__(message, **about)  # type: ignore[arg-type]  # the base's own keywords, passed through
-        self.retry_at = retry_at
 
-
-class VendorUnavailable(DescriberError):
-    """The vendor could not be reached or could not answer; nothing was billed.
-
-    ``retry_at`` as in `RateLimited`, where the answer carried a Retry-After.
-    """
+class VendorUnavailable(RetryLater):
+    """The vendor could not be reached or could not answer."""
 
     kind = "unavailable"
 
-    def __init__(self, message: str, *, retry_at: float | None = None, **about: object) -> None:
-        super().__init__(message, **about)  # type: ignore[arg-type]  # the base's own keywords, passed through
-        self.retry_at = retry_at
-
 
 class AmbiguousCall(DescriberError):
-    """The request was sent and the answer lost: it may have been billed, and nobody can tell."""
+    """The request was sent and its response lost: it may have been billed, and only the vendor knows."""
 
     kind = "ambiguous"
     billed: Billed = "unknown"
 
 
 class RequestExpired(AmbiguousCall):
-    """The vendor has forgotten a v2 request whose result was never fetched; it may have been billed."""
+    """The vendor no longer has a v2 request whose result was never fetched; it may have been billed."""
 
     kind = "request_expired"
 
 
 class UnexpectedAnswer(DescriberError):
-    """An answer in no form that the vendor documents.
+    """A response in no form that the vendor documents.
 
-    ``answer`` is its whole text (at most 64 KiB), kept because it may have been paid for; the message shows
-    the first 200 characters.
+    ``answer`` is its text (at most 64 Ki characters), kept because it may have been paid for; the message shows the
+    first 200 characters.
     """
 
     kind = "unexpected_answer"
     billed: Billed = "unknown"
 
     def __init__(self, message: str, *, answer: str = "", **about: object) -> None:
-        shown = answer[:EXCERPT_CHARS] + ("…" if len(answer) > EXCERPT_CHARS else "")
-        super().__init__(f"{message}: {shown!r}" if answer else message, **about)  # type: ignore[arg-type]
-        self.answer = answer[:65536]
+        excerpt = answer[:EXCERPT_CHARS] + ("…" if len(answer) > EXCERPT_CHARS else "")
+        super().__init__(f"{message}: {excerpt!r}" if answer else message, **about)  # type: ignore[arg-type]
+        self.answer = answer[:MAX_ANSWER_CHARS]
 
 
 class TooManyRejected(DescriberError):
@@ -211,12 +216,12 @@ class TooManyRejected(DescriberError):
 
 
 class Unfinished(DescriberError):
-    """Some images are still without a description, through no fault of theirs; running again goes on with them."""
+    """Some images have no description yet, through no fault of their own; running again continues with them."""
 
     kind = "unfinished"
 
 
 class UnknownOutcome(DescriberError):
-    """Calls of an earlier try were sent and never answered, and ``on_unknown="fail"`` leaves them to a human."""
+    """Calls of an earlier try were sent and never answered, and ``on_unknown="fail"`` leaves the decision to you."""
 
     kind = "unknown_outcome"

@@ -33,7 +33,7 @@ def refused(field: str, **fields: Any) -> str:
     said = str(caught.value)
     assert "Connection 'shop'" in said
     assert f" {field} " in said
-    assert any(words in said for words in ("Admin > Connections", "Paste the API key", "belongs into the password"))
+    assert any(words in said for words in ("Admin > Connections", "Paste the API key", "belongs in the password"))
     shown = f"{said}{caught.value!r}{caught.value.args}"
     assert KEY not in shown and SECRET not in shown
     assert (caught.value.kind, caught.value.billed) == ("bad_connection", "no")
