@@ -74,7 +74,7 @@ def check(name: str, said: str, words: list[str]) -> None:
     assert f"Connection '{name}'" in said
     for word in words:
         assert word in said
-    assert any(fix in said for fix in ("Admin > Connections", "Paste the API key", "belongs into the password field"))
+    assert any(fix in said for fix in ("Admin > Connections", "Paste the API key", "belongs in the password field"))
     assert KEY not in said and PASTED not in said
 
 
