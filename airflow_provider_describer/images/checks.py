@@ -1,4 +1,4 @@
-"""What a file really is, by its content and never by its name. Pure; decides before money is spent."""
+"""Decides from an image's content, never its name, whether a vendor can take it. Pure; runs before money is spent."""
 
 from __future__ import annotations
 
@@ -11,24 +11,12 @@ from airflow_provider_describer.images.dimensions import Measured, measure
 HEAD = 4096
 """How many bytes from the start decide the type."""
 MOST_PIXELS = 178_956_970
-"""The most that an image may unfold to: 0.5 GB of memory, and where Pillow stops too."""
+"""The most pixels of an image: 0.5 GB once decoded, and Pillow's own limit."""
 LONG_EDGE = 50_000
-"""An edge of more pixels than this must be backed by a file of a fitting size."""
-_PIXELS_A_BYTE = 1000
-"""What a picture of one colour throughout is compressed to, and no photograph."""
+"""With a longer edge, an image must have at least one byte per 1000 pixels."""
+_PIXELS_PER_BYTE = 1000
+"""A picture of one colour is compressed further than this, a photograph is not."""
 
-_FTYP_BRANDS = {
-    b"avif": "image/avif",
-    b"avis": "image/avif",
-    b"heic": "image/heic",
-    b"heix": "image/heic",
-    b"hevc": "image/heic",
-    b"hevx": "image/heic",
-    b"heim": "image/heic",
-    b"heis": "image/heic",
-    b"mif1": "image/heif",
-    b"msf1": "image/heif",
-}
 _MAGIC = (
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -46,41 +34,42 @@ _MAGIC = (
     (b"\x00\x00\x01\x00", "image/x-icon"),
     (b"%PDF-", "application/pdf"),
 )
+_FTYP_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), "image/avif"),
+    **dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis"), "image/heic"),
+    **dict.fromkeys((b"mif1", b"msf1"), "image/heif"),
+}
+_BMP_HEADERS = frozenset(size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124))
+# A prolog, a comment, or a doctype with or without definitions of its own in brackets, as drawing programs write them.
+_BEFORE_SVG = re.compile(
+    rb"(?:<\?.*?\?>|<!--.*?-->|<!doctype\s+svg\b[^>\[]*(?:\[.*?\]\s*)?>)\s*", re.IGNORECASE | re.DOTALL
+)
 
 
 def media_type(head: bytes) -> str | None:
-    """Return the media type of a file that begins with these bytes (the first 4 KiB), or None where it is no image."""
+    """Return the media type of a file that begins with these bytes (the first 4 KiB), or None where it is unknown."""
     for magic, kind in _MAGIC:
         if head.startswith(magic):
             return kind
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "image/webp"
     if head[4:8] == b"ftyp":
-        return _ftyp(head)
-    # "BM" begins many a text; the header's own size (12, 40, 52, 56, 64, 108, 124) and its zeros do not.
+        return _ftyp_type(head)
+    # Texts begin with "BM", too; but not with these header sizes and zeros.
     if head[:2] == b"BM" and head[6:10] == bytes(4) and head[14:18] in _BMP_HEADERS:
         return "image/bmp"
-    return _markup(head)
+    return _markup_type(head)
 
 
-_BMP_HEADERS = frozenset(size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124))
-
-
-def _ftyp(head: bytes) -> str | None:
+def _ftyp_type(head: bytes) -> str | None:
     size = min(int.from_bytes(head[:4], "big"), len(head))
-    # A file names every brand that it is compatible with; the major one alone may be the vague "mif1".
+    # A file names every brand that it is compatible with; the major brand may be the vague "mif1".
     brands = [head[8:12], *(head[at : at + 4] for at in range(16, size, 4))]
     kinds = [_FTYP_BRANDS[brand] for brand in brands if brand in _FTYP_BRANDS]
     return next((kind for kind in kinds if kind != "image/heif"), kinds[0] if kinds else None)
 
 
-# Prolog, comment, or a doctype with or without definitions of its own in brackets, as drawing programs write them.
-_BEFORE_SVG = re.compile(
-    rb"(?:<\?.*?\?>|<!--.*?-->|<!doctype\s+svg\b[^>\[]*(?:\[.*?\]\s*)?>)\s*", re.IGNORECASE | re.DOTALL
-)
-
-
-def _markup(head: bytes) -> str | None:
+def _markup_type(head: bytes) -> str | None:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     while before := _BEFORE_SVG.match(text):
         text = text[before.end() :]
@@ -92,15 +81,9 @@ def _markup(head: bytes) -> str | None:
 
 
 def check_image(
-    uri: str,
-    head: bytes,
-    size: int | None,
-    *,
-    accepted: Collection[str],
-    max_bytes: int,
-    taker: str,
+    uri: str, head: bytes, size: int | None, *, accepted: Collection[str], max_bytes: int, taker: str
 ) -> str:
-    """Return the media type of an image that the vendor takes.
+    """Return the media type of an image, once its type and size are found to be ones that the vendor takes.
 
     :param head: the file's first 4 KiB, or more.
     :param size: the whole file's size in bytes, where known.
@@ -128,14 +111,13 @@ def check_image(
 
 
 def check_content(uri: str, content: bytes, kind: str, *, taker: str, takes_animation: bool = False) -> Measured:
-    """Return what the whole file's headers say of it, once nothing speaks against paying for it.
+    """Return what a whole file's headers say, once nothing is found that speaks against paying for it.
 
-    Takes some 10 µs for a JPEG of any size: the picture itself is not decoded, so one that is damaged in its middle
-    passes.
+    Takes about 10 µs for a JPEG of any size. The picture is not decoded, so damage in its middle goes unseen.
 
     :param kind: the media type, as `check_image` returned it.
     :param taker: the vendor's name for messages.
-    :param takes_animation: whether the vendor documents what it makes of an animated image.
+    :param takes_animation: whether the vendor documents which frames of an animated image it describes.
     :raises RejectedImage: naming the image and what is wrong with it; kinds ``corrupt``, ``too_many_pixels``,
         ``animated``.
     """
@@ -144,7 +126,8 @@ def check_content(uri: str, content: bytes, kind: str, *, taker: str, takes_anim
         raise RejectedImage(
             f"{uri}: the {kind} is damaged or cut short: {measured.flaw}. Fetch or export it again.", kind="corrupt"
         )
-    if _unfolds_too_far(measured, len(content)):
+    pixels, edge = measured.pixels or 0, max(measured.width or 0, measured.height or 0)
+    if pixels > MOST_PIXELS or (edge > LONG_EDGE and pixels > len(content) * _PIXELS_PER_BYTE):
         raise RejectedImage(
             f"{uri}: {measured.width} x {measured.height} pixels in a file of {len(content)} bytes are more than are "
             f"taken (at most {MOST_PIXELS / 1e6:.0f} million). Scale it down.",
@@ -156,11 +139,3 @@ def check_content(uri: str, content: bytes, kind: str, *, taker: str, takes_anim
             kind="animated",
         )
     return measured
-
-
-def _unfolds_too_far(measured: Measured, size: int) -> bool:
-    pixels = measured.pixels
-    if pixels is None:
-        return False
-    edge = max(measured.width or 0, measured.height or 0)
-    return pixels > MOST_PIXELS or (edge > LONG_EDGE and pixels > size * _PIXELS_A_BYTE)

@@ -1,7 +1,6 @@
-"""How large an image is, whether it moves, and whether all of it is there: from its headers and its end, undecoded.
+"""Finds an image's size, whether it is animated and whether it is complete, from its headers and its end, undecoded.
 
-Pure, and lenient: what is merely odd is left to whoever decodes it. A flaw is said only of a file of which image data
-is missing, or which no program could read.
+Pure and lenient: it reports a flaw only where image data is missing or no program could read the file.
 """
 
 from __future__ import annotations
@@ -10,18 +9,19 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 _MOST_PARTS = 100_000
-"""Segments, chunks or blocks that are walked through: images have fewer, and a file made to have more takes long."""
+"""Segments, chunks or blocks that are read: images have fewer, and a hostile file with more would take long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What an image's headers say of it.
+    """What an image's headers say.
 
-    ``width`` and ``height`` are in pixels as stored (before an EXIF orientation is applied), None where they are not
-    told; ``frames`` counts pictures shown one after the other, and stops at 2 where counting on would cost;
-    ``flaw`` says what is missing or broken, None where nothing was found to be.
+    ``width`` and ``height`` are in pixels as stored (before an EXIF orientation is applied), None where unknown;
+    ``frames`` counts the pictures of an animation, up to 2 where counting further would cost; ``flaw`` says what is
+    missing or broken, None where nothing is.
     """
 
     width: int | None = None
@@ -31,15 +31,12 @@ class Measured:
 
     @property
     def pixels(self) -> int | None:
-        """Width times height, where both are told."""
+        """Width times height, where both are known."""
         return None if self.width is None or self.height is None else self.width * self.height
 
 
 def measure(content: bytes, kind: str) -> Measured:
-    """Return what the headers of this whole file of this media type say; never raises.
-
-    Of a type that is not known here, nothing is said.
-    """
+    """Return what the headers of this whole file say; never raises. Nothing is known of other types than the four."""
     measurer = _MEASURERS.get(kind)
     try:
         measured = measurer(content) if measurer else Measured()
@@ -50,11 +47,11 @@ def measure(content: bytes, kind: str) -> Measured:
     return measured
 
 
-def _number(content: bytes, at: int, size: int, order: str = "big") -> int:
+def _number(content: bytes, at: int, size: int, order: Literal["big", "little"] = "big") -> int:
     part = content[at : at + size]
     if len(part) < size:
         raise IndexError
-    return int.from_bytes(part, "little" if order == "little" else "big")
+    return int.from_bytes(part, order)
 
 
 # --- JPEG ---
@@ -75,8 +72,7 @@ def _jpeg(content: bytes) -> Measured:
         at = found.end()
         marker = content[at - 1]
         if marker == 0xDA:
-            # Pictures within the metadata (thumbnails) lie before this; whatever follows the end (padding, a film,
-            # more pictures) is no concern of this one.
+            # Thumbnails in the metadata come before this; padding, a film or more pictures may follow the end.
             whole = content.rfind(b"\xff\xd9", at) >= 0
             return Measured(width, height, flaw=None if whole else "it ends before its picture does (no end marker)")
         if marker in _LONE_MARKERS:
@@ -103,9 +99,9 @@ def _png(content: bytes) -> Measured:
                 return Measured(flaw="its header's checksum is wrong")
             width, height = _number(content, at + 8, 4), _number(content, at + 12, 4)
         elif name == b"acTL":
-            # Half the numbers are invalid, and such a picture is shown still.
-            told = _number(content, at + 8, 4)
-            frames = told if 0 < told < 1 << 31 else 1
+            # With any other number the picture is shown as a still one.
+            number = _number(content, at + 8, 4)
+            frames = number if 0 < number < 1 << 31 else 1
         elif name in (b"IDAT", b"IEND"):
             break
         at += 12 + size
@@ -126,7 +122,7 @@ def _gif(content: bytes) -> Measured:
             if introducer == 0x2C:
                 frames += 1
                 if not (width and height):
-                    # A screen of no size takes that of its picture.
+                    # A screen without a size has that of its picture.
                     width, height = _number(content, at + 5, 2, "little"), _number(content, at + 7, 2, "little")
             if frames > 1:
                 break
@@ -136,13 +132,13 @@ def _gif(content: bytes) -> Measured:
 
 
 def _gif_blocks(content: bytes) -> Iterator[tuple[int, int]]:
-    """Where each block begins, and what it is; its end is looked for only when the next one is asked for.
+    """Yield each block's introducer and where it begins; its end is found only when the next block is asked for.
 
-    A file may end without a trailer, as many do: its picture is there once the picture's own data has ended. Where
-    something else comes then, such as the zeros of a download that broke off, it is not.
+    Many files end without a trailer: the picture is complete once its own data has ended. If anything but a block
+    follows, such as the zeros of a download that broke off, it is not.
     """
     at = 13 + _colours(content[10])
-    # Data comes in pieces of at most 255 bytes.
+    # Data is in pieces of at most 255 bytes.
     pieces_left = _MOST_PARTS
     while pieces_left > 0 and (found := _GIF_BLOCK.search(content, at)):
         at, introducer = found.start(), content[found.start()]
@@ -190,53 +186,9 @@ def _webp(content: bytes) -> Measured:
     return Measured(width, height, max(1, frames), flaw)
 
 
-# --- types whose size is cheap to tell; whether they are whole is not ---
-
-
-def _bmp(content: bytes) -> Measured:
-    if _number(content, 14, 4, "little") == 12:
-        return Measured(_number(content, 18, 2, "little"), _number(content, 20, 2, "little"))
-    # A negative height means that the rows come from the top down.
-    width, height = (int.from_bytes(content[at : at + 4], "little", signed=True) for at in (18, 22))
-    return Measured(abs(width), abs(height))
-
-
-def _tiff(content: bytes) -> Measured:
-    order = "little" if content[:2] == b"II" else "big"
-    big = 43 in content[2:4]
-    word, head, entry = (8, 8, 20) if big else (4, 2, 12)
-    directory = _number(content, 8 if big else 4, word, order)
-    sizes: dict[int, int] = {}
-    for number in range(min(_number(content, directory, head, order), 1000)):
-        at = directory + head + number * entry
-        tag, kind = _number(content, at, 2, order), _number(content, at + 2, 2, order)
-        if tag in (256, 257):
-            sizes[tag] = _number(content, at + entry - word, {3: 2, 16: 8}.get(kind, 4), order)
-    return Measured(sizes.get(256), sizes.get(257))
-
-
-_EXTENT = re.compile(rb"ispe\0\0\0\0(.{4})(.{4})", re.DOTALL)
-
-
-def _heif(content: bytes) -> Measured:
-    # The picture's own, a thumbnail's and those of the tiles that it is laid of: it is the largest.
-    extents = [
-        (int.from_bytes(width, "big"), int.from_bytes(height, "big"))
-        for width, height in _EXTENT.findall(content, 0, 1 << 20)
-    ]
-    frames = 2 if content[8:12] in (b"avis", b"hevc", b"msf1") else 1
-    width, height = max(extents, key=lambda extent: extent[0] * extent[1], default=(None, None))
-    return Measured(width, height, frames)
-
-
 _MEASURERS: dict[str, Callable[[bytes], Measured]] = {
     "image/jpeg": _jpeg,
     "image/png": _png,
     "image/gif": _gif,
     "image/webp": _webp,
-    "image/bmp": _bmp,
-    "image/tiff": _tiff,
-    "image/avif": _heif,
-    "image/heic": _heif,
-    "image/heif": _heif,
 }

@@ -186,40 +186,16 @@ def test_a_webp_says_how_much_of_it_is_missing(missing: int) -> None:
     assert measure(sample("WEBP")[:-missing], "image/webp").flaw == f"{missing} bytes of it are missing"
 
 
-@pytest.mark.parametrize("form", ["BMP", "TIFF", "AVIF"])
-def test_the_size_of_other_types_is_told(form: str) -> None:
-    try:
-        content = written(noise(), form)
-    except (KeyError, OSError) as error:
-        pytest.skip(f"this Pillow writes no {form}: {error}")
-    assert measure(content, kind_of(form)) == Measured(WIDTH, HEIGHT)
-
-
-def test_the_size_of_rarer_forms_of_other_types_is_told() -> None:
-    old = b"BM" + bytes(12) + struct.pack("<IHH", 12, WIDTH, HEIGHT)
-    assert measure(old, "image/bmp") == Measured(WIDTH, HEIGHT)
-    upside_down = b"BM" + bytes(12) + struct.pack("<Iii", 40, WIDTH, -HEIGHT)
-    assert measure(upside_down, "image/bmp") == Measured(WIDTH, HEIGHT)
-    big = b"MM\0+" + struct.pack(">HHQQ", 8, 0, 16, 2)
-    big += struct.pack(">HHQH6x", 256, 3, 1, WIDTH) + struct.pack(">HHQI4x", 257, 4, 1, HEIGHT)
-    assert measure(big, "image/tiff") == Measured(WIDTH, HEIGHT)
-    tiles = b"".join(
-        b"\0\0\0\x14ispe" + struct.pack(">III", 0, *size) for size in ((512, 512), (4032, 3024), (320, 240))
-    )
-    assert measure(b"\0\0\0\x18ftypheic" + tiles, "image/heic") == Measured(4032, 3024)
-
-
 def test_of_a_type_that_is_not_known_nothing_is_said() -> None:
-    assert measure(b"anything", "image/svg+xml") == Measured()
+    for kind in ("image/svg+xml", "image/bmp", "image/tiff", "image/heic"):
+        assert measure(b"anything", kind) == Measured()
 
 
 @settings(deadline=None, max_examples=300)
 @given(
-    start=st.sampled_from(
-        [sample(form)[:length] for form in MODES for length in (12, 30, 80, 2000)] + [b"II*\0", b"BM"]
-    ),
+    start=st.sampled_from([sample(form)[:length] for form in MODES for length in (12, 30, 80, 2000)]),
     rest=st.binary(max_size=200),
-    kind=st.sampled_from([*map(kind_of, MODES), "image/bmp", "image/tiff", "image/heic"]),
+    kind=st.sampled_from([*map(kind_of, MODES), "image/bmp"]),
 )
 def test_no_content_is_too_strange(start: bytes, rest: bytes, kind: str) -> None:
     found = measure(start + rest, kind)
