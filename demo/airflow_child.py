@@ -1,4 +1,4 @@
-"""A real Airflow of the demo's own: its home is inside the checkout, and it never outlives the demo."""
+"""A real Airflow for the demo alone: its home is in the checkout, and it never outlives the demo."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 STOP_SECONDS = 3.0
-# The make variables hold KEY where it was given on make's command line.
+# The make variables hold KEY if it was given on make's command line.
 NOT_PASSED_ON = ("KEY", "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "FORCE_COLOR", "PYTHONWARNINGS")
 
 _TASK = re.compile(r"\[DAG TEST\] starting task_id=(\S+)")
-_OURS = re.compile(r"^\S+ \[(?P<level>\w+)\s*\] (?P<message>.*?)\s+\[[\w.]*airflow_provider_describer[\w.]*\](?: .*)?$")
+_LOGGED = re.compile(
+    r"^\S+ \[(?P<level>\w+)\s*\] (?P<message>.*?)\s+\[[\w.]*airflow_provider_describer[\w.]*\](?: .*)?$"
+)
 
 
 class AirflowFailed(RuntimeError):
@@ -30,7 +32,7 @@ class AirflowFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Airflow:
-    """Airflow's command line, with a home, a log and a connection of its own."""
+    """Airflow's command line with its own home, log and connections."""
 
     home: Path
     dags: Path
@@ -38,17 +40,17 @@ class Airflow:
     connections: Mapping[str, Mapping[str, str]]
 
     def prepare(self) -> None:
-        """Create the metadata database, unless this version of Airflow has done so before."""
+        """Create the metadata database, unless this version of Airflow has created it before."""
         done = self.home / f"migrated-{version('apache-airflow')}"
         if not done.exists():
-            # What an interrupted migration left behind is not worth repairing.
+            # An interrupted migration may have left a broken database.
             shutil.rmtree(self.home, ignore_errors=True)
             self.home.mkdir(parents=True)
             self._run(["db", "migrate"], _ignore)
             done.touch()
 
     def run_dag(self, dag_id: str, conf: Mapping[str, Any], show: Callable[[str], None]) -> None:
-        """Run the DAG once, showing its tasks' names and what the provider logs in them."""
+        """Run the DAG once; show the names of its tasks and what the provider logs."""
         self._run(["dags", "test", dag_id, "--conf", json.dumps(conf)], lambda line: _show(line, show))
 
     def _run(self, arguments: Sequence[str], each: Callable[[str], None]) -> None:
@@ -62,7 +64,7 @@ class Airflow:
             text=True,
             encoding="utf-8",
             errors="replace",
-            # A group of its own, so that whatever Airflow starts is stopped with it.
+            # Its own process group, so that everything Airflow starts is stopped with it.
             start_new_session=True,
         )
         try:
@@ -75,7 +77,7 @@ class Airflow:
             raise AirflowFailed(f"airflow {arguments[0]} {arguments[1]} failed (exit code {code})")
 
     def _environment(self) -> dict[str, str]:
-        # None of the user's Airflow settings: they may name a database that must not be migrated by a demo.
+        # Without the user's Airflow settings: they may name a database, which a demo must not migrate.
         inherited = {
             name: value
             for name, value in os.environ.items()
@@ -104,13 +106,13 @@ def _pump(child: subprocess.Popen[str], log: TextIO, each: Callable[[str], None]
 def _show(line: str, show: Callable[[str], None]) -> None:
     if task := _TASK.search(line):
         show(f"task {task[1]}")
-    elif ours := _OURS.match(line):
-        level = "" if ours["level"] == "info" else f"{ours['level']}: "
-        show(f"  {level}{ours['message']}")
+    elif logged := _LOGGED.match(line):
+        level = "" if logged["level"] == "info" else f"{logged['level']}: "
+        show(f"  {level}{logged['message']}")
 
 
 def _ignore(line: str) -> None:
-    """Leave the line to the log."""
+    """Show nothing; the line is in the log."""
 
 
 def _stop(child: subprocess.Popen[str]) -> None:

@@ -1,4 +1,4 @@
-"""Results as people look at them: one HTML file with every image beside what was said of it."""
+"""The gallery: one HTML file that shows every image beside its description."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from markdown_html import escape, to_html, to_plain
 Row = Mapping[str, Any]
 Thumbnail = Callable[[str], bytes | None]
 
-SHOWN_AS_TEXT = ("described", "reused")
-STATUSES = (*SHOWN_AS_TEXT, "rejected", "unknown", "pending")
+WITH_TEXT = ("described", "reused")
+STATUSES = (*WITH_TEXT, "rejected", "unknown", "pending")
 ALT_LENGTH = 140
 DESCRIBED, NOT_DESCRIBED = "Descriptions", "Not described"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -31,25 +31,25 @@ _IMAGE_TYPES = {
 
 
 def write_gallery(rows: Iterable[Row], path: str | os.PathLike[str], *, title: str, thumbnail: Thumbnail) -> None:
-    """Write one self-contained HTML file with a card for every row; it appears whole or not at all.
+    """Write one self-contained HTML file with a card for every row. The file appears whole or not at all.
 
-    ``thumbnail`` gives an image's small picture as JPEG, PNG, GIF or WebP, or None; it is asked once a card.
-    Nothing in the rows is trusted: every value is escaped, and the page forbids itself scripts and requests.
+    ``thumbnail`` returns a small picture of an image as JPEG, PNG, GIF or WebP, or None; it is called once for each
+    card. No value in the rows is trusted: all are escaped, and the page's policy forbids scripts and requests.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    half_done = target.with_name(f".{target.name}.{os.getpid()}.part")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        # A lone surrogate, which JSON can hold, has no UTF-8 form.
-        with half_done.open("w", encoding="utf-8", errors="replace") as page:
+        # JSON can hold lone surrogates, UTF-8 cannot.
+        with temporary.open("w", encoding="utf-8", errors="replace") as page:
             page.writelines(_page(list(rows), title, thumbnail))
-        half_done.replace(target)
+        temporary.replace(target)
     finally:
-        half_done.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def local_thumbnail(uri: str, *, edge: int = 560) -> bytes | None:
-    """Return a small JPEG of a local image; None for other places, for what is no image, without Pillow."""
+    """Return a small JPEG of a local image, or None: not local, not an image, or Pillow is not installed."""
     try:
         from PIL import Image
     except ImportError:
@@ -62,8 +62,8 @@ def local_thumbnail(uri: str, *, edge: int = 560) -> bytes | None:
             image.draft("RGB", (edge, edge))
             small = image.convert("RGB")
             small.thumbnail((edge, edge))
-    # Pillow raises what its decoders raise (OSError, ValueError, SyntaxError, its own bomb error); a picture
-    # that cannot be shown must not cost the page.
+    # Decoders raise OSError, ValueError, SyntaxError, Pillow's own bomb error…, and one bad image must not cost the
+    # page.
     except Exception:  # noqa: BLE001
         return None
     buffer = BytesIO()
@@ -72,7 +72,7 @@ def local_thumbnail(uri: str, *, edge: int = 560) -> bytes | None:
 
 
 def local_path(uri: str) -> Path | None:
-    """Return the path that a plain path or a ``file://`` address names, or None for any other address."""
+    """Return the path in a plain path or a ``file://`` address, or None for any other address."""
     if "://" not in uri:
         return Path(uri)
     address = urlsplit(uri)
@@ -86,8 +86,8 @@ def image_name(uri: str) -> str:
 
 
 def total_cost(rows: Iterable[Row]) -> tuple[float, int]:
-    """Return what the rows' own calls cost in USD, and how many billed calls have no known price."""
-    # A reused description was paid for by the run that described it.
+    """Return the cost of the rows' own calls in USD, and the number of billed calls without a known price."""
+    # A reused description was paid for by an earlier run.
     calls = [row for row in rows if row.get("status") != "reused" and row.get("billed") != "no"]
     unpriced = [row for row in calls if row.get("cost_usd") is None and row.get("status") != "pending"]
     return sum(row["cost_usd"] for row in calls if row.get("cost_usd") is not None), len(unpriced)
@@ -97,10 +97,8 @@ def _page(rows: list[Row], title: str, thumbnail: Thumbnail) -> Iterator[str]:
     yield _head(title)
     yield f'<header>\n<h1>{escape(title)}</h1>\n<dl class="totals">{"".join(_totals(rows))}</dl>\n</header>\n'
     yield "<main>\n"
-    told = [row for row in rows if _status(row) in SHOWN_AS_TEXT]
-    untold = [row for row in rows if _status(row) not in SHOWN_AS_TEXT]
-    yield from _section(DESCRIBED, told, thumbnail)
-    yield from _section(NOT_DESCRIBED, untold, thumbnail)
+    yield from _section(DESCRIBED, [row for row in rows if _status(row) in WITH_TEXT], thumbnail)
+    yield from _section(NOT_DESCRIBED, [row for row in rows if _status(row) not in WITH_TEXT], thumbnail)
     if not rows:
         yield "<p>No image was asked for.</p>\n"
     yield f"</main>\n<footer>{escape(_origin(rows))}</footer>\n</body>\n</html>\n"
@@ -122,7 +120,7 @@ def _totals(rows: list[Row]) -> Iterator[str]:
     for status in STATUSES:
         if counts[status] or status in ("described", "rejected"):
             count = f"{counts[status]:,}"
-            if counts[status] and status not in SHOWN_AS_TEXT:
+            if counts[status] and status not in WITH_TEXT:
                 count = f'<a href="#{_anchor(NOT_DESCRIBED)}">{count}</a>'
             kind = status if counts[status] else "none"
             yield f'<div class="{kind}"><dt>{status}</dt><dd>{count}</dd></div>'
@@ -147,7 +145,7 @@ def _anchor(heading: str) -> str:
 
 def _card(row: Row, thumbnail: Thumbnail) -> str:
     uri, status = str(row.get("uri") or ""), _status(row)
-    content = _text(row) if status in SHOWN_AS_TEXT else _error(row)
+    content = _text(row) if status in WITH_TEXT else _error(row)
     return (
         f'<article class="card {status}">\n<div class="plate">{_picture(row, thumbnail)}</div>\n'
         f'<div class="body">\n<div class="name"><h3 title="{escape(uri)}">{_breakable(image_name(uri))}</h3>'
@@ -171,7 +169,7 @@ def _picture(row: Row, thumbnail: Thumbnail) -> str:
 
 
 def _alternative(row: Row) -> str:
-    """Return the text for those who do not see the picture: the beginning of its description."""
+    """Return the picture's alternative text: the start of its description."""
     text = to_plain(str(row.get("text") or "")) or image_name(str(row.get("uri") or ""))
     if len(text) <= ALT_LENGTH:
         return text
@@ -210,14 +208,14 @@ def _fact(name: str, value: str) -> str:
 
 
 def _origin(rows: list[Row]) -> str:
-    """Say who described the images, and in which run."""
-    makers = {" ".join(str(row[key]) for key in ("vendor", "model") if row.get(key)) for row in rows}
+    """Return which models described the images, in which runs."""
+    models = {" ".join(str(row[key]) for key in ("vendor", "model") if row.get(key)) for row in rows}
     runs = {" / ".join(str(row[key]) for key in ("dag_id", "run_id") if row.get(key)) for row in rows}
-    return " · ".join(", ".join(sorted(names - {""})) for names in (makers, runs) if names - {""})
+    return " · ".join(", ".join(sorted(names - {""})) for names in (models, runs) if names - {""})
 
 
 def _status(row: Row) -> str:
-    # Also what keeps the value out of a class name's quotes: anything else is shown as unknown.
+    # The status becomes a class name in the page, so only known ones may pass.
     status = row.get("status")
     return status if isinstance(status, str) and status in STATUSES else "unknown"
 

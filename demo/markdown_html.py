@@ -1,4 +1,4 @@
-"""The little Markdown that describing models write, as HTML that is safe whatever they wrote."""
+"""Converts the simple Markdown of descriptions to HTML that is safe for any text."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _BOLD = re.compile(r"\*\*(?=\S)(.+?)(?<=\S)\*\*")
 _BULLET = re.compile(r"\s*[-*•]\s+(?=\S)")
 _NUMBER = re.compile(r"\s*\d{1,3}[.)]\s+(?=\S)")
 _BLANK = re.compile(r"\s*\Z")
-_NOTHING = re.compile(r"(?!)")
+_NO_MARKER = re.compile(r"(?!)")
 _HEADING = re.compile(r"\s*#{1,6}\s+(?=\S)")
-# Everything but tab and newline: browsers drop or misread these, and none is part of a description.
+# All control characters but tab and newline: browsers drop or misread them.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -23,12 +23,12 @@ def escape(value: object) -> str:
 
 
 def to_html(text: str) -> str:
-    """Return paragraphs, lists, line breaks and **bold** as HTML; all else is shown as it was written."""
+    """Return paragraphs, lists, line breaks and **bold** as HTML; everything else is shown as written."""
     return "".join(_blocks(_unix_lines(text).split("\n")))
 
 
 def to_plain(text: str) -> str:
-    """Return the text on one line without its Markdown, as for a table or a picture's alternative text."""
+    """Return the text on one line without Markdown, for a table or a picture's alternative text."""
     lines = (_BOLD.sub(r"\1", _marker(line).sub("", line, count=1)) for line in text.splitlines())
     return " ".join(" ".join(lines).split())
 
@@ -52,10 +52,10 @@ def _blocks(lines: list[str]) -> Iterator[str]:
 
 
 def _marker(line: str) -> re.Pattern[str]:
-    """Return what the line begins with; a blank line is of its own kind, as it ends a paragraph."""
-    return next((kind for kind in (_BLANK, _BULLET, _NUMBER, _HEADING) if kind.match(line)), _NOTHING)
+    """Return the pattern of the line's marker. A blank line has its own, because it ends a paragraph."""
+    return next((kind for kind in (_BLANK, _BULLET, _NUMBER, _HEADING) if kind.match(line)), _NO_MARKER)
 
 
 def _inline(text: str) -> str:
-    # Escaped first: of what follows, only the tags that are put in here are markup.
+    # Escaped first, so that the only markup is the tags that are added here.
     return _BOLD.sub(r"<strong>\1</strong>", escape(text.strip()))

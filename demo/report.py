@@ -1,4 +1,4 @@
-"""What the demo prints at its end: a table of images and descriptions, and the totals under it."""
+"""What the demo prints at its end: a table of images and descriptions, and the totals."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ Row = dict[str, Any]
 
 
 def results_file(store: Path) -> Path | None:
-    """Return the results of the store's one run, or None where it wrote none."""
+    """Return the results file of the store's one run, or None if there is none."""
     found = sorted(store.glob("results/*/*/*.jsonl"))
     return next((path for path in found if not path.name.endswith(".failures.jsonl")), None)
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a results file, by image name."""
+    """Return the rows of a results file, sorted by image name."""
     with path.open(encoding="utf-8") as lines:
         rows: list[Row] = [json.loads(line) for line in lines]
     return sorted(rows, key=lambda row: image_name(row["uri"]))
 
 
 def table(rows: list[Row], width: int) -> Iterator[str]:
-    """Yield the lines of a table that is no wider than the terminal, failures included."""
+    """Yield the lines of a table of all rows, no wider than ``width``."""
     name_width = min(28, max([len("image"), *(len(image_name(row["uri"])) for row in rows)]))
     words_width = max(24, width - name_width - 24)
     yield _line("image", name_width, "description", words_width, "cost", "seconds")
@@ -39,7 +39,7 @@ def table(rows: list[Row], width: int) -> Iterator[str]:
 
 
 def totals(rows: Iterable[Row], seconds: float) -> str:
-    """Say in one line how many images became what, and what it cost."""
+    """Return one line with the number of images by status and the cost."""
     rows = list(rows)
     counts = Counter(row["status"] for row in rows)
     parts = [f"{count} {status}" for status, count in counts.items()]

@@ -1,7 +1,7 @@
-"""The demo: real photographs, described in a real Airflow by the local emulator or, with a key, by a vendor.
+"""The demo: a real Airflow has real photographs described, by the local emulator or, with a key, by a vendor.
 
-Run it with ``make demo``, which sets everything up first. It reads VENDOR and KEY from the environment,
-writes below ``build/demo/`` only, and leaves nothing running.
+Run it with ``make demo``, which sets everything up first. It reads VENDOR and KEY from the environment, writes only
+below ``build/demo/``, and leaves nothing running.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ BUILD = ROOT / "build" / "demo"
 PHOTOGRAPHS = BUILD / "photographs"
 VENDORS = ("image_describer", "segmind")
 DAG_ID = "catalog_enrichment"
-LINES_SHOWN_OF_A_FAILURE = 40
+FAILURE_LOG_LINES = 40
 
 
 class DemoFailed(RuntimeError):
-    """The demo could not do its job; the message says why, and what to do."""
+    """The demo cannot go on; the message says why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Run:
 
 
 def main() -> int:
-    # So that `kill` ends it the way Ctrl-C does: with the children stopped first.
+    # `kill` then ends the demo as Ctrl-C does: its children are stopped first.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         demonstrate(prepare_run())
@@ -71,7 +71,7 @@ def main() -> int:
 
 
 def prepare_run() -> Run:
-    """Read what was asked for and make a folder for it, so that every run starts from nothing."""
+    """Read the environment and make a new folder, so that every run starts empty."""
     vendor = os.environ.get("VENDOR") or VENDORS[0]
     if vendor not in VENDORS:
         raise DemoFailed(f"VENDOR is {vendor!r}; the vendors are {' and '.join(VENDORS)}.")
@@ -81,7 +81,7 @@ def prepare_run() -> Run:
 
 
 def demonstrate(run: Run) -> None:
-    """Run the example DAG on the photographs and print what came of it."""
+    """Run the example DAG on the photographs and print the results."""
     with ExitStack() as stack:
         emulator = None if run.key else stack.enter_context(EmulatorProcess())
         if emulator:
@@ -112,13 +112,13 @@ def run_in_airflow(run: Run, emulator: EmulatorProcess | None) -> float:
         airflow.run_dag(DAG_ID, conf, lambda line: say(f"  {line}"))
         return time.monotonic() - started
     except AirflowFailed as error:
-        tail = run.log.read_text(encoding="utf-8").splitlines()[-LINES_SHOWN_OF_A_FAILURE:]
+        tail = run.log.read_text(encoding="utf-8").splitlines()[-FAILURE_LOG_LINES:]
         print("\n" + "\n".join(tail), file=sys.stderr)
-        raise DemoFailed(f"{error}. The end of its log is above, the whole of it in {run.log}") from error
+        raise DemoFailed(f"{error}. The end of its log is above; all of it is in {run.log}") from error
 
 
 def connections(run: Run, emulator: EmulatorProcess | None) -> dict[str, dict[str, Any]]:
-    """Return the Airflow connections: the emulator's for both vendors, or the one with the given key."""
+    """Return the Airflow connections: both vendors at the emulator, or one vendor with the given key."""
     if emulator is None:
         return {run.connection_id: {"conn_type": run.vendor, "password": run.key}}
     return {
@@ -126,7 +126,7 @@ def connections(run: Run, emulator: EmulatorProcess | None) -> dict[str, dict[st
             "conn_type": vendor,
             "password": emulator.keys[vendor],
             "host": emulator.url,
-            # What the emulator charges; Segmind's answers say it themselves.
+            # The emulator's price; Segmind's own is in its responses.
             "extra": {"price_per_call": 0.01} if vendor == "image_describer" else {},
         }
         for vendor in VENDORS
@@ -134,7 +134,7 @@ def connections(run: Run, emulator: EmulatorProcess | None) -> dict[str, dict[st
 
 
 def report(run: Run, seconds: float) -> None:
-    """Print the table and write the gallery; fail where no image was described."""
+    """Print the table and write the gallery; fail if no image was described."""
     results = results_file(run.store)
     if results is None:
         raise DemoFailed(f"Airflow ran, but wrote no results below {run.store}; its log is {run.log}")
