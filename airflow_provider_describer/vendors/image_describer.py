@@ -11,19 +11,8 @@ import hashlib
 import re
 from typing import Any
 
+from airflow_provider_describer import errors
 from airflow_provider_describer.account import Account
-from airflow_provider_describer.errors import (
-    AmbiguousCall,
-    DescriberError,
-    Forbidden,
-    InsufficientCredits,
-    InvalidKey,
-    RateLimited,
-    RejectedImage,
-    UnexpectedAnswer,
-    VendorUnavailable,
-    WrongEndpoint,
-)
 from airflow_provider_describer.models import Description, Picture, Running, Spec
 from airflow_provider_describer.vendors.vendor import Vendor
 from airflow_provider_describer.vendors.wire import Request, Response, as_float, one_line, retry_at
@@ -58,11 +47,11 @@ class ImageDescriber(Vendor):
         """Return the multipart POST, with the image as a file part or, as an address or data URI, as a text field."""
         fields = {"prompt": spec.prompt or "", "lang": spec.lang or "en"}
         if picture.url is not None:
-            return self._post(account, fields | {"image": picture.url}, billable=True)
-        if picture.inline:
+            fields["image"] = picture.url
+        elif picture.inline:
             data = base64.b64encode(picture.content or b"").decode()
-            return self._post(account, fields | {"image": f"data:{picture.media_type};base64,{data}"}, billable=True)
-        return self._post(account, fields, picture, billable=True)
+            fields["image"] = f"data:{picture.media_type};base64,{data}"
+        return self._post(account, fields, None if "image" in fields else picture, billable=True)
 
     def _post(
         self, account: Account, fields: dict[str, str], picture: Picture | None = None, *, billable: bool
@@ -102,19 +91,11 @@ class ImageDescriber(Vendor):
         if response.status >= 300 or _code(answer) != 200 or answer.get("succeed") is False:
             raise self._error(account, response, answer)
         if not isinstance(text, str) or not text.strip():
-            raise UnexpectedAnswer(
+            raise errors.UnexpectedAnswer(
                 "Image Describer answered success without a description", answer=response.text, billed="unknown"
             )
-        return Description(
-            text=text,
-            vendor=self.name,
-            model=self.model,
-            prompt=spec.prompt,
-            lang=spec.lang,
-            cost_usd=account.price_per_call,
-            request_id=response.headers.get("x-request-id"),
-            elapsed_s=response.elapsed_s,
-        )
+        request_id = response.headers.get("x-request-id")
+        return self.description(account, spec, text, request_id=request_id, elapsed_s=response.elapsed_s)
 
     def build_check(self, account: Account) -> Request:
         """Return a request without an image: INVALID_PARAM shows a valid key, INVALID_API_KEY an invalid one."""
@@ -124,14 +105,14 @@ class ImageDescriber(Vendor):
         """Return a sentence if the response shows a valid key."""
         answer = response.json_object()
         error = self._error(account, response, answer)
-        if isinstance(error, RejectedImage) and error.kind == "invalid_param" and answer:
+        if isinstance(error, errors.RejectedImage) and error.kind == "invalid_param" and answer:
             return "Image Describer accepts the API key (a request without an image was refused, as expected)."
-        if isinstance(error, AmbiguousCall):
+        if isinstance(error, errors.AmbiguousCall):
             error = self.unavailable(response, "no response of the vendor's own")
         error.billed = "no"
         raise error
 
-    def _error(self, account: Account, response: Response, answer: dict[str, Any]) -> DescriberError:
+    def _error(self, account: Account, response: Response, answer: dict[str, Any]) -> errors.DescriberError:
         reason = one_line(answer.get("msg") or answer.get("message") or answer.get("error"))
         code = _code(answer)
         if code == 200 or code not in CODES.values():
@@ -140,51 +121,55 @@ class ImageDescriber(Vendor):
             code = next((number for name, number in CODES.items() if name in words), code)
         return self._code_error(account, response, code, reason) or self._status_error(account, response, reason)
 
-    def _code_error(self, account: Account, response: Response, code: int | None, reason: str) -> DescriberError | None:
+    def _code_error(
+        self, account: Account, response: Response, code: int | None, reason: str
+    ) -> errors.DescriberError | None:
         where = f"connection {account.conn_id!r}"
         match code:
             case 30001 | 30002:
-                return InvalidKey(
+                return errors.InvalidKey(
                     f"Image Describer does not accept the API key of {where} ({reason or code}). Put a valid key into "
                     "its password field."
                 )
             case 10003:
-                return InsufficientCredits(
+                return errors.InsufficientCredits(
                     f"The Image Describer account of {where} has no credits left ({reason or code}). Buy credits, then "
                     "clear this task: it continues where it stopped."
                 )
             case 10005:
-                return RejectedImage(f"Image Describer refuses the image as harmful: {reason}", kind="harmful_content")
+                return errors.RejectedImage(
+                    f"Image Describer refuses the image as harmful: {reason}", kind="harmful_content"
+                )
             case 10004:
-                return RejectedImage(f"Image Describer cannot take the image: {reason}", kind="invalid_param")
+                return errors.RejectedImage(f"Image Describer cannot take the image: {reason}", kind="invalid_param")
             case 500 if response.status < 500 or response.json_object():
                 return self.unavailable(response, reason)
         return None
 
-    def _status_error(self, account: Account, response: Response, reason: str) -> DescriberError:
+    def _status_error(self, account: Account, response: Response, reason: str) -> errors.DescriberError:
         status, words, where = response.status, self.status_line(response), f"connection {account.conn_id!r}"
         if status == 429:
-            return RateLimited(f"{words}: too many requests", retry_at=retry_at(response))
+            return errors.RateLimited(f"{words}: too many requests", retry_at=retry_at(response))
         if status == 503:
             return self.unavailable(response, reason)
         if status >= 500:
             # A proxy's own response (502, 504…): what became of the call behind it is not known.
-            return AmbiguousCall(f"{words} without the vendor's own error: the call may have been billed")
+            return errors.AmbiguousCall(f"{words} without the vendor's own error: the call may have been billed")
         if status == 401:
-            return InvalidKey(f"{words}. Put a valid key into the password field of {where}.")
+            return errors.InvalidKey(f"{words}. Put a valid key into the password field of {where}.")
         if status == 402:
-            return InsufficientCredits(f"{words}: the account of {where} cannot pay")
+            return errors.InsufficientCredits(f"{words}: the account of {where} cannot pay")
         if status == 403:
-            return Forbidden(f"{words}: the account of {where} may not call it. {reason}")
+            return errors.Forbidden(f"{words}: the account of {where} may not call it. {reason}")
         if status == 413:
-            return RejectedImage(f"{words}: the image is too large", kind="too_large")
+            return errors.RejectedImage(f"{words}: the image is too large", kind="too_large")
         if status in (408, 425):
-            return VendorUnavailable(f"{words}: {reason}", retry_at=retry_at(response))
+            return errors.VendorUnavailable(f"{words}: {reason}", retry_at=retry_at(response))
         if 300 <= status < 500 and not response.json_object():
-            return WrongEndpoint(
+            return errors.WrongEndpoint(
                 f"{words} at {account.base_url}, which is not the vendor's API. Correct the host of {where}."
             )
-        return UnexpectedAnswer(words, answer=response.text, billed="unknown" if status < 300 else "no")
+        return errors.UnexpectedAnswer(words, answer=response.text, billed="unknown" if status < 300 else "no")
 
 
 def _code(answer: dict[str, Any]) -> int | None:

@@ -11,20 +11,8 @@ import json
 from typing import Any
 from urllib.parse import quote
 
+from airflow_provider_describer import errors
 from airflow_provider_describer.account import Account
-from airflow_provider_describer.errors import (
-    DescriberError,
-    Forbidden,
-    InsufficientCredits,
-    InvalidKey,
-    ModelRetired,
-    RateLimited,
-    RejectedImage,
-    RequestExpired,
-    UnexpectedAnswer,
-    VendorUnavailable,
-    WrongEndpoint,
-)
 from airflow_provider_describer.models import Description, Picture, Running, Spec
 from airflow_provider_describer.vendors.vendor import Vendor
 from airflow_provider_describer.vendors.wire import Request, Response, as_float, one_line, retry_at
@@ -65,18 +53,20 @@ class Segmind(Vendor):
             running = Running(request_id, response.received_at)
             # The id is kept even if the status is unknown: polling will tell, and a second call would cost money.
             finished = _status(answer) in ("COMPLETED", "FAILED")
-            return self._progress(account, running, response) if finished else running
+            return self._progress(account, spec, running, response) if finished else running
         text = _text_of(response)
         request_id = response.headers.get("x-request-id")
         if text is None or account.api_version == "v2":
-            raise UnexpectedAnswer(
+            raise errors.UnexpectedAnswer(
                 f"{self.status_line(response)} (billed) in no form that describes an image",
                 answer=response.text,
                 billed="yes" if account.api_version == "v1" else "unknown",
                 request_id=request_id,
             )
         cost, balance = response.headers.get("x-cost"), response.headers.get("x-remaining-credits")
-        return self._description(account, text, request_id, response.elapsed_s, cost=cost, balance=balance)
+        return self.description(
+            account, spec, text, request_id=request_id, elapsed_s=response.elapsed_s, cost=cost, balance=balance
+        )
 
     def build_poll(self, account: Account, running: Running) -> Request:
         """Return the GET of the request's record, at our own address: the key is sent to no address in a response."""
@@ -89,37 +79,39 @@ class Segmind(Vendor):
         """Read a status or a result. FAILED comes with HTTP 422 and was not billed."""
         status = _status(response.json_object())
         if response.status == 404:
-            raise RequestExpired(
+            raise errors.RequestExpired(
                 f"Segmind no longer knows request {running.request_id}: records are kept about an hour"
                 " after submission. Its description is lost and may have been billed.",
                 request_id=running.request_id,
             )
         if response.status >= 300 and status != "FAILED":
             error = self._error(account, response)
-            if isinstance(error, RejectedImage | UnexpectedAnswer):
+            if isinstance(error, errors.RejectedImage | errors.UnexpectedAnswer):
                 # A refused poll says nothing about the picture.
                 error = self.unavailable(response, _reason(response))
             raise _still_running(error, running)
-        return self._progress(account, running, response)
+        return self._progress(account, spec, running, response)
 
-    def _progress(self, account: Account, running: Running, response: Response) -> Description | Running:
+    def _progress(self, account: Account, spec: Spec, running: Running, response: Response) -> Description | Running:
         answer = response.json_object()
         status, request_id = _status(answer), running.request_id
         if status == "FAILED":
             reason = _reason(response) or "no reason given"
             kind = "harmful_content" if "safety" in reason.lower() else "failed"
             message = f"Segmind could not finish request {request_id}: {reason}"
-            raise RejectedImage(message, kind=kind, request_id=request_id)
+            raise errors.RejectedImage(message, kind=kind, request_id=request_id)
         text = _text_in(answer.get("output")) if status == "COMPLETED" else None
         if text is not None:
             metrics = answer.get("metrics")
             metrics = metrics if isinstance(metrics, dict) else {}
             elapsed_s = as_float(metrics.get("total_time")) or response.received_at - running.submitted_at
             cost, balance = metrics.get("cost"), metrics.get("remaining_credits")
-            return self._description(account, text, request_id, elapsed_s, cost=cost, balance=balance)
+            return self.description(
+                account, spec, text, request_id=request_id, elapsed_s=elapsed_s, cost=cost, balance=balance
+            )
         if status == "COMPLETED" and running.status == "COMPLETED":
             # This was the result itself. The status response that comes before it has no output.
-            raise UnexpectedAnswer(
+            raise errors.UnexpectedAnswer(
                 f"Segmind completed request {request_id} (billed) in no form that describes an image",
                 answer=response.text,
                 billed="yes",
@@ -127,22 +119,8 @@ class Segmind(Vendor):
             )
         if status not in ("QUEUED", "PROCESSING", "COMPLETED"):
             words = f"{self.status_line(response)}: request {request_id} has status {one_line(status)!r}"
-            raise _still_running(VendorUnavailable(words), running)
+            raise _still_running(errors.VendorUnavailable(words), running)
         return Running(request_id, running.submitted_at, status)
-
-    def _description(  # what both versions say, each in its own places
-        self, account: Account, text: str, request_id: str | None, elapsed_s: float, *, cost: object, balance: object
-    ) -> Description:
-        cost_usd = as_float(cost)
-        return Description(
-            text=text,
-            vendor=self.name,
-            model=self.model,
-            cost_usd=account.price_per_call if cost_usd is None or cost_usd < 0 else cost_usd,
-            request_id=request_id,
-            elapsed_s=elapsed_s,
-            remaining_credits=as_float(balance),
-        )
 
     def build_upload(self, account: Account, picture: Picture) -> Request:
         """Return the POST of the bytes as a data URI; free of charge."""
@@ -158,7 +136,7 @@ class Segmind(Vendor):
         url = urls[0] if isinstance(urls, list) and urls else None
         if isinstance(url, str) and url.startswith(("https://", "http://")):
             return url
-        raise UnexpectedAnswer("Segmind's upload gave no address", answer=response.text, billed="no")
+        raise errors.UnexpectedAnswer("Segmind's upload gave no address", answer=response.text, billed="no")
 
     def build_credits(self, account: Account) -> Request:
         """Return the GET of the balance; free of charge."""
@@ -173,7 +151,7 @@ class Segmind(Vendor):
         answer = response.json_object()
         amounts = [as_float(answer.get(name)) for name in ("credits", "free-credits")]
         if all(amount is None for amount in amounts):
-            raise UnexpectedAnswer("Segmind's balance is in no known form", answer=response.text, billed="no")
+            raise errors.UnexpectedAnswer("Segmind's balance is in no known form", answer=response.text, billed="no")
         return sum(amount or 0.0 for amount in amounts)
 
     build_check = build_credits
@@ -182,30 +160,30 @@ class Segmind(Vendor):
         """Return a sentence with the balance."""
         return f"Segmind accepts the API key; the balance is ${self.parse_credits(account, response):.3f}."
 
-    def _error(self, account: Account, response: Response) -> DescriberError:
+    def _error(self, account: Account, response: Response) -> errors.DescriberError:
         status, reason, where = response.status, _reason(response), f"connection {account.conn_id!r}"
         words = f"{self.status_line(response)} ({reason})" if reason else self.status_line(response)
         if status == 429:
-            return RateLimited(words, retry_at=retry_at(response))
+            return errors.RateLimited(words, retry_at=retry_at(response))
         if status >= 500 or status in (408, 425):
             return self.unavailable(response, reason)
         if status == 401:
-            return InvalidKey(f"{words}. Put a valid API key into the password field of {where}.")
+            return errors.InvalidKey(f"{words}. Put a valid API key into the password field of {where}.")
         if status in (402, 406):
             return _refused(words, reason, where)
         if status == 403:
-            return Forbidden(f"{words}. The account of {where} may not call {self.model}.")
+            return errors.Forbidden(f"{words}. The account of {where} may not call {self.model}.")
         if status == 410:
-            return ModelRetired(f"{words}. {self.model} is no longer served; choose another vendor.")
+            return errors.ModelRetired(f"{words}. {self.model} is no longer served; choose another vendor.")
         if status in (300, 301, 302, 303, 307, 308, 404, 405):
-            return WrongEndpoint(f"{words} at {account.base_url}. Correct the host of {where}.")
+            return errors.WrongEndpoint(f"{words} at {account.base_url}. Correct the host of {where}.")
         if status == 413:
-            return RejectedImage(f"{words}: the image is too large", kind="too_large")
+            return errors.RejectedImage(f"{words}: the image is too large", kind="too_large")
         if status == 422 and "safety" in reason.lower():
-            return RejectedImage(words, kind="harmful_content")
+            return errors.RejectedImage(words, kind="harmful_content")
         if status in (400, 415, 422):
-            return RejectedImage(words, kind="invalid_param")
-        return UnexpectedAnswer(self.status_line(response), answer=response.text, billed="no")
+            return errors.RejectedImage(words, kind="invalid_param")
+        return errors.UnexpectedAnswer(self.status_line(response), answer=response.text, billed="no")
 
 
 def _request(account: Account, url: str, *body: bytes, billable: bool = False) -> Request:
@@ -233,22 +211,24 @@ def _status(answer: dict[str, Any]) -> str:
     return status.strip().upper() if isinstance(status, str) else ""
 
 
-def _still_running(error: DescriberError, running: Running) -> DescriberError:
+def _still_running(error: errors.DescriberError, running: Running) -> errors.DescriberError:
     """Return the error of a poll with what is true of its request: it may go on, and be billed."""
     error.request_id, error.billed = running.request_id, "unknown"
     return error
 
 
-def _refused(words: str, reason: str, where: str) -> DescriberError:
+def _refused(words: str, reason: str, where: str) -> errors.DescriberError:
     """Tell apart the three causes of a 406; only its text differs."""
     if "content type" in reason.lower() or "content-type" in reason.lower():
-        return WrongEndpoint(f"{words}. Something between here and Segmind changes the requests of {where}.")
+        return errors.WrongEndpoint(f"{words}. Something between here and Segmind changes the requests of {where}.")
     if "limit" in reason.lower():
-        return InsufficientCredits(
+        return errors.InsufficientCredits(
             f"{words}. A spend limit of the team of {where} is reached: raise it, then clear this task.",
             kind="spend_limit",
         )
-    return InsufficientCredits(f"{words}. Top up the account of {where}, then clear this task: it continues from here.")
+    return errors.InsufficientCredits(
+        f"{words}. Top up the account of {where}, then clear this task: it continues from here."
+    )
 
 
 def _reason(response: Response) -> str:

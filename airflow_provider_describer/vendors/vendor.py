@@ -9,7 +9,7 @@ from typing import ClassVar
 from airflow_provider_describer.account import Account, Defaults
 from airflow_provider_describer.errors import BadInput, VendorUnavailable
 from airflow_provider_describer.models import Description, Picture, Running, Spec
-from airflow_provider_describer.vendors.wire import Request, Response, retry_at
+from airflow_provider_describer.vendors.wire import Request, Response, as_float, retry_at
 
 
 class Vendor(ABC):
@@ -110,6 +110,31 @@ class Vendor(ABC):
     def parse_credits(self, account: Account, response: Response) -> float:
         """Return the balance in USD."""
         raise NotImplementedError(f"{self.title} has no credit balance.")
+
+    def description(
+        self,
+        account: Account,
+        spec: Spec,
+        text: str,
+        *,
+        request_id: str | None,
+        elapsed_s: float,
+        cost: object = None,
+        balance: object = None,
+    ) -> Description:
+        """Return the description; without a valid ``cost`` the call cost the connection's ``price_per_call``."""
+        cost_usd = as_float(cost)
+        return Description(
+            text=text,
+            vendor=self.name,
+            model=self.model,
+            prompt=spec.prompt,
+            lang=spec.lang,
+            cost_usd=account.price_per_call if cost_usd is None or cost_usd < 0 else cost_usd,
+            request_id=request_id,
+            elapsed_s=elapsed_s,
+            remaining_credits=as_float(balance),
+        )
 
     def status_line(self, response: Response) -> str:
         """Return how an error message starts."""

@@ -51,7 +51,9 @@ class Response:
     def json(self) -> Any:
         """Return the body as JSON, or None for anything else (HTML, nothing, cut off, nested too deeply)."""
         try:
-            return _without_surrogates(json.loads(self.content))
+            text = json.dumps(json.loads(self.content), ensure_ascii=False)
+            # Lone surrogates become U+FFFD, because UTF-8 files cannot hold them.
+            return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
         except (ValueError, RecursionError):
             return None
 
@@ -59,16 +61,6 @@ class Response:
         """Return the body as a JSON object, or an empty one for anything else."""
         value = self.json()
         return value if isinstance(value, dict) else {}
-
-
-def _without_surrogates(value: Any) -> Any:
-    """Return the JSON value with lone surrogates, which UTF-8 files cannot hold, replaced by U+FFFD."""
-    text = json.dumps(value, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
-    return value
 
 
 def one_line(*parts: object) -> str:

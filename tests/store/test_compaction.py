@@ -8,7 +8,7 @@ import json
 import pytest
 
 from airflow_provider_describer.errors import CorruptShard, StoreError
-from airflow_provider_describer.store import compaction as merge_module
+from airflow_provider_describer.store import compaction
 from airflow_provider_describer.store.compaction import compact, merge_shards, shard_names
 from airflow_provider_describer.store.index import load_index
 from airflow_provider_describer.store.journal import read_events
@@ -30,7 +30,7 @@ def all_events(disk):
 
 
 def ends(disk):
-    return {(event["event"], event["call"]) for event in all_events(disk) if event["event"] in merge_module.ENDS}
+    return {(event["event"], event["call"]) for event in all_events(disk) if event["event"] in compaction.ENDS}
 
 
 def test_what_has_ended_leaves_only_its_end(history, plans_of):
@@ -54,7 +54,7 @@ def test_killed_at_any_step(history, new_disk, killed, plans_of):
         except killed:
             disk.calm()
             assert plans_of(disk) == before and ends(disk) == ended
-            # And whoever tidies up after it.
+            # And so it is after a second compaction.
             compact(disk)
             assert plans_of(disk) == before and ends(disk) == ended
             assert len(all_events(disk)) == len({str(event) for event in all_events(disk)})
@@ -65,7 +65,7 @@ def test_killed_at_any_step(history, new_disk, killed, plans_of):
 
 
 def disturbed(disk, step, act):
-    """Let somebody else act to the end before the step that has this number, and not again meanwhile."""
+    """Run another actor to its end before the step that has this number, and not again meanwhile."""
 
     def before(number, operation, name):
         if number == step:
@@ -112,7 +112,7 @@ def test_a_writer_that_merges_its_own_at_any_step_of_compacting(history, new_dis
         disk = new_disk(history.files)
 
         def roll(disk=disk):
-            with contextlib.suppress(merge_module.ShardVanished):
+            with contextlib.suppress(compaction.ShardVanished):
                 merge_shards(disk, ["journal/2.jsonl", "journal/3.jsonl"], lambda: "journal/w.jsonl")
 
         disturbed(disk, step, roll)
@@ -222,8 +222,8 @@ def test_what_is_the_same_stays_the_same(disk, events, plans_of):
 
 
 def test_large_shards_are_left_alone_and_new_ones_are_not_larger(disk, events, monkeypatch, plans_of):
-    monkeypatch.setattr(merge_module, "SHARD_BYTES", 2000)
-    monkeypatch.setattr(merge_module, "GROUP_BYTES", 8000)
+    monkeypatch.setattr(compaction, "SHARD_BYTES", 2000)
+    monkeypatch.setattr(compaction, "GROUP_BYTES", 8000)
     for number in range(60):
         disk.put(f"{number:02d}", events.sent(f"c{number}"), events.outcome(f"c{number}", f"content {number}"))
     assert compact(disk)[0] == 60

@@ -1,4 +1,4 @@
-"""One writer: events are durable when it says so, whatever becomes of the disk, and nobody waits for ever."""
+"""One writer: events are durable when it says so, whatever becomes of the disk, and no task waits for ever."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def shards(disk):
     return [name for name in disk.files if name.startswith("journal/")]
 
 
-def test_an_event_is_on_disk_when_durable_returns(disk, events):
+def test_an_event_is_on_disk_when_commit_returns(disk, events):
     async def work():
         async with Journal(disk) as journal:
             await journal.commit(events.sent("c"))
@@ -30,8 +30,8 @@ def test_an_event_is_on_disk_when_durable_returns(disk, events):
     asyncio.run(work())
 
 
-def test_nobody_is_told_before_the_shard_is_written(disk, events):
-    """Each durable() returns after the shard with its event is there: while writing, nobody has returned."""
+def test_no_commit_returns_before_the_shard_is_written(disk, events):
+    """Each commit() returns after the shard with its event is there: while it is written, none has returned."""
     returned: list[int] = []
 
     def before(number, operation, name):
@@ -54,7 +54,7 @@ def test_nobody_is_told_before_the_shard_is_written(disk, events):
     assert len(returned) == 50
 
 
-def test_events_nobody_waits_for_are_written_at_the_end(disk, events):
+def test_appended_events_are_written_at_the_end(disk, events):
     async def work():
         async with Journal(disk) as journal:
             journal.append(events.closed("c"))
@@ -85,7 +85,7 @@ def test_writers_never_share_a_shard(disk, events):
     assert len(shards(disk)) == 2
 
 
-def test_a_disk_that_fails_fails_everybody_who_waits(disk, events):
+def test_a_disk_that_fails_fails_every_waiting_commit(disk, events):
     disk.fail_on("create")
 
     async def work():
@@ -133,7 +133,7 @@ def test_a_folder_with_errors_of_its_own(disk, events):
     asyncio.run(work())
 
 
-def test_whoever_stops_waiting_loses_nothing(disk, events):
+def test_a_cancelled_commit_loses_nothing(disk, events):
     async def work():
         async with Journal(disk) as journal:
             waiting = asyncio.create_task(journal.commit(events.outcome("c")))
@@ -146,7 +146,7 @@ def test_whoever_stops_waiting_loses_nothing(disk, events):
     assert calls(disk) == ["c"]
 
 
-def test_nobody_waits_for_a_journal_that_is_not_open(disk, events):
+def test_a_journal_that_is_not_open_refuses_commits(disk, events):
     journal = Journal(disk)
 
     async def work():
@@ -160,7 +160,7 @@ def test_nobody_waits_for_a_journal_that_is_not_open(disk, events):
     asyncio.run(work())
 
 
-def test_nobody_waits_for_a_writer_that_was_cancelled(disk, events):
+def test_a_cancelled_writer_wakes_waiting_commits(disk, events):
     async def work():
         journal = Journal(disk, window=60)
         await journal.__aenter__()
@@ -222,7 +222,7 @@ def test_what_is_written_during_a_merge_stays(disk, events, monkeypatch):
                 await journal.commit(events.outcome(str(number)))
             disk.before = before
             assert await asyncio.to_thread(reached.wait, 30)
-            # The merge waits with the old shards and its own on the disk; nobody who writes waits for it.
+            # The merge waits with the old shards and its own on the disk; no commit waits for it.
             for number in range(3, 6):
                 await journal.commit(events.outcome(str(number)))
             disk.calm()
@@ -277,7 +277,7 @@ def test_how_long_calls_take_is_learned_anew(events):
 
 
 @pytest.mark.parametrize("operation", ["read", "delete", "create"])
-def test_a_merge_that_fails_fails_nobody(disk, events, monkeypatch, operation):
+def test_a_merge_that_fails_fails_no_commit(disk, events, monkeypatch, operation):
     monkeypatch.setattr(journal_module, "COMPACT_SHARDS", 3)
 
     def before(number, done, name):
@@ -298,7 +298,7 @@ def test_a_merge_that_fails_fails_nobody(disk, events, monkeypatch, operation):
     assert set(calls(disk)) == {"0", "1", "2", "3"}
 
 
-def test_a_merge_by_somebody_else_is_no_failure(disk, events, monkeypatch):
+def test_a_merge_by_another_process_is_no_failure(disk, events, monkeypatch):
     monkeypatch.setattr(journal_module, "COMPACT_SHARDS", 3)
     from airflow_provider_describer.store.compaction import compact
 

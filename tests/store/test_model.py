@@ -89,7 +89,7 @@ class JournalMachine(RuleBasedStateMachine):
         runner.run(journal.__aenter__())
         self.writers.append((runner, journal, []))
 
-    def durable(self, writer, kind, call):
+    def commit(self, writer, kind, call):
         runner, journal, waiting = writer
         runner.run(journal.commit(self.event(kind, call)))
         for one in (*waiting, (kind, call)):
@@ -120,9 +120,9 @@ class JournalMachine(RuleBasedStateMachine):
         writer = data.draw(st.sampled_from(self.writers))
         call = next(self.ids)
         self.content[call] = content
-        self.durable(writer, "sent", call)
+        self.commit(writer, "sent", call)
         if accepted:
-            self.durable(writer, "accepted", call)
+            self.commit(writer, "accepted", call)
         self.running.append(call)
 
     @precondition(lambda self: self.writers)
@@ -130,7 +130,7 @@ class JournalMachine(RuleBasedStateMachine):
     def link(self, data, contents):
         call = next(self.ids)
         self.content[call] = contents
-        self.durable(data.draw(st.sampled_from(self.writers)), "same", call)
+        self.commit(data.draw(st.sampled_from(self.writers)), "same", call)
 
     @precondition(lambda self: self.writers and self.running)
     @rule(data=st.data(), kind=st.sampled_from(ENDS))
@@ -139,11 +139,11 @@ class JournalMachine(RuleBasedStateMachine):
         writer = data.draw(st.sampled_from(self.writers))
         call = data.draw(st.sampled_from(self.running))
         if kind in ("closed", "lost"):
-            # Nobody waits for these: they are durable with the next event of this writer, or lost with it.
+            # These are only appended: they are durable with the next event of this writer, or lost with it.
             writer[1].append(self.event(kind, call))
             writer[2].append((kind, call))
         else:
-            self.durable(writer, kind, call)
+            self.commit(writer, kind, call)
         if data.draw(st.booleans()):
             self.running.remove(call)
 

@@ -142,7 +142,7 @@ def test_a_hostile_file_name_stays_inside_its_header(filename: str) -> None:
 
 
 def test_an_image_that_holds_its_own_boundary_gets_another() -> None:
-    """Whoever knows the prompt can work out the boundary and hide a second prompt behind the first 64 KiB."""
+    """An attacker who knows the prompt can compute the boundary and hide a second prompt behind the first 64 KiB."""
     plain = bytes(65536)
     boundary = built(Picture("image/jpeg", content=plain)).headers["content-type"].partition("boundary=")[2]
     second = hashlib.sha256(boundary.encode()).hexdigest()[:32]
