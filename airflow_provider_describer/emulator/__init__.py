@@ -1,8 +1,8 @@
-"""Both vendors on one loopback port, with a billing ledger and fault injection.
+"""Both vendors on one loopback port, with a billing ledger and fault injection. See docs/emulator.md.
 
 Start it with `python -m airflow_provider_describer.emulator`, or from a test with `EmulatorProcess`.
-It is an independent reading of the vendors' documentation: nothing here imports the rest of the package,
-so that it can prove the rest of the package wrong.
+It imports nothing from the rest of the package: it is a second, independent reading of the vendors' documentation,
+which can prove the package wrong.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m airflow_provider_describer.emulator`: read the command line and serve until told to stop."""
+"""`python -m airflow_provider_describer.emulator`: read the command line and serve until stopped."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Sequence
 from importlib.util import find_spec
 
+# The package that brings each module.
 NEEDED = {
     "starlette": "starlette",
     "uvicorn": "uvicorn",
@@ -18,15 +19,25 @@ NEEDED = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; end with a readable message where that is not possible."""
-    options = parse(arguments)
+    """Serve until SIGTERM or SIGINT; exit with a message if that is not possible."""
+    parser = argparse.ArgumentParser(
+        prog="python -m airflow_provider_describer.emulator",
+        description="Both vendors on one local port, with a billing ledger and fault injection.",
+    )
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=port_number, default=8901, help="0: use a free port and print it")
+    parser.add_argument("--image-describer-key", metavar="K", help="the accepted key (default: a random one)")
+    parser.add_argument("--segmind-key", metavar="K", help="the accepted key (default: a random one)")
+    parser.add_argument("--stop-with-parent", action="store_true", help="stop when stdin is closed")
+    parser.add_argument("--allow-remote", action="store_true", help="allow a host that other machines can reach")
+    options = parser.parse_args(arguments)
     missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
     if missing:
         raise SystemExit(f"the emulator needs {', '.join(missing)}: pip install 'airflow-provider-describer[emulator]'")
     if not options.allow_remote and not is_loopback(options.host):
         raise SystemExit(
-            f"{options.host} is reachable from other machines, and the emulator fetches any URL it is given "
-            "and has no password on its controls; use 127.0.0.1, or say --allow-remote"
+            f"{options.host!r} can be reached from other machines. The emulator fetches any URL it is given, and its "
+            "controls have no password: use 127.0.0.1, or allow this with --allow-remote"
         )
 
     from airflow_provider_describer.emulator.server import serve
@@ -38,20 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     serve(options.host, options.port, keys, stop_with_parent=options.stop_with_parent)
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m airflow_provider_describer.emulator",
-        description="Both vendors on one local port, with a billing ledger and faults on demand.",
-    )
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=port_number, default=8901, help="0 takes a free one and prints it")
-    parser.add_argument("--image-describer-key", metavar="K", help="the accepted key (default: a random one)")
-    parser.add_argument("--segmind-key", metavar="K", help="the accepted key (default: a random one)")
-    parser.add_argument("--stop-with-parent", action="store_true", help="stop as soon as stdin is closed")
-    parser.add_argument("--allow-remote", action="store_true", help="allow a host other machines can reach")
-    return parser.parse_args(arguments)
-
-
 def port_number(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
@@ -59,7 +56,7 @@ def port_number(text: str) -> int:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach `host`; a name other than localhost never counts."""
+    """Return whether only this machine can reach `host`; the only name that counts is localhost."""
     if host == "localhost":
         return True
     try:

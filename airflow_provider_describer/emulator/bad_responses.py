@@ -1,15 +1,58 @@
-"""Answers that no documentation shows: HTML pages, half an answer, an answer of the wrong types."""
+"""Answers outside the vendors' documentation: HTML pages, damaged answers, and no answer at all."""
 
 from __future__ import annotations
 
-import http
+import asyncio
+from dataclasses import dataclass
+from http import HTTPStatus
 
 from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+CONNECTION = "describer_emulator.connection"
+# The errors of a gateway in front of a vendor; their answers are HTML pages.
+GATEWAY_ERRORS = {"bad_gateway": 502, "html_error": 502, "unavailable": 503, "gateway_timeout": 504, "too_large": 413}
+
+
+@dataclass(frozen=True, slots=True)
+class ClientConnection:
+    """A client's TCP connection; each has its own number."""
+
+    number: int
+    transport: asyncio.Transport
+
+    @property
+    def is_open(self) -> bool:
+        return not self.transport.is_closing()
+
+
+def connection_of(scope: Scope) -> ClientConnection:
+    connection: ClientConnection = scope[CONNECTION]
+    return connection
+
+
+class HangingResponse:
+    """Never answer; return when the client has disconnected."""
+
+    status_code: int | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # uvicorn answers 500 if a handler returns without an answer while the client is connected.
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+class DroppedConnection(HangingResponse):
+    """Close the TCP connection without sending any part of an answer."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection_of(scope).transport.abort()
+        await super().__call__(scope, receive, send)
 
 
 def html_page(status: int) -> HTMLResponse:
-    """Return the page a gateway in front of the vendor answers with."""
-    title = f"{status} {http.HTTPStatus(status).phrase}"
+    """Return the error page of a gateway in front of the vendor."""
+    title = f"{status} {HTTPStatus(status).phrase}"
     return HTMLResponse(
         f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n"
         "<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n",
@@ -17,18 +60,18 @@ def html_page(status: int) -> HTMLResponse:
     )
 
 
-def garbled(kind: str, proper: Response, wrong_types: object) -> Response:
-    """Return what arrives instead of a proper answer, under the status and headers of that answer."""
+def damaged(kind: str, response: Response, wrong_types: object) -> Response:
+    """Return a damaged form of a good response, with the same status and headers."""
     if kind == "html":
-        spoiled: Response = html_page(200)
+        result: Response = html_page(200)
     elif kind == "wrong_types":
-        spoiled = JSONResponse(wrong_types)
+        result = JSONResponse(wrong_types)
     elif kind == "empty":
-        spoiled = Response(b"", media_type=proper.media_type)
+        result = Response(b"", media_type=response.media_type)
     else:
-        body = bytes(proper.body)
-        spoiled = Response(body[: len(body) // 2], media_type=proper.media_type)
-    for name, value in proper.headers.items():
+        body = bytes(response.body)
+        result = Response(body[: len(body) // 2], media_type=response.media_type)
+    for name, value in response.headers.items():
         if name not in ("content-length", "content-type"):
-            spoiled.headers[name] = value
-    return spoiled
+            result.headers[name] = value
+    return result

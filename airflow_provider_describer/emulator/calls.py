@@ -1,148 +1,195 @@
-"""A billable call from its arrival to its answer: the part that both vendors have in common."""
+"""A billable call from its arrival to its answer: what both vendors have in common."""
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from airflow_provider_describer.emulator.bad_responses import garbled
-from airflow_provider_describer.emulator.fault_rolls import Call, Fate
-from airflow_provider_describer.emulator.faults import DROPPED, GARBLED
-from airflow_provider_describer.emulator.image_info import Sight
-from airflow_provider_describer.emulator.image_input import Received
-from airflow_provider_describer.emulator.ledger import Entry
-from airflow_provider_describer.emulator.line import Cut, Hang, line_of
-from airflow_provider_describer.emulator.state import World
+from airflow_provider_describer.emulator.bad_responses import (
+    DroppedConnection,
+    HangingResponse,
+    connection_of,
+    damaged,
+)
+from airflow_provider_describer.emulator.fault_settings import (
+    BAD_ANSWERS,
+    LOST_ANSWERS,
+    VENDORS,
+    FaultPlan,
+    VendorSettings,
+    read_plan,
+)
+from airflow_provider_describer.emulator.faults import Call, CallFaults, FaultInjector
+from airflow_provider_describer.emulator.image_info import ImageInfo
+from airflow_provider_describer.emulator.image_input import ImageReader, ReceivedImage
+from airflow_provider_describer.emulator.ledger import Entry, Ledger, to_micro_usd
 
-MOST_BODY_BYTES = 128 * 1024 * 1024
+MAX_BODY_BYTES = 128 * 1024 * 1024
 
 
+@dataclass
 class RefusedError(Exception):
-    """The vendor refuses a call; `kind` is one of its error names, and nothing is billed."""
+    """The vendor answers with an error, and nothing is billed. `kind` is the error's name."""
 
-    def __init__(self, kind: str, detail: str | None = None, resets_at: float | None = None) -> None:
-        super().__init__(kind, detail)
-        self.kind = kind
-        self.detail = detail
-        self.resets_at = resets_at
+    kind: str
+    detail: str | None = None
+    resets_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A well-formed call: which image, and what about it."""
+class EmulatorState:
+    """The vendors' keys and accounts, and the faults in force."""
 
-    sight: Sight
-    prompt: str | None = None
-    lang: str | None = None
+    def __init__(self, keys: Mapping[str, str]) -> None:
+        self.keys = keys
+        self.ledger = Ledger(VENDORS)
+        self.images = ImageReader()
+        self.faults = FaultInjector(read_plan({}))
+        self.use(self.faults.plan)
+
+    def use(self, plan: FaultPlan) -> None:
+        """Put faults in force, and set each balance to the plan's `credits`."""
+        self.faults.use(plan)
+        for vendor, account in self.ledger.accounts.items():
+            balance = plan.vendors[vendor].credits
+            account.balance = None if balance is None else to_micro_usd(balance)
 
 
-class Vendor(Protocol):
-    """What differs from vendor to vendor."""
+class Vendor(ABC):
+    """A vendor's billable endpoint. A subclass adds the vendor's wire format."""
 
-    name: str
-    world: World
+    name: ClassVar[str]
+    path: ClassVar[str]
+    # Well-formed JSON that is not an answer of this vendor.
+    wrong_types: ClassVar[tuple[object, ...]]
 
+    def __init__(self, state: EmulatorState) -> None:
+        self.state = state
+        self.ledger = state.ledger
+
+    @property
+    def settings(self) -> VendorSettings:
+        return self.state.faults.plan.vendors[self.name]
+
+    @property
+    def price(self) -> int:
+        """The price of a call, in micro-dollars."""
+        return to_micro_usd(self.settings.price)
+
+    @abstractmethod
     def check_key(self, request: Request) -> None:
-        """Raise RefusedError where the request carries no valid key."""
+        """Raise RefusedError if the request has no valid key."""
 
-    async def read(self, request: Request, body: bytes, entry: Entry) -> Asked:
-        """Return what is asked, noting it in the entry; raise RefusedError where it is malformed."""
+    @abstractmethod
+    async def read(self, request: Request, body: bytes, entry: Entry) -> Call:
+        """Return the call in a request and record it in the entry; raise RefusedError if it is malformed."""
 
-    def refusal(self, refused: RefusedError, entry: Entry) -> Response:
-        """Return the answer for an error, and note its name in the entry."""
+    @abstractmethod
+    def answer(self, call: Call) -> Response:
+        """Return the answer to a call: the description of its image."""
 
-    def wrong_types(self, variant: int) -> object:
-        """Return well-formed JSON that is not an answer of this vendor."""
+    @abstractmethod
+    def error_answer(self, refused: RefusedError, entry: Entry) -> Response:
+        """Return the answer for an error, and record the error's name in the entry."""
 
-    async def work(self, request: Request, asked: Asked, fate: Fate, entry: Entry) -> Response:
-        """Do what was asked, bill it as the vendor bills, and return the answer."""
+    @abstractmethod
+    def blank_answer(self, request: Request, entry: Entry) -> Response:
+        """Return a well-formed answer with an empty description."""
 
-    def blank(self, request: Request, entry: Entry) -> Response:
-        """Return a well-formed answer in which the description is empty."""
+    async def measure(self, received: ReceivedImage, entry: Entry) -> ImageInfo:
+        """Record an image in the entry, then measure it; raise ImageRefusedError if it cannot be used."""
+        sha256 = await self.state.images.sha256(received.data)
+        entry.image_sha256, entry.image_bytes, entry.image_via = sha256, len(received.data), received.via
+        return await self.state.images.measure(received, sha256)
+
+    def reserve(self) -> int:
+        """Reserve the price of a call and return it; raise RefusedError if the balance is too low."""
+        price = self.price
+        if not self.ledger.reserve(self.name, price):
+            raise RefusedError("insufficient_credits")
+        return price
+
+    async def work(self, request: Request, call: Call, faults: CallFaults, entry: Entry) -> Response:
+        """Describe the image, bill the call, and return the answer."""
+        if faults.error:
+            await asyncio.sleep(faults.latency_s)
+            raise RefusedError(faults.error)
+        price = self.reserve()
+        await asyncio.sleep(faults.latency_s)
+        self.ledger.bill(entry, price)
+        entry.outcome = "described"
+        return self.answer(call)
 
 
 class BillableEndpoint:
-    """The ASGI application behind a URL that costs money."""
+    """The ASGI application behind a vendor's billable endpoint."""
 
-    def __init__(self, vendor: Vendor, path: str) -> None:
+    def __init__(self, vendor: Vendor) -> None:
         self.vendor = vendor
-        self.path = path
-        self.world = vendor.world
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        line = line_of(scope)
-        entry = Entry(self.vendor.name, self.path)
-        self.world.ledger.arrive(entry, line.number)
+        connection = connection_of(scope)
+        entry = Entry(self.vendor.name, self.vendor.path)
+        self.vendor.ledger.begin(entry, connection.number)
         try:
             answer = await self.answer(Request(scope, receive), entry)
             entry.status = answer.status_code
-            # Asked before the answer is sent: a client must find its answer in the ledger as answered.
-            entry.answered = entry.status is not None and line.is_open
+            # Recorded before the answer is sent, so that a client that has its answer finds it in the ledger.
+            entry.answered = entry.status is not None and connection.is_open
             await answer(scope, receive, send)
         except ClientDisconnect:
             entry.outcome = "client_gone"
         finally:
-            self.world.ledger.leave()
+            self.vendor.ledger.end()
 
-    async def answer(self, request: Request, entry: Entry) -> Response | Cut | Hang:
+    async def answer(self, request: Request, entry: Entry) -> Response | HangingResponse:
+        injector = self.vendor.state.faults
         try:
             body = await read_body(request)
             self.vendor.check_key(request)
-            resets_at = self.world.dice.over_limit(self.vendor.name)
+            resets_at = injector.count_request(self.vendor.name)
             if resets_at is not None:
                 raise RefusedError("rate_limited", resets_at=resets_at)
             if body is None:
                 raise RefusedError("too_large")
-            asked = await self.vendor.read(request, body, entry)
-            fate = self.world.dice.fate(
-                Call(self.vendor.name, asked.sight.sha256, asked.prompt, asked.lang),
-            )
-            return await self.meet(fate, request, asked, entry)
+            call = await self.vendor.read(request, body, entry)
+            return await self.answer_call(call, injector.next_call(call), request, entry)
         except RefusedError as refused:
-            return self.vendor.refusal(refused, entry)
+            return self.vendor.error_answer(refused, entry)
 
-    async def meet(self, fate: Fate, request: Request, asked: Asked, entry: Entry) -> Response | Cut | Hang:
-        """Let a call meet its fate."""
-        kind = fate.kind
-        if kind == "drop_before_bill":
-            await asyncio.sleep(fate.latency_s)
-            entry.outcome = kind
-            return Cut()
-        proper = await self.vendor.work(request, asked, fate, entry)
-        if kind in DROPPED:
-            entry.outcome = kind
-            return Cut() if kind == "drop_after_bill" else Hang()
-        if kind in GARBLED:
-            entry.outcome = kind
-            if kind == "blank":
-                return self.vendor.blank(request, entry)
-            return garbled(kind, proper, self.vendor.wrong_types(fate.variant))
-        return proper
-
-
-def is_refusal(kind: str | None) -> bool:
-    """Tell whether a kind of fault is an error answer, as against an answer that is lost or garbled."""
-    return kind is not None and kind not in DROPPED and kind not in GARBLED
-
-
-def note_image(entry: Entry, received: Received, sha256: str) -> None:
-    entry.image_sha256 = sha256
-    entry.image_bytes = len(received.data)
-    entry.image_via = received.via
+    async def answer_call(
+        self, call: Call, faults: CallFaults, request: Request, entry: Entry
+    ) -> Response | HangingResponse:
+        if faults.kind == "drop_before_bill":
+            await asyncio.sleep(faults.latency_s)
+            entry.outcome = faults.kind
+            return DroppedConnection()
+        answer = await self.vendor.work(request, call, faults, entry)
+        if faults.kind in LOST_ANSWERS:
+            entry.outcome = faults.kind
+            return DroppedConnection() if faults.kind == "drop_after_bill" else HangingResponse()
+        if faults.kind in BAD_ANSWERS:
+            entry.outcome = faults.kind
+            if faults.kind == "blank":
+                return self.vendor.blank_answer(request, entry)
+            wrong_types = self.vendor.wrong_types
+            return damaged(faults.kind, answer, wrong_types[faults.variant % len(wrong_types)])
+        return answer
 
 
 async def read_body(request: Request) -> bytes | None:
-    """Return the whole body, or None where it is larger than any server would take."""
+    """Return the whole body, or None if it is larger than a server would accept."""
     body = bytearray()
     size = 0
-    async for piece in request.stream():
-        size += len(piece)
-        # Read to its end all the same: a client still sending would see a reset instead of the answer.
-        if size <= MOST_BODY_BYTES:
-            body += piece
-    return bytes(body) if size <= MOST_BODY_BYTES else None
+    async for chunk in request.stream():
+        size += len(chunk)
+        # A body that is too large is still read to its end: otherwise the client would see a reset, not the answer.
+        if size <= MAX_BODY_BYTES:
+            body += chunk
+    return bytes(body) if size <= MAX_BODY_BYTES else None

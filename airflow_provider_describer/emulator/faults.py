@@ -1,219 +1,116 @@
-"""What is to go wrong: read from the JSON of `POST /_emulator/faults`, strictly.
+"""The faults in force, and what they do to each call.
 
-A misspelled fault would silently mean "no fault" and make a test pass for the wrong reason, so every unknown
-name and every value of a wrong type is refused with a message that names the field.
+A random decision depends only on the seed, the call and the number of its attempt. So the same calls meet the same
+faults again, in whatever order they arrive.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from hashlib import blake2b
 
-from airflow_provider_describer.emulator.checks import (
-    FaultError,
-    balance,
-    choice,
-    limit,
-    mapping,
-    price,
-    retry_after,
-    seconds,
-    share,
-    whole,
-)
-
-IMAGE_DESCRIBER = "image_describer"
-SEGMIND = "segmind"
-VENDORS = (IMAGE_DESCRIBER, SEGMIND)
-CREDITS = 1000.0
-PRICES = {IMAGE_DESCRIBER: 0.01, SEGMIND: 0.015}
-
-DROPPED = ("drop_before_bill", "drop_after_bill", "hang_after_bill")
-GARBLED = ("html", "empty", "truncated", "wrong_types", "blank")
-REFUSED = (
-    "server_error",
-    "bad_gateway",
-    "gateway_timeout",
-    "unavailable",
-    "html_error",
-    "rate_limited",
-    "harmful",
-    "insufficient_credits",
-    "spend_limit",
-    "forbidden",
-    "model_retired",
-    "invalid_key",
-)
-# The vendors' own names, beside the ones that both have.
-OWN_KINDS = {
-    IMAGE_DESCRIBER: (
-        "SERVER_ERROR",
-        "INSUFFICIENT_CREDITS",
-        "INVALID_PARAM",
-        "HARMFUL_CONTENT",
-        "INVALID_API_KEY",
-        "INVALID_SIGNATURE",
-    ),
-    SEGMIND: (
-        "bad_request",
-        "missing_key",
-        "unauthorized",
-        "not_found",
-        "method_not_allowed",
-        "invalid_content_type",
-    ),
-}
-KINDS = {vendor: (*REFUSED, *GARBLED, *DROPPED, *OWN_KINDS[vendor]) for vendor in VENDORS}
-SHARED_KINDS = (*REFUSED, *GARBLED, *DROPPED)
+from airflow_provider_describer.emulator.fault_settings import BAD_ANSWERS, LOST_ANSWERS, FaultPlan, FaultRule
+from airflow_provider_describer.emulator.image_info import ImageInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """When one kind of fault strikes: all conditions given must hold.
+class Call:
+    """A well-formed billable call. An equal call is another attempt."""
 
-    `share` of all calls, `images` by the beginning of their sha256, the `first` n calls of the vendor, every
-    call `after` the nth, the first n `attempts` at each image (with the same prompt and language). Only calls
-    that would otherwise be answered are counted: a wrong key or an unreadable image comes before any fault.
-    """
-
-    kind: str
-    share: float | None = None
-    images: tuple[str, ...] | None = None
-    first: int | None = None
-    after: int | None = None
-    attempts: int | None = None
+    vendor: str
+    image: ImageInfo
+    prompt: str | None = None
+    lang: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class VendorFaults:
-    """How one vendor behaves; the defaults are a vendor on a good day."""
+class CallFaults:
+    """What happens to one call. `variant` selects one of several forms of a fault."""
 
-    errors: tuple[Rule, ...] = ()
-    latency_s: float = 0.0
-    latency_jitter_s: float = 0.0
-    credits: float | None = CREDITS
-    price: float = 0.0
-    requests_per_minute: int | None = None
-    rate_window_s: float = 60.0
-    retry_after: str | None = None
-    fetch_timeout_s: float = 10.0
-    error_style: str = "200"
-    reset_format: str = "iso"
-    answer_style: str = "descriptions"
-    upload_answer: str = "file_urls"
-    v2_delay_s: float = 0.2
-    v2_fail_share: float = 0.0
-    v2_expire_s: float = 3600.0
-    v2_poll_errors: float = 0.0
+    kind: str | None
+    latency_s: float
+    fails_later: bool
+    variant: int
+
+    @property
+    def error(self) -> str | None:
+        """The kind, if the vendor answers with an error; None for a damaged or a lost answer."""
+        return None if self.kind in (*BAD_ANSWERS, *LOST_ANSWERS) else self.kind
 
 
-READERS: dict[str, Callable[[object, str], Any]] = {
-    "latency_s": seconds,
-    "latency_jitter_s": seconds,
-    "credits": balance,
-    "price": price,
-    "requests_per_minute": limit,
-    "rate_window_s": seconds,
-    "retry_after": retry_after,
-    "fetch_timeout_s": seconds,
-    "error_style": choice("200", "200_no_data", "http", "http_no_data"),
-    "reset_format": choice("iso", "http", "epoch"),
-    "answer_style": choice(
-        "descriptions", "list", "objects", "output", "text", "description", "prompt", "string", "plain"
-    ),
-    "upload_answer": choice("file_urls", "urls"),
-    "v2_delay_s": seconds,
-    "v2_fail_share": share,
-    "v2_expire_s": seconds,
-    "v2_poll_errors": share,
-}
-ONE_VENDORS_OWN = {
-    "error_style": IMAGE_DESCRIBER,
-    "reset_format": SEGMIND,
-    "answer_style": SEGMIND,
-    "upload_answer": SEGMIND,
-    "v2_delay_s": SEGMIND,
-    "v2_fail_share": SEGMIND,
-    "v2_expire_s": SEGMIND,
-    "v2_poll_errors": SEGMIND,
-}
+class FaultInjector:
+    """The plan in force, and the counts of calls that its rules depend on."""
+
+    def __init__(self, plan: FaultPlan) -> None:
+        self.use(plan)
+
+    def use(self, plan: FaultPlan) -> None:
+        """Put a plan in force and reset all counts."""
+        self.plan = plan
+        self.calls: Counter[str] = Counter()
+        self.attempts: Counter[Call] = Counter()
+        self.rate_windows: dict[str, tuple[float, int]] = {}
+
+    def next_call(self, call: Call) -> CallFaults:
+        """Count a call and return what happens to it."""
+        settings = self.plan.vendors[call.vendor]
+        self.calls[call.vendor] += 1
+        self.attempts[call] += 1
+        attempt = self.attempts[call]
+        return CallFaults(
+            kind=self._kind(call, attempt),
+            latency_s=settings.latency_s + settings.latency_jitter_s * self._random_for("latency", call, attempt),
+            fails_later=self._random_for("v2_fail", call, attempt) < settings.v2_fail_share,
+            variant=int(self._random_for("variant", call, attempt) * 1_000_000),
+        )
+
+    def poll_fails(self, vendor: str, image_sha256: str, poll: int) -> bool:
+        """Return whether the nth poll of a v2 request is answered with a gateway error."""
+        return self._random("poll", vendor, image_sha256, str(poll)) < self.plan.vendors[vendor].v2_poll_errors
+
+    def count_request(self, vendor: str) -> float | None:
+        """Count a request against the vendor's rate limit; return when the limit resets if it is exceeded."""
+        settings = self.plan.vendors[vendor]
+        if settings.requests_per_minute is None:
+            return None
+        now = time.time()
+        resets_at, used = self.rate_windows.get(vendor, (0.0, 0))
+        if now >= resets_at:
+            resets_at, used = now + settings.rate_window_s, 0
+        if used >= settings.requests_per_minute:
+            return resets_at
+        self.rate_windows[vendor] = (resets_at, used + 1)
+        return None
+
+    def _kind(self, call: Call, attempt: int) -> str | None:
+        drawn = self._random_for("errors", call, attempt)
+        start = 0.0
+        for rule in self.plan.vendors[call.vendor].errors:
+            # Each share is its own part of the range from 0 to 1, so that 5 % and 5 % make 10 %.
+            end = start + (rule.share or 0.0)
+            in_share = rule.share is None or start <= drawn < end
+            start = end
+            if in_share and conditions_hold(rule, call, attempt, self.calls[call.vendor]):
+                return rule.kind
+        return None
+
+    def _random_for(self, purpose: str, call: Call, attempt: int) -> float:
+        # repr distinguishes a missing prompt from an empty one.
+        return self._random(purpose, call.vendor, call.image.sha256, repr((call.prompt, call.lang)), str(attempt))
+
+    def _random(self, *parts: str) -> float:
+        """Return a number from 0 up to 1 that depends on the seed and `parts` alone."""
+        text = "\0".join((str(self.plan.seed), *parts))
+        return int.from_bytes(blake2b(text.encode(), digest_size=7).digest(), "big") / (1 << 56)
 
 
-@dataclass(frozen=True, slots=True)
-class FaultPlan:
-    """Every vendor's faults, the seed of all dice, and the JSON they were read from."""
-
-    seed: int
-    vendors: Mapping[str, VendorFaults]
-    source: Mapping[str, object]
-
-
-def read_plan(source: object) -> FaultPlan:
-    """Return the plan in the JSON of a request; raise FaultError where any part of it is not understood."""
-    given = mapping(source, "the body")
-    for name in given:
-        if name not in ("seed", "all", *VENDORS):
-            raise FaultError(f"unknown section {name!r}: expected seed, all, {', '.join(VENDORS)}")
-    seed = whole(given.get("seed", 0), "seed")
-    shared = mapping(given.get("all", {}), "all")
-    common = read_section(shared, "all", None)
-    vendors = {}
-    for vendor in VENDORS:
-        section = read_section(mapping(given.get(vendor, {}), vendor), vendor, vendor)
-        rules = (*section.pop("errors", ()), *common.get("errors", ()))
-        check_shares(rules, vendor)
-        vendors[vendor] = VendorFaults(**{"price": PRICES[vendor], **common, **section, "errors": rules})
-    return FaultPlan(seed, vendors, given)
-
-
-def read_section(given: Mapping[str, object], section: str, vendor: str | None) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    for name, value in given.items():
-        where = f"{section}.{name}"
-        if name == "errors":
-            settings[name] = read_rules(value, where, KINDS[vendor] if vendor else SHARED_KINDS)
-        elif name not in READERS:
-            raise FaultError(f"unknown setting {where}: expected errors, {', '.join(READERS)}")
-        elif ONE_VENDORS_OWN.get(name, vendor) != vendor:
-            raise FaultError(f"{where} belongs in the section {ONE_VENDORS_OWN[name]!r}")
-        else:
-            settings[name] = READERS[name](value, where)
-    return settings
-
-
-def read_rules(value: object, where: str, kinds: tuple[str, ...]) -> tuple[Rule, ...]:
-    if not isinstance(value, list):
-        raise FaultError(f"{where} must be a list of objects")
-    return tuple(read_rule(mapping(rule, f"{where}[{n}]"), f"{where}[{n}]", kinds) for n, rule in enumerate(value))
-
-
-def read_rule(given: Mapping[str, object], where: str, kinds: tuple[str, ...]) -> Rule:
-    readers = {"share": share, "images": image_prefixes, "first": whole, "after": whole, "attempts": whole}
-    kind = given.get("kind")
-    if kind not in kinds:
-        raise FaultError(f"{where}.kind {kind!r} is unknown: expected one of {', '.join(kinds)}")
-    conditions: dict[str, Any] = {}
-    for name, value in given.items():
-        if name in readers:
-            conditions[name] = readers[name](value, f"{where}.{name}")
-        elif name != "kind":
-            raise FaultError(f"unknown condition {where}.{name}: expected {', '.join(readers)}")
-    if not conditions:
-        raise FaultError(f"{where} says not when: give one of {', '.join(readers)}")
-    return Rule(str(kind), **conditions)
-
-
-def image_prefixes(value: object, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value:
-        raise FaultError(f"{where} must be a list of beginnings of sha256 sums")
-    for prefix in value:
-        if not isinstance(prefix, str) or not prefix or prefix.strip("0123456789abcdef") or len(prefix) > 64:
-            raise FaultError(f"{where}: {prefix!r} is not the beginning of a sha256 sum in lower-case hex")
-    return tuple(value)
-
-
-def check_shares(rules: tuple[Rule, ...], vendor: str) -> None:
-    total = sum(rule.share or 0.0 for rule in rules)
-    if total > 1.0 + 1e-9:
-        raise FaultError(f"{vendor}: the shares of all errors add up to {total:g}, which is more than 1")
+def conditions_hold(rule: FaultRule, call: Call, attempt: int, number: int) -> bool:
+    """Return whether a rule's conditions other than `share` hold for the vendor's nth call."""
+    return (
+        (rule.images is None or call.image.sha256.startswith(rule.images))
+        and (rule.first is None or number <= rule.first)
+        and (rule.after is None or number > rule.after)
+        and (rule.attempts is None or attempt <= rule.attempts)
+    )

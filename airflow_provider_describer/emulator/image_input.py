@@ -1,4 +1,4 @@
-"""Get an image's bytes out of what a client sent, and look at each distinct image once."""
+"""Get an image's bytes from what a client sent: a file, a data URI or a URL; and measure each distinct image once."""
 
 from __future__ import annotations
 
@@ -6,108 +6,136 @@ import asyncio
 import base64
 import binascii
 import hashlib
+import http.client
 import re
-from collections import OrderedDict
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from airflow_provider_describer.emulator.fetch import FetchError, fetch
-from airflow_provider_describer.emulator.image_info import Sight, UnreadableError, look
+from airflow_provider_describer.emulator.image_info import ImageInfo, UnreadableError, measure
 
-MOST_BYTES = 25 * 1024 * 1024
-SIGHTS_KEPT = 4096
+MAX_BYTES = 25 * 1024 * 1024
 QUICK_BYTES = 1024 * 1024
 DATA_URI = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+);base64,(?P<data>.*)", re.DOTALL)
+LOOPBACK = re.compile(r"localhost|127\.[\d.]+|::1")
 
-A = TypeVar("A")
-R = TypeVar("R")
+Text = TypeVar("Text", str, bytes)
+Result = TypeVar("Result")
 
 
 class ImageRefusedError(Exception):
-    """The image cannot be had or read; the message says why."""
+    """The image cannot be fetched or read; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
-    """An image as it arrived: its bytes, how they came, and the media type that was claimed for them."""
+class ReceivedImage:
+    """An image as it arrived. `via` is file, inline or url; `claimed_type` is the media type the client gave."""
 
     data: bytes
     via: str
     claimed_type: str | None = None
 
 
-class Intake:
-    """Reads images off the event loop, and each distinct one only once."""
+class ImageReader:
+    """Reads images outside the event loop, and measures each distinct image once."""
 
     def __init__(self) -> None:
-        # Fetching waits for the network; decoding must not wait behind it.
+        # Two pools, so that decoding never waits for the network.
         self.fetchers = ThreadPoolExecutor(32, thread_name_prefix="fetch")
         self.workers = ThreadPoolExecutor(2, thread_name_prefix="decode")
-        self.sights: OrderedDict[str, asyncio.Future[Sight]] = OrderedDict()
+        self.infos: dict[str, asyncio.Future[ImageInfo]] = {}
 
-    async def receive(self, uri: str, timeout_s: float) -> Received:
-        """Return what a data URI holds or an http(s) URL leads to; raise ImageRefusedError for others."""
+    async def load(self, uri: str, timeout_s: float) -> ReceivedImage:
+        """Return the image in a data URI or behind an http(s) URL; raise ImageRefusedError if there is none."""
         if uri.startswith("data:"):
             return await self.run(from_data_uri, uri)
         if not uri.startswith(("http://", "https://")):
             raise ImageRefusedError("image is neither an http(s) URL nor a base64 data URI")
-        loop = asyncio.get_running_loop()
-        try:
-            data = await loop.run_in_executor(self.fetchers, fetch, uri, MOST_BYTES, timeout_s)
-        except FetchError as error:
-            raise ImageRefusedError(f"image URL could not be fetched: {error}") from error
-        return Received(data, "url")
+        data = await asyncio.get_running_loop().run_in_executor(self.fetchers, fetch, uri, timeout_s)
+        return ReceivedImage(data, "url")
 
-    async def fingerprint(self, received: Received) -> str:
-        return await self.run(sha256, received.data)
+    async def sha256(self, data: bytes) -> str:
+        return await self.run(sha256_hex, data)
 
-    async def look(self, received: Received, fingerprint: str) -> Sight:
-        """Return what the image shows; raise ImageRefusedError where it is no whole image of its type."""
-        if len(received.data) > MOST_BYTES:
-            raise ImageRefusedError(f"image of {len(received.data)} bytes is larger than {MOST_BYTES}")
+    async def measure(self, received: ReceivedImage, sha256: str) -> ImageInfo:
+        """Return the image's measurements; raise ImageRefusedError if it is incomplete or of another type."""
+        if len(received.data) > MAX_BYTES:
+            raise ImageRefusedError(f"image of {len(received.data)} bytes is larger than {MAX_BYTES}")
         try:
-            sight = await asyncio.shield(self.sight(received.data, fingerprint))
+            if sha256 not in self.infos:
+                loop = asyncio.get_running_loop()
+                self.infos[sha256] = loop.run_in_executor(self.workers, measure, received.data, sha256)
+            info = await asyncio.shield(self.infos[sha256])
         except UnreadableError as error:
-            # The error is kept for the next time, and would gather a longer traceback at each.
+            # The cached error would collect a longer traceback each time it is raised.
             raise ImageRefusedError(f"image cannot be used: {error.with_traceback(None)}") from None
-        if received.claimed_type not in (None, sight.media_type):
-            raise ImageRefusedError(
-                f"image was sent as {received.claimed_type!r} but is {sight.media_type!r}",
-            )
-        return sight
+        if received.claimed_type not in (None, info.media_type):
+            raise ImageRefusedError(f"image was sent as {received.claimed_type!r} but is {info.media_type!r}")
+        return info
 
-    def sight(self, data: bytes, fingerprint: str) -> asyncio.Future[Sight]:
-        known = self.sights.get(fingerprint)
-        if known is None:
-            loop = asyncio.get_running_loop()
-            known = loop.run_in_executor(self.workers, look, data, fingerprint)
-            self.sights[fingerprint] = known
-            if len(self.sights) > SIGHTS_KEPT:
-                self.sights.popitem(last=False)
-        else:
-            self.sights.move_to_end(fingerprint)
-        return known
-
-    async def run(self, work: Callable[[A], R], argument: A) -> R:
-        # Handing a small one to a thread costs more than the work itself.
-        if isinstance(argument, str | bytes) and len(argument) < QUICK_BYTES:
+    async def run(self, work: Callable[[Text], Result], argument: Text) -> Result:
+        # For a small argument the hand-over to a thread costs more than the work.
+        if len(argument) < QUICK_BYTES:
             return work(argument)
         return await asyncio.get_running_loop().run_in_executor(self.workers, work, argument)
 
 
-def from_data_uri(uri: str) -> Received:
-    """Return the image in a base64 data URI; raise ImageRefusedError where it is not one."""
-    found = DATA_URI.fullmatch(uri)
-    if found is None:
+def from_data_uri(uri: str) -> ReceivedImage:
+    """Return the image in a base64 data URI; raise ImageRefusedError if it is not one."""
+    match = DATA_URI.fullmatch(uri)
+    if match is None:
         raise ImageRefusedError("image is not a data URI of the form data:image/jpeg;base64,…")
     try:
-        data = base64.b64decode(found["data"], validate=True)
+        data = base64.b64decode(match["data"], validate=True)
     except binascii.Error as error:
         raise ImageRefusedError(f"image is a data URI with broken base64 ({error})") from error
-    return Received(data, "inline", found["type"].lower())
+    return ReceivedImage(data, "inline", match["type"].lower())
 
 
-def sha256(data: bytes) -> str:
+def sha256_hex(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def fetch(url: str, timeout_s: float) -> bytes:
+    """Fetch an image like a vendor does; raise ImageRefusedError, without the URL in it, if that fails."""
+    deadline = time.monotonic() + timeout_s
+    body = bytearray()
+    try:
+        request = urllib.request.Request(url, headers={"user-agent": "describer-emulator"})  # noqa: S310  see opener_for
+        with opener_for(url).open(request, timeout=timeout_s) as response:
+            while piece := response.read1(65536):
+                body += piece
+                if len(body) > MAX_BYTES:
+                    raise ValueError(f"it is larger than {MAX_BYTES} bytes")
+                if time.monotonic() > deadline:
+                    raise ValueError("it took too long")
+            expected = response.headers.get("content-length")
+        if expected is not None and expected.isdecimal() and int(expected) != len(body):
+            raise ValueError(f"it broke off after {len(body)} of {expected} bytes")
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise ImageRefusedError(f"image URL could not be fetched: it answered {error.code}") from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise ImageRefusedError(f"image URL could not be fetched: {str(error) or type(error).__name__}") from error
+    return bytes(body)
+
+
+def opener_for(url: str) -> urllib.request.OpenerDirector:
+    """Return an opener for http and https only, without a proxy if the URL points to this machine."""
+    is_local = LOOPBACK.fullmatch(urllib.parse.urlsplit(url).hostname or "")
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler({} if is_local else None),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPRedirectHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.HTTPDefaultErrorHandler(),
+    ):
+        opener.add_handler(handler)
+    return opener

@@ -1,4 +1,7 @@
-"""What was asked, what was billed, and what is left of each account: the truth a test compares with."""
+"""The billing ledger: what was requested, what was billed, and what is left of each account.
+
+Amounts are whole micro-dollars, so that sums are exact.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +15,22 @@ ENTRIES_KEPT = 200_000
 MICRO = 1_000_000
 
 
-def micro_usd(usd: float) -> int:
+def to_micro_usd(usd: float) -> int:
     return round(usd * MICRO)
 
 
-def usd(micro: int) -> float:
-    return micro / MICRO
+def to_usd(micro_usd: int) -> float:
+    return micro_usd / MICRO
 
 
-def plain(micro: int) -> str:
-    """Return an amount in USD as a header or a message shows it: exact, and never as 1e-05."""
-    return f"{micro / MICRO:.6f}".rstrip("0").rstrip(".")
+def format_usd(micro_usd: int) -> str:
+    """Return an amount in USD for a header or a message: exact, and never in the form 1e-05."""
+    return f"{micro_usd / MICRO:.6f}".rstrip("0").rstrip(".")
 
 
 @dataclass(slots=True)
 class Entry:
-    """One request to a billable endpoint, from its arrival on."""
+    """One request to a billable endpoint."""
 
     vendor: str
     endpoint: str
@@ -57,49 +60,49 @@ class Account:
         return {
             "requests": self.requests,
             "billed": self.billed,
-            "cost_usd": usd(self.cost),
-            "credits_left": None if self.balance is None else usd(self.balance),
+            "cost_usd": to_usd(self.cost),
+            "credits_left": None if self.balance is None else to_usd(self.balance),
         }
 
 
 class Ledger:
-    """Every billable request, and every micro-dollar.
+    """All requests to billable endpoints, and the accounts that pay for them.
 
-    Only the event loop's thread may use it. A call still running when the ledger is cleared draws on the
-    balance as always, but counts in neither the old nor the new sums.
+    Only the thread of the event loop may use it. A call that was under way when the ledger was cleared is still
+    paid from the balance, but appears in no sum.
     """
 
     def __init__(self, vendors: Iterable[str]) -> None:
-        self.accounts = {vendor: Account(0) for vendor in vendors}
+        self.accounts = {vendor: Account(balance=0) for vendor in vendors}
         self.in_flight = 0
         self.clear()
 
     def clear(self) -> None:
         """Forget all requests and sums; balances and requests in flight stay."""
         self.entries: deque[Entry] = deque(maxlen=ENTRIES_KEPT)
-        self.current: set[str] = set()
-        self.lines: set[int] = set()
+        self.request_ids: set[str] = set()
+        self.connections: set[int] = set()
         self.by_image: Counter[str] = Counter()
         self.free_requests = 0
         self.max_in_flight = self.in_flight
         for vendor, account in self.accounts.items():
             self.accounts[vendor] = Account(account.balance)
 
-    def arrive(self, entry: Entry, line_number: int) -> None:
-        """Record a request the moment it reaches a billable endpoint."""
+    def begin(self, entry: Entry, connection_number: int) -> None:
+        """Record a request when its head has arrived."""
         self.entries.append(entry)
-        self.current.add(entry.request_id)
-        self.lines.add(line_number)
+        self.request_ids.add(entry.request_id)
+        self.connections.add(connection_number)
         self.accounts[entry.vendor].requests += 1
         self.in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
 
-    def leave(self) -> None:
-        """Record that a request in flight was answered or given up."""
+    def end(self) -> None:
+        """Record that a request was answered or abandoned."""
         self.in_flight -= 1
 
-    def hold(self, vendor: str, price: int) -> bool:
-        """Set `price` aside for a call; False where the balance does not cover it."""
+    def reserve(self, vendor: str, price: int) -> bool:
+        """Take the price of a call from the balance; return False if the balance is too low."""
         account = self.accounts[vendor]
         if account.balance is None or account.balance < price:
             return False
@@ -107,15 +110,15 @@ class Ledger:
         return True
 
     def release(self, vendor: str, price: int) -> None:
-        """Give back what was held for a call that is not billed after all."""
+        """Return a reserved price to the balance, because the call is not billed."""
         account = self.accounts[vendor]
         if account.balance is not None:
             account.balance += price
 
     def bill(self, entry: Entry, price: int) -> None:
-        """Charge a call what was held for it."""
+        """Bill a call whose price is reserved."""
         entry.billed = True
-        if entry.request_id not in self.current:
+        if entry.request_id not in self.request_ids:
             return
         account = self.accounts[entry.vendor]
         account.billed += 1
@@ -124,21 +127,21 @@ class Ledger:
             self.by_image[entry.image_sha256] += 1
 
     def as_json(self, *, with_entries: bool) -> dict[str, object]:
-        """Return the ledger as `GET /_emulator/ledger` shows it."""
+        """Return the body of `GET /_emulator/ledger`."""
         accounts = self.accounts.values()
         requests = sum(account.requests for account in accounts)
-        shown: dict[str, object] = {
+        body: dict[str, object] = {
             "requests": requests,
             "billed": sum(account.billed for account in accounts),
-            "cost_usd": usd(sum(account.cost for account in accounts)),
+            "cost_usd": to_usd(sum(account.cost for account in accounts)),
             "free_requests": self.free_requests,
             "by_vendor": {vendor: account.as_json() for vendor, account in self.accounts.items()},
             "by_image": dict(self.by_image),
             "in_flight": self.in_flight,
             "max_in_flight": self.max_in_flight,
-            "connections": len(self.lines),
+            "connections": len(self.connections),
             "entries_forgotten": requests - len(self.entries),
         }
         if with_entries:
-            shown["entries"] = [asdict(entry) for entry in self.entries]
-        return shown
+            body["entries"] = [asdict(entry) for entry in self.entries]
+        return body

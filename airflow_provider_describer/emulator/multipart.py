@@ -1,4 +1,8 @@
-"""Take a multipart/form-data body apart, and keep each part's filename and content type."""
+"""Parse a multipart/form-data body with python-multipart's parser.
+
+Starlette's own form parser is not strict enough for a vendor's part: it drops the content type of text fields, decodes
+text that is not UTF-8, and accepts a body without its last boundary.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,12 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 
 class FormError(ValueError):
-    """The body is not the multipart form it says it is."""
+    """The request is not a well-formed form; the message says why."""
 
 
 @dataclass(slots=True)
 class Part:
-    """One part of the form; `filename` is None where none was given, "" where it was empty."""
+    """One part of a form; `filename` is None if there was none, "" if it was empty."""
 
     headers: dict[str, str] = field(default_factory=dict)
     body: bytearray = field(default_factory=bytearray)
@@ -23,19 +27,18 @@ class Part:
 
     @property
     def content_type(self) -> str | None:
-        """The media type without its parameters, or None where the part has no such header."""
-        stated = self.headers.get("content-type")
-        return None if stated is None else stated.partition(";")[0].strip().lower()
+        """The media type without its parameters, or None if the part has no such header."""
+        value = self.headers.get("content-type")
+        return None if value is None else value.partition(";")[0].strip().lower()
 
 
 class FormReader:
-    """Collects the parts as the parser calls back."""
+    """Collects the parts of a body that is parsed in one piece; the parser calls the `on_…` methods."""
 
     def __init__(self) -> None:
         self.parts: list[Part] = []
-        self.header_name = bytearray()
-        self.header_value = bytearray()
-        self.ended = False
+        self.header = ""
+        self.is_complete = False
 
     def on_part_begin(self) -> None:
         self.parts.append(Part())
@@ -44,16 +47,11 @@ class FormReader:
         self.parts[-1].body += memoryview(data)[start:end]
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self.header_name += data[start:end]
+        self.header = data[start:end].decode("latin-1").strip().lower()
+        self.parts[-1].headers[self.header] = ""
 
     def on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self.header_value += data[start:end]
-
-    def on_header_end(self) -> None:
-        name = self.header_name.decode("latin-1").strip().lower()
-        self.parts[-1].headers[name] = self.header_value.decode("latin-1").strip()
-        self.header_name.clear()
-        self.header_value.clear()
+        self.parts[-1].headers[self.header] = data[start:end].decode("latin-1").strip()
 
     def on_headers_finished(self) -> None:
         part = self.parts[-1]
@@ -65,33 +63,22 @@ class FormReader:
             part.filename = options[b"filename"].decode("utf-8", "replace")
 
     def on_end(self) -> None:
-        self.ended = True
+        self.is_complete = True
 
 
 def read_form(content_type: str, body: bytes) -> list[Part]:
-    """Return the parts of a multipart/form-data body in their order; raise FormError where it is none."""
+    """Return the parts of a multipart/form-data body in their order; raise FormError if it is not one."""
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data":
         raise FormError(f"Content-Type must be multipart/form-data, not {content_type or 'absent'!r}")
     if not options.get(b"boundary"):
         raise FormError("Content-Type multipart/form-data without a boundary")
     reader = FormReader()
-    parser = MultipartParser(
-        options[b"boundary"],
-        {
-            "on_part_begin": reader.on_part_begin,
-            "on_part_data": reader.on_part_data,
-            "on_header_field": reader.on_header_field,
-            "on_header_value": reader.on_header_value,
-            "on_header_end": reader.on_header_end,
-            "on_headers_finished": reader.on_headers_finished,
-            "on_end": reader.on_end,
-        },
-    )
+    callbacks = {name: getattr(reader, name) for name in vars(FormReader) if name.startswith("on_")}
     try:
-        parser.write(body)
+        MultipartParser(options[b"boundary"], callbacks).write(body)  # type: ignore[arg-type]
     except MultipartParseError as error:
         raise FormError(f"the multipart body is malformed: {error}") from error
-    if not reader.ended:
+    if not reader.is_complete:
         raise FormError("the multipart body ends before its last boundary")
     return reader.parts

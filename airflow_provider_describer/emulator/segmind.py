@@ -1,34 +1,36 @@
-"""Segmind's `ideogram-describe`, v1 and v2, read strictly."""
+"""Segmind's `ideogram-describe` v1, its errors, and its endpoints that cost nothing, read strictly."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import formatdate
+from mimetypes import guess_extension
+from typing import ClassVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
 
-from airflow_provider_describer.emulator.bad_responses import html_page
-from airflow_provider_describer.emulator.calls import Asked, RefusedError, is_refusal, note_image
-from airflow_provider_describer.emulator.fake_text import sentence
-from airflow_provider_describer.emulator.fault_rolls import Fate
-from airflow_provider_describer.emulator.faults import SEGMIND
-from airflow_provider_describer.emulator.image_input import ImageRefusedError
-from airflow_provider_describer.emulator.ledger import Entry, plain
-from airflow_provider_describer.emulator.segmind_jobs import Jobs
-from airflow_provider_describer.emulator.state import World
+from airflow_provider_describer.emulator.bad_responses import GATEWAY_ERRORS, html_page
+from airflow_provider_describer.emulator.calls import RefusedError, Vendor, read_body
+from airflow_provider_describer.emulator.fault_settings import SEGMIND
+from airflow_provider_describer.emulator.faults import Call, CallFaults
+from airflow_provider_describer.emulator.image_info import describe_in_a_sentence
+from airflow_provider_describer.emulator.image_input import ImageRefusedError, from_data_uri
+from airflow_provider_describer.emulator.ledger import Entry, format_usd, to_usd
 
-V1_PATH = "/v1/ideogram-describe"
-V2_PATH = "/v2/ideogram-describe"
 FORMATS = ("JPEG", "PNG", "WEBP")
 UNSAFE = "Image failed the safety check"
-# How long a 429 that only a fault ordered asks the client to wait.
-SHORT_WAIT_S = 1.0
+# The wait that a 429 asks for if a fault rule, not the rate limit, caused it.
+RATE_LIMITED_S = 1.0
+MAX_STORED_BYTES = 2 * 1024**3
+# Some platforms' tables do not know WebP.
+EXTENSIONS = {"image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".webp"}
 
 ERRORS = {
     "bad_request": (400, "Invalid request body"),
@@ -45,199 +47,210 @@ AUTH_ERRORS = {
     "invalid_key": (401, "invalid_api_key", "Unauthorized. API key is invalid or may have expired"),
     "rate_limited": (429, "rate_limit_exceeded", "Too many requests"),
 }
-PAGES = {
-    "method_not_allowed": 405,
-    "too_large": 413,
-    "bad_gateway": 502,
-    "html_error": 502,
-    "unavailable": 503,
-    "gateway_timeout": 504,
-}
-WRONG: tuple[object, ...] = (
-    {"descriptions": 7},
-    {"descriptions": [{"text": None}]},
-    {"descriptions": []},
-    [1, 2],
-    {"output": {"unexpected": True}},
-    42,
-    None,
-)
-WRONG_V2: tuple[object, ...] = (
-    {"request_id": 17, "status": ["QUEUED"]},
-    {"status": "QUEUED"},
-    ["QUEUED"],
-    "QUEUED",
-    None,
-)
+HTML_ERRORS = {**GATEWAY_ERRORS, "method_not_allowed": 405}
+
+Handler = Callable[[Request], Awaitable[Response]]
 
 
-class Segmind:
-    """What Segmind does with a v1 call: it answers when the description is there."""
+class Segmind(Vendor):
+    """v1: the answer to the call is the description."""
 
     name = SEGMIND
+    path = "/v1/ideogram-describe"
+    wrong_types: ClassVar[tuple[object, ...]] = (
+        {"descriptions": 7},
+        {"descriptions": [{"text": None}]},
+        {"descriptions": []},
+        [1, 2],
+        {"output": {"unexpected": True}},
+        42,
+        None,
+    )
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    @property
+    def balance(self) -> int:
+        return self.ledger.accounts[self.name].balance or 0
 
     def check_key(self, request: Request) -> None:
-        sent = request.headers.get("x-api-key")
-        if not sent:
+        given = request.headers.get("x-api-key")
+        if not given:
             raise RefusedError("missing_key")
-        if not secrets.compare_digest(sent.encode(), self.world.keys[self.name].encode()):
+        if not secrets.compare_digest(given.encode(), self.state.keys[self.name].encode()):
             raise RefusedError("invalid_key")
 
-    async def read(self, request: Request, body: bytes, entry: Entry) -> Asked:
-        uri = image_uri(read_json(request, body))
+    async def read(self, request: Request, body: bytes, entry: Entry) -> Call:
+        uri = read_json(request, body).get("image_file")
+        if not isinstance(uri, str) or not uri:
+            raise RefusedError("bad_request", "image_file is required and must be a URI")
         try:
-            received = await self.world.intake.receive(uri, self.world.faults(self.name).fetch_timeout_s)
-            fingerprint = await self.world.intake.fingerprint(received)
-            note_image(entry, received, fingerprint)
-            sight = await self.world.intake.look(received, fingerprint)
+            info = await self.measure(await self.state.images.load(uri, self.settings.fetch_timeout_s), entry)
         except ImageRefusedError as error:
             raise RefusedError("bad_request", str(error)) from error
-        if sight.format not in FORMATS:
-            raise RefusedError("bad_request", f"image is {sight.format}; only {', '.join(FORMATS)} are supported")
-        return Asked(sight)
+        if info.format not in FORMATS:
+            raise RefusedError("bad_request", f"image is {info.format}; only {', '.join(FORMATS)} are supported")
+        return Call(self.name, info)
 
-    async def work(self, request: Request, asked: Asked, fate: Fate, entry: Entry) -> Response:
-        if fate.kind is not None and is_refusal(fate.kind):
-            await asyncio.sleep(fate.latency_s)
-            raise RefusedError(fate.kind)
-        price = self.hold()
-        started = time.monotonic()
-        await asyncio.sleep(fate.latency_s)
-        self.world.ledger.bill(entry, price)
-        entry.outcome = "described"
-        response = styled(sentence(asked.sight), self.world.faults(self.name).answer_style)
-        response.headers["x-cost"] = plain(price)
-        response.headers["x-remaining-credits"] = plain(self.balance())
+    async def work(self, request: Request, call: Call, faults: CallFaults, entry: Entry) -> Response:
+        price, started = self.price, time.monotonic()
+        response = await super().work(request, call, faults, entry)
+        response.headers["x-cost"] = format_usd(price)
+        response.headers["x-remaining-credits"] = format_usd(self.balance)
         response.headers["x-generation-time"] = f"{time.monotonic() - started:.3f}"
         response.headers["x-request-id"] = entry.request_id
         return response
 
-    def hold(self) -> int:
-        """Set the price of a call aside and return it; raise RefusedError where the balance is too low."""
-        price = self.world.price(self.name)
-        if not self.world.ledger.hold(self.name, price):
-            raise RefusedError("insufficient_credits")
-        return price
+    def answer(self, call: Call) -> Response:
+        return self.styled(describe_in_a_sentence(call.image))
 
-    def balance(self) -> int:
-        return self.world.ledger.accounts[self.name].balance or 0
+    def blank_answer(self, request: Request, entry: Entry) -> Response:
+        return self.styled("")
 
-    def blank(self, request: Request, entry: Entry) -> Response:
-        return styled("", self.world.faults(self.name).answer_style)
+    def styled(self, text: str) -> Response:
+        if self.settings.answer_style == "plain":
+            return PlainTextResponse(text)
+        return JSONResponse(self.output(text))
 
-    def wrong_types(self, variant: int) -> object:
-        return WRONG[variant % len(WRONG)]
+    def output(self, text: str) -> object:
+        """Return a description in one of the forms that the documentation leaves open."""
+        style = self.settings.answer_style
+        forms: dict[str, object] = {
+            "descriptions": {"descriptions": [{"text": text}]},
+            "list": [text],
+            "objects": [{"text": text}],
+            "string": text,
+            "plain": text,
+        }
+        return forms.get(style, {style: text})
 
-    def refusal(self, refused: RefusedError, entry: Entry) -> Response:
-        response = self.error(refused)
+    def error_answer(self, refused: RefusedError, entry: Entry) -> Response:
         entry.outcome = "invalid_key" if refused.kind == "unauthorized" else refused.kind
+        response = self.error(refused)
         response.headers["x-request-id"] = entry.request_id
         return response
 
     def error(self, refused: RefusedError) -> Response:
         """Return the documented answer for an error."""
         kind = "invalid_key" if refused.kind == "unauthorized" else refused.kind
-        if kind in PAGES:
-            return html_page(PAGES[kind])
+        if kind in HTML_ERRORS:
+            return html_page(HTML_ERRORS[kind])
         if kind == "insufficient_credits":
-            has, needs = plain(self.balance()), plain(self.world.price(self.name))
-            return error(406, f"Insufficient credits: your balance is ${has}, this call needs ${needs}")
+            has, needs = format_usd(self.balance), format_usd(self.price)
+            return json_error(406, f"Insufficient credits: your balance is ${has}, this call needs ${needs}")
         if kind not in AUTH_ERRORS:
             status, message = ERRORS[kind]
-            return error(status, refused.detail or message)
+            return json_error(status, refused.detail or message)
         status, code, meaning = AUTH_ERRORS[kind]
         response = JSONResponse({"error": code, "error_description": meaning, "status_code": status}, status)
         if kind == "rate_limited":
-            self.say_when(response, refused.resets_at or time.time() + SHORT_WAIT_S)
+            resets_at = refused.resets_at or time.time() + RATE_LIMITED_S
+            response.headers["x-rate-limit-reset-at-utc"] = format_time(resets_at, self.settings.reset_format)
+            if self.settings.retry_after is not None:
+                response.headers["retry-after"] = self.settings.retry_after
         return response
 
-    def say_when(self, response: Response, resets_at: float) -> None:
-        faults = self.world.faults(self.name)
-        response.headers["x-rate-limit-reset-at-utc"] = timestamp(resets_at, faults.reset_format)
-        if faults.retry_after is not None:
-            response.headers["retry-after"] = faults.retry_after
+    def free(self, handler: Handler) -> Handler:
+        """Return a handler that checks the key first and turns RefusedError into an answer."""
+
+        async def check_and_handle(request: Request) -> Response:
+            self.ledger.free_requests += 1
+            try:
+                self.check_key(request)
+                return await handler(request)
+            except RefusedError as refused:
+                return self.error(refused)
+
+        return check_and_handle
 
 
-class SegmindV2(Segmind):
-    """What Segmind does with a v2 call: it answers at once, and the description is fetched later."""
+class FreeEndpoints:
+    """The balance, uploads, and models that do not exist."""
 
-    def __init__(self, world: World, jobs: Jobs) -> None:
-        super().__init__(world)
-        self.jobs = jobs
+    def __init__(self, vendor: Segmind) -> None:
+        self.vendor = vendor
+        self.stored: dict[str, tuple[bytes, str]] = {}
+        self.stored_bytes = 0
 
-    async def work(self, request: Request, asked: Asked, fate: Fate, entry: Entry) -> Response:
-        if fate.kind is not None and is_refusal(fate.kind) and fate.kind != "harmful":
-            raise RefusedError(fate.kind)
-        price = self.hold()
-        failure = UNSAFE if fate.kind == "harmful" else "Inference failed" if fate.fails_later else None
-        faults = self.world.faults(self.name)
-        output = styled_value(sentence(asked.sight), faults.answer_style)
-        job = self.jobs.submit(entry, price, output, failure, faults)
-        return JSONResponse(
-            {"request_id": job.id, "status": "QUEUED", **self.jobs.urls(job, str(request.base_url))},
-            headers={"x-request-id": job.id},
-        )
+    def routes(self) -> list[Route]:
+        """Return the routes; they belong after those of the models that exist."""
+        free = self.vendor.free
+        return [
+            Route("/v1/get-user-credits", free(self.credits)),
+            Route("/upload-asset", free(self.upload), methods=["POST"]),
+            Route("/assets/{name}", self.asset),
+            Route("/v1/{model}", free(self.unknown_model), methods=["POST"]),
+            Route("/v2/{model}", free(self.unknown_model), methods=["POST"]),
+        ]
 
-    def blank(self, request: Request, entry: Entry) -> Response:
-        job = self.jobs.by_id[entry.request_id]
-        job.output = styled_value("", self.world.faults(self.name).answer_style)
-        return JSONResponse({"request_id": job.id, "status": "QUEUED", **self.jobs.urls(job, str(request.base_url))})
+    async def credits(self, request: Request) -> Response:
+        balance = self.vendor.ledger.accounts[SEGMIND].balance
+        if balance is None:
+            return json_error(404, "No credits found for the user")
+        return JSONResponse({"credits": to_usd(balance), "free-credits": 0.0})
 
-    def wrong_types(self, variant: int) -> object:
-        return WRONG_V2[variant % len(WRONG_V2)]
+    async def upload(self, request: Request) -> Response:
+        body = await read_body(request)
+        if body is None:
+            raise RefusedError("too_large")
+        uris = read_json(request, body).get("data_urls")
+        if not isinstance(uris, list) or not uris:
+            raise RefusedError("bad_request", "data_urls is required and must be a list of data URIs")
+        names = [await self.store(uri, number) for number, uri in enumerate(uris)]
+        urls = [f"{request.base_url}assets/{name}" for name in names]
+        return JSONResponse({self.vendor.settings.upload_answer: urls, "message": "Files uploaded successfully"})
+
+    async def store(self, uri: object, number: int) -> str:
+        """Store a file and return its name, which is made of its content: equal files are stored once."""
+        if not isinstance(uri, str):
+            raise RefusedError("bad_request", f"data_urls[{number}] is not a data URI")
+        images = self.vendor.state.images
+        try:
+            received = await images.run(from_data_uri, uri)
+        except ImageRefusedError as error:
+            raise RefusedError("bad_request", f"data_urls[{number}]: {error}") from error
+        data, media_type = received.data, received.claimed_type or ""
+        sha256 = await images.sha256(data)
+        name = sha256[:32] + (EXTENSIONS.get(media_type) or guess_extension(media_type) or ".bin")
+        if name not in self.stored:
+            # Nothing is ever deleted, because the vendor promises lasting URLs.
+            if self.stored_bytes + len(data) > MAX_STORED_BYTES:
+                raise RefusedError("server_error", f"the emulator stores at most {MAX_STORED_BYTES} bytes of uploads")
+            self.stored[name] = (data, media_type)
+            self.stored_bytes += len(data)
+        return name
+
+    async def asset(self, request: Request) -> Response:
+        if request.path_params["name"] not in self.stored:
+            return json_error(404, "No such asset")
+        data, media_type = self.stored[request.path_params["name"]]
+        return Response(data, media_type=media_type)
+
+    async def unknown_model(self, request: Request) -> Response:
+        raise RefusedError("not_found", f"Model {request.path_params['model']} not found")
 
 
-def error(status: int, message: str) -> Response:
+def json_error(status: int, message: str) -> Response:
     return JSONResponse({"error": message}, status)
 
 
 def read_json(request: Request, body: bytes) -> dict[str, object]:
-    """Return the JSON object a request carries; raise RefusedError where it carries none."""
+    """Return the JSON object in a request; raise RefusedError if there is none."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise RefusedError("invalid_content_type")
     try:
-        given = json.loads(body)
-    except ValueError as problem:
-        raise RefusedError("bad_request", "the body is not JSON") from problem
-    if not isinstance(given, dict):
+        value = json.loads(body)
+    except ValueError as error:
+        raise RefusedError("bad_request", "the body is not JSON") from error
+    if not isinstance(value, dict):
         raise RefusedError("bad_request", "the body is not a JSON object")
-    return given
+    return value
 
 
-def image_uri(given: dict[str, object]) -> str:
-    uri = given.get("image_file")
-    if not isinstance(uri, str) or not uri:
-        raise RefusedError("bad_request", "image_file is required and must be a URI")
-    return uri
-
-
-def styled_value(text: str, style: str) -> object:
-    """Return a description in one of the forms that the documentation leaves open."""
-    forms: dict[str, object] = {
-        "descriptions": {"descriptions": [{"text": text}]},
-        "list": [text],
-        "objects": [{"text": text}],
-        "string": text,
-        "plain": text,
-    }
-    return forms.get(style, {style: text})
-
-
-def styled(text: str, style: str) -> Response:
-    if style == "plain":
-        return PlainTextResponse(text)
-    return JSONResponse(styled_value(text, style))
-
-
-def timestamp(moment: float, form: str) -> str:
-    """Return a moment in one of the forms a client must understand, never a moment too early."""
+def format_time(timestamp: float, form: str) -> str:
+    """Return a time in one of the forms that a client must understand, rounded up."""
     if form == "epoch":
-        return str(math.ceil(moment))
+        return str(math.ceil(timestamp))
     if form == "http":
-        return formatdate(math.ceil(moment), usegmt=True)
-    rounded = datetime.fromtimestamp(math.ceil(moment * 1000) / 1000, tz=UTC)
+        return formatdate(math.ceil(timestamp), usegmt=True)
+    rounded = datetime.fromtimestamp(math.ceil(timestamp * 1000) / 1000, tz=UTC)
     return rounded.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,10 +1,11 @@
-"""The listening socket, the connections on it, and stopping at once when told to."""
+"""The emulator's HTTP server: its routes, its socket, and how it stops at once."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import itertools
+import json
 import logging
 import os
 import resource
@@ -12,59 +13,115 @@ import socket
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any, cast
 
 import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from airflow_provider_describer.emulator.app import build_app
-from airflow_provider_describer.emulator.line import LINE, Line
+from airflow_provider_describer.emulator.bad_responses import CONNECTION, ClientConnection, html_page
+from airflow_provider_describer.emulator.calls import BillableEndpoint, EmulatorState
+from airflow_provider_describer.emulator.fault_settings import FaultError, read_plan
+from airflow_provider_describer.emulator.image_describer import ImageDescriber
+from airflow_provider_describer.emulator.segmind import FreeEndpoints, Segmind
+from airflow_provider_describer.emulator.segmind_v2 import SegmindV2
 
 SECONDS_TO_STOP = 1.5
-line_numbers = itertools.count(1)
+connection_numbers = itertools.count(1)
 
 
-class LineProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with the connection itself in the scope, so that a handler can cut it."""
+def build_app(keys: Mapping[str, str]) -> Starlette:
+    """Return the emulator as an ASGI application; `keys` has each vendor's accepted key."""
+    state = EmulatorState(keys)
+    segmind, segmind_v2 = Segmind(state), SegmindV2(state)
+    controls = Controls(state)
+    return Starlette(
+        routes=[
+            *(
+                Route(vendor.path, BillableEndpoint(vendor), methods=["POST"])
+                for vendor in (ImageDescriber(state), segmind, segmind_v2)
+            ),
+            *segmind_v2.poll_routes(),
+            *FreeEndpoints(segmind).routes(),
+            Route("/_emulator/ledger", controls.ledger, methods=["GET", "DELETE"]),
+            Route("/_emulator/faults", controls.faults, methods=["GET", "POST", "DELETE"]),
+        ],
+        exception_handlers={404: not_found, 405: wrong_method},
+    )
 
-    line: Line | None = None
+
+async def not_found(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": f"Nothing is served at {request.url.path}"}, 404)
+
+
+async def wrong_method(request: Request, error: Exception) -> Response:
+    response = html_page(405)
+    if isinstance(error, HTTPException) and error.headers:
+        response.headers.update(error.headers)
+    return response
+
+
+class Controls:
+    """The endpoints for tests: the ledger and the faults."""
+
+    def __init__(self, state: EmulatorState) -> None:
+        self.state = state
+
+    async def ledger(self, request: Request) -> Response:
+        if request.method == "DELETE":
+            self.state.ledger.clear()
+            return JSONResponse({"cleared": True})
+        with_entries = request.query_params.get("entries", "1") != "0"
+        return JSONResponse(self.state.ledger.as_json(with_entries=with_entries))
+
+    async def faults(self, request: Request) -> Response:
+        if request.method == "DELETE":
+            self.state.use(read_plan({}))
+        elif request.method == "POST":
+            try:
+                self.state.use(read_plan(json.loads(await request.body())))
+            except FaultError as error:
+                return JSONResponse({"error": str(error)}, 400)
+            except ValueError:
+                return JSONResponse({"error": "the body is not JSON"}, 400)
+        return JSONResponse(self.state.faults.plan.source)
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's protocol; it also puts the connection into the scope, so that a handler can close it."""
+
+    connection: ClientConnection | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
-        self.line = Line(next(line_numbers), cast(asyncio.Transport, transport))
+        self.connection = ClientConnection(next(connection_numbers), cast(asyncio.Transport, transport))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        cast(dict[str, Any], self.scope)[LINE] = self.line
-
-
-@dataclass(frozen=True)
-class Welcome:
-    """What is printed once the port answers."""
-
-    url: str
-    keys: dict[str, str]
-
-    def show(self) -> None:
-        for vendor, key in self.keys.items():
-            print(f"{vendor} key: {key}")
-        print(f"ledger: GET {self.url}/_emulator/ledger, faults: POST {self.url}/_emulator/faults")
-        # Last, because whoever waits for this line wants the keys as well.
-        print(f"emulator listening on {self.url}", flush=True)
+        cast(dict[str, Any], self.scope)[CONNECTION] = self.connection
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that cuts its connections when stopped, instead of waiting for slow answers."""
+    """A uvicorn server that prints its address and keys, and that stops without waiting for slow answers."""
 
-    def __init__(self, config: uvicorn.Config, welcome: Welcome) -> None:
+    def __init__(self, config: uvicorn.Config, url: str, keys: Mapping[str, str]) -> None:
         super().__init__(config)
-        self.welcome = welcome
+        self.url = url
+        self.keys = keys
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
-        self.welcome.show()
+        for vendor, key in self.keys.items():
+            print(f"{vendor} key: {key}")
+        print(f"ledger: GET {self.url}/_emulator/ledger, faults: POST {self.url}/_emulator/faults")
+        # The last line, because a program that waits for it also needs the keys.
+        print(f"emulator listening on {self.url}", flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.stop_at_once()
@@ -74,40 +131,39 @@ class Server(uvicorn.Server):
         self.force_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Cancelled handlers would be logged as crashes, and there may be thousands of them.
+        # uvicorn would log each cancelled handler as a crash, and there may be thousands.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)
         for connection in list(self.server_state.connections):
             if connection.transport is not None:
                 connection.transport.abort()
-        # The interpreter would wait for a thread that is fetching a slow URL.
-        hurry = threading.Timer(SECONDS_TO_STOP, os._exit, (0,))
-        hurry.daemon = True
-        hurry.start()
+        # The interpreter would wait for a thread that fetches a slow URL.
+        timer = threading.Timer(SECONDS_TO_STOP, os._exit, (0,))
+        timer.daemon = True
+        timer.start()
         await super().shutdown(sockets=sockets)
 
 
 def serve(host: str, port: int, keys: dict[str, str], *, stop_with_parent: bool = False) -> None:
-    """Serve both vendors on `host:port` until SIGTERM, SIGINT or, if asked, the end of stdin."""
+    """Serve both vendors on `host:port` until SIGTERM, SIGINT or, with `stop_with_parent`, the end of stdin."""
     allow_many_connections()
     listener = listen(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    url = f"http://{shown}:{listener.getsockname()[1]}"
+    url_host = f"[{host}]" if ":" in host else host
     config = uvicorn.Config(
         build_app(keys),
-        http=LineProtocol,
+        http=Protocol,
         ws="none",
         lifespan="off",
         loop="asyncio",
         backlog=8192,
         access_log=False,
         log_level="error",
-        # Shorter than a client's own limit, and a reused connection would be cut under a paid request.
+        # Longer than a client keeps an idle connection; otherwise a paid request could meet a closing connection.
         timeout_keep_alive=120,
         timeout_graceful_shutdown=1,
         proxy_headers=False,
         server_header=False,
     )
-    server = Server(config, Welcome(url, keys))
+    server = Server(config, f"http://{url_host}:{listener.getsockname()[1]}", keys)
     if stop_with_parent:
         threading.Thread(target=stop_after_stdin, args=(server,), daemon=True).start()
     server.run(sockets=[listener])
@@ -115,7 +171,7 @@ def serve(host: str, port: int, keys: dict[str, str], *, stop_with_parent: bool 
 
 def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio turns Nagle's algorithm off only where the protocol is named; with it, an answer takes 40 ms.
+    # asyncio turns Nagle's algorithm off only if the protocol is named; with it, an answer takes 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -127,17 +183,17 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def stop_after_stdin(server: Server) -> None:
-    """Stop the server when stdin ends, which is when the parent process has closed it or died."""
+    """Stop the server when stdin ends: the parent process has closed it or has died."""
     while os.read(sys.stdin.fileno(), 4096):
         pass
     server.stop_at_once()
     time.sleep(2 * SECONDS_TO_STOP)
-    # Only reached where the event loop is stuck; a process left behind would hold the port.
+    # Only reached if the event loop hangs; the process would keep the port.
     os._exit(1)
 
 
 def allow_many_connections() -> None:
-    """Raise the limit of open files as far as it goes: every slow request holds a connection."""
+    """Raise the limit of open files as far as possible: each slow request holds a connection."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # macOS refuses its own "unlimited"
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

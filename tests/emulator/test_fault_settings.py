@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         ({"all": {"errors": [{"kind": "bad_request", "share": 1}]}}, "'bad_request'"),
         ({"segmind": {"errors": [{"share": 1}]}}, "kind None"),
         ({"segmind": {"errors": [{"kind": []}]}}, "kind []"),
-        ({"segmind": {"errors": [{"kind": "html"}]}}, "says not when"),
+        ({"segmind": {"errors": [{"kind": "html"}]}}, "has no condition"),
         ({"segmind": {"errors": [{"kind": "html", "shares": 1}]}}, "errors[0].shares"),
         ({"segmind": {"errors": [{"kind": "html", "share": 5}]}}, "errors[0].share"),
         ({"segmind": {"errors": [{"kind": "html", "first": -1}]}}, "errors[0].first"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from airflow_provider_describer.emulator.image_info import COLOURS, UnreadableError, look, nearest
+from airflow_provider_describer.emulator.image_info import COLOURS, UnreadableError, measure, nearest_colour
 
 
 def save(image: Image.Image, form: str, **options: Any) -> bytes:
@@ -19,54 +19,54 @@ def save(image: Image.Image, form: str, **options: Any) -> bytes:
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_size_and_format_are_those_of_the_file(form: str) -> None:
-    sight = look(save(Image.new("RGB", (2000, 1000), (20, 30, 90)), form), "0" * 64)
-    assert (sight.format, sight.width, sight.height) == (form, 2000, 1000)
-    assert (sight.colours, sight.orientation) == (("navy",), "landscape")
+    info = measure(save(Image.new("RGB", (2000, 1000), (20, 30, 90)), form), "0" * 64)
+    assert (info.format, info.width, info.height) == (form, 2000, 1000)
+    assert (info.colours, info.orientation) == (("navy",), "landscape")
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "I", "F"])
-def test_every_mode_can_be_looked_at(mode: str) -> None:
+def test_every_mode_can_be_measured(mode: str) -> None:
     form = "TIFF" if mode in ("CMYK", "I", "F") else "PNG"
-    sight = look(save(Image.new(mode, (40, 40)), form), "0" * 64)
-    assert sight.orientation == "square"
+    info = measure(save(Image.new(mode, (40, 40)), form), "0" * 64)
+    assert info.orientation == "square"
 
 
 def test_what_is_transparent_counts_as_white() -> None:
-    sight = look(save(Image.new("RGBA", (40, 40), (255, 0, 0, 0)), "PNG"), "0" * 64)
-    assert (sight.colours, sight.brightness) == (("white",), 100)
+    info = measure(save(Image.new("RGBA", (40, 40), (255, 0, 0, 0)), "PNG"), "0" * 64)
+    assert (info.colours, info.brightness) == (("white",), 100)
 
 
 def test_a_phones_jpeg_with_a_second_picture_is_a_jpeg() -> None:
     first, second = Image.new("RGB", (40, 30), "red"), Image.new("RGB", (40, 30), "blue")
-    sight = look(save(first, "MPO", save_all=True, append_images=[second]), "0" * 64)
-    assert (sight.format, sight.media_type) == ("JPEG", "image/jpeg")
+    info = measure(save(first, "MPO", save_all=True, append_images=[second]), "0" * 64)
+    assert (info.format, info.media_type) == ("JPEG", "image/jpeg")
 
 
 def test_noise_is_sharper_than_one_colour() -> None:
-    noise = look(save(Image.effect_noise((100, 100), 90), "PNG"), "0" * 64)
-    assert noise.sharpness > look(save(Image.new("L", (100, 100), 120), "PNG"), "0" * 64).sharpness
+    noise = measure(save(Image.effect_noise((100, 100), 90), "PNG"), "0" * 64)
+    assert noise.sharpness > measure(save(Image.new("L", (100, 100), 120), "PNG"), "0" * 64).sharpness
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
 @pytest.mark.parametrize("part", [0, 10, 0.3, 0.9])
-def test_part_of_an_image_is_none(form: str, part: float, noise: Callable[..., bytes]) -> None:
+def test_a_part_of_an_image_is_unreadable(form: str, part: float, noise: Callable[..., bytes]) -> None:
     whole = noise(form)
     cut = whole[: part if isinstance(part, int) else int(len(whole) * part)]
     with pytest.raises(UnreadableError):
-        look(cut, "0" * 64)
+        measure(cut, "0" * 64)
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\xff\xd8\xff\xe0", b"<svg/>", b"%PDF-1.7", b"\x89PNG\r\n\x1a\n"])
 def test_anything_else_is_unreadable(data: bytes) -> None:
     with pytest.raises(UnreadableError):
-        look(data, "0" * 64)
+        measure(data, "0" * 64)
 
 
 def test_an_enormous_image_is_refused_before_it_is_decoded() -> None:
     bomb = save(Image.new("1", (20_000, 20_000)), "PNG")
     with warnings.catch_warnings(), pytest.raises(UnreadableError):
-        look(bomb, "0" * 64)
+        measure(bomb, "0" * 64)
 
 
 def test_every_colour_is_its_own_name() -> None:
-    assert {name: nearest(pixel) for name, pixel in COLOURS.items()} == {name: name for name in COLOURS}
+    assert {name: nearest_colour(pixel) for name, pixel in COLOURS.items()} == {name: name for name in COLOURS}

@@ -1,0 +1,149 @@
+"""Segmind's `ideogram-describe` v2: a call is queued and answered at once, and its result is polled for."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from airflow_provider_describer.emulator.bad_responses import html_page
+from airflow_provider_describer.emulator.calls import EmulatorState, RefusedError
+from airflow_provider_describer.emulator.faults import Call, CallFaults
+from airflow_provider_describer.emulator.image_info import describe_in_a_sentence
+from airflow_provider_describer.emulator.ledger import Entry, to_usd
+from airflow_provider_describer.emulator.segmind import UNSAFE, Segmind, json_error
+
+# The part of a job's time that it waits in the queue.
+QUEUED_SHARE = 0.3
+
+
+@dataclass(slots=True)
+class Job:
+    """One v2 request. `failure` is the reason why it will fail, or None."""
+
+    entry: Entry
+    price: int
+    output: object
+    failure: str | None
+    delay_s: float
+    state: str = "QUEUED"
+    polls: int = 0
+    remaining_credits: float = 0.0
+
+    @property
+    def id(self) -> str:
+        return self.entry.request_id
+
+    def urls(self, base: str) -> dict[str, str]:
+        return {
+            "poll_url": f"{base}v1/requests/{self.id}",
+            "status_url": f"{base}v2/requests/{self.id}/status",
+            "response_url": f"{base}v2/requests/{self.id}",
+        }
+
+    def metrics(self) -> dict[str, object]:
+        """Return the times of a finished job, and its cost if it was billed."""
+        if self.state not in ("COMPLETED", "FAILED"):
+            return {}
+        queued_s = self.delay_s * QUEUED_SHARE
+        metrics: dict[str, object] = {
+            "inference_time": round(self.delay_s - queued_s, 3),
+            "queue_time": round(queued_s, 3),
+            "total_time": round(self.delay_s, 3),
+        }
+        if self.state == "COMPLETED":
+            metrics |= {"cost": to_usd(self.price), "remaining_credits": self.remaining_credits}
+        return metrics
+
+    def poll_answer(self, base: str, *, with_output: bool) -> dict[str, object]:
+        answer: dict[str, object] = {"status": self.state, "request_id": self.id}
+        if self.state == "FAILED":
+            answer["error"] = self.failure
+        elif self.state != "COMPLETED":
+            answer |= self.urls(base)
+        elif with_output:
+            answer["output"] = self.output
+        answer["metrics"] = self.metrics()
+        return answer
+
+
+class SegmindV2(Segmind):
+    """v2: a timer finishes and bills each job, whether or not a client polls."""
+
+    path = "/v2/ideogram-describe"
+    wrong_types = (
+        {"request_id": 17, "status": ["QUEUED"]},
+        {"status": "QUEUED"},
+        ["QUEUED"],
+        "QUEUED",
+        None,
+    )
+
+    def __init__(self, state: EmulatorState) -> None:
+        super().__init__(state)
+        self.jobs: dict[str, Job] = {}
+
+    def poll_routes(self) -> list[Route]:
+        return [
+            Route("/v2/requests/{id}/status", self.free(partial(self.poll, with_output=False))),
+            Route("/v2/requests/{id}", self.free(partial(self.poll, with_output=True))),
+            Route("/v1/requests/{id}", self.free(partial(self.poll, with_output=True))),
+        ]
+
+    async def work(self, request: Request, call: Call, faults: CallFaults, entry: Entry) -> Response:
+        if faults.error and faults.error != "harmful":
+            raise RefusedError(faults.error)
+        failure = UNSAFE if faults.error else "Inference failed" if faults.fails_later else None
+        output = self.output(describe_in_a_sentence(call.image))
+        job = Job(entry, self.reserve(), output, failure, self.settings.v2_delay_s)
+        self.submit(job)
+        return JSONResponse(
+            {"request_id": job.id, "status": "QUEUED", **job.urls(str(request.base_url))},
+            headers={"x-request-id": job.id},
+        )
+
+    def blank_answer(self, request: Request, entry: Entry) -> Response:
+        job = self.jobs[entry.request_id]
+        job.output = self.output("")
+        return JSONResponse({"request_id": job.id, "status": "QUEUED", **job.urls(str(request.base_url))})
+
+    def submit(self, job: Job) -> None:
+        """Queue a job whose price is reserved."""
+        job.entry.outcome = "queued"
+        self.jobs[job.id] = job
+        loop = asyncio.get_running_loop()
+        loop.call_later(job.delay_s * QUEUED_SHARE, self.start, job)
+        loop.call_later(job.delay_s, self.finish, job)
+        loop.call_later(self.settings.v2_expire_s, self.jobs.pop, job.id, None)
+
+    def start(self, job: Job) -> None:
+        # Without a delay both timers are due at the same time and may fire in any order.
+        if job.state == "QUEUED":
+            job.state = "PROCESSING"
+
+    def finish(self, job: Job) -> None:
+        """Bill a job, or release the price of one that failed."""
+        if job.failure is None:
+            self.ledger.bill(job.entry, job.price)
+            job.state = "COMPLETED"
+        else:
+            self.ledger.release(self.name, job.price)
+            job.state = "FAILED"
+        job.remaining_credits = to_usd(self.balance)
+        # If the answer to the POST was lost or damaged, that stays the outcome.
+        if job.entry.outcome == "queued":
+            job.entry.outcome = "described" if job.failure is None else "failed"
+
+    async def poll(self, request: Request, *, with_output: bool) -> Response:
+        job = self.jobs.get(request.path_params["id"])
+        if job is None:
+            return json_error(404, f"Request {request.path_params['id']} not found")
+        job.polls += 1
+        if self.state.faults.poll_fails(self.name, job.entry.image_sha256 or "", job.polls):
+            return html_page(502)
+        answer = job.poll_answer(str(request.base_url), with_output=with_output)
+        return JSONResponse(answer, 422 if job.state == "FAILED" else 200)
