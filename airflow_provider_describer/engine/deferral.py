@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
 from typing import Any, Self
 
+from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.models import Running
 
 SHORTEST_S = 15.0
@@ -67,6 +69,26 @@ class ResumeCondition:
             return self.until
         latest += FETCH_WITHIN_S
         return latest if self.until is None else min(latest, self.until)
+
+
+def longest_wait(defer_after: float, *, can_defer: bool) -> float | None:
+    """Return the seconds that a run may wait in its worker; None for any, as a run that cannot defer has to.
+
+    :raises BadInput: for a ``defer_after`` below 15 seconds.
+    """
+    if defer_after < SHORTEST_S:
+        raise BadInput(
+            f"defer_after is {defer_after!r}, expected at least {SHORTEST_S:.0f} s: Airflow may fail a task that "
+            "resumes right after it has deferred."
+        )
+    return defer_after if can_defer else None
+
+
+def time_left(limit: timedelta | None, began: float, now: float) -> timedelta | None:
+    """Return what is left of a task's time limit (None for no limit) ``now``; both times are epoch seconds."""
+    if limit is None:
+        return None
+    return max(timedelta(0), limit - timedelta(seconds=now - began))
 
 
 @dataclass(slots=True)

@@ -1,20 +1,21 @@
-"""Assets: a description store that tells when it has grown, and the images that a watcher has seen arrive."""
+"""Assets: the description store as an asset with events, and the images that an asset watcher has found."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, AssetAlias, BaseOperator
+from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, AssetAlias
 
 from airflow_provider_describer.arrivals.snapshot import merged
 from airflow_provider_describer.engine.slices import described_before
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.hooks.storage import buckets_of
 from airflow_provider_describer.images.listing_file import read_listing
+from airflow_provider_describer.operators.base import DescriberBaseOperator, task_instance_key
 from airflow_provider_describer.operators.failures import airflow_errors
-from airflow_provider_describer.operators.planning import run_of
 from airflow_provider_describer.storage.address import is_local, local_path
 from airflow_provider_describer.storage.folder import open_folder
 from airflow_provider_describer.store.listings import write_listing
@@ -22,43 +23,44 @@ from airflow_provider_describer.store.listings import write_listing
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-
 INLINE = 1000
-"""Images of several events that are handed on themselves; more of them in a file below the trigger's ``state_path``."""
+"""The most images of several events that are returned as a list; more are in a file below the ``state_path``."""
 
 
 def store_asset(store: str, name: str | None = None) -> Asset:
     """
-    Return the asset that a description store is, for ``outlets=`` of the task that writes it and ``schedule=`` of DAGs
-    that read it.
+    Return a description store as an asset, for ``outlets=`` of the task that writes it and ``schedule=`` of DAGs that
+    read it.
 
-    :param store: as the operators take it; an absolute path or an address, and no template.
-    :param name: the asset's name; by default its address.
-    :raises BadInput: for what is not the same store everywhere.
+    :param store: as the operators take it: an absolute path, ``s3://…`` or ``gs://…``, and no template.
+    :param name: the asset's name; by default its uri.
+    :raises BadInput: for a relative path, which means another folder in each process.
     """
-    uri = _address(store)
+    uri = _store_uri(store)
     if uri is None:
         raise BadInput(f"store is {store!r}, expected a folder such as '/data/descriptions', s3://… or gs://….")
     return Asset(name=name or uri, uri=uri)
 
 
-def announce(task: BaseOperator, context: Context, store: str | None, described: int, about: Mapping[str, Any]) -> None:
-    """Let the outlets of a task that are its store say what it has described; where that is nothing, no event comes.
+def announce(task: DescriberBaseOperator, context: Context, described: int, about: Mapping[str, Any]) -> None:
+    """Add what was described to the event of the task's store; if nothing was, prevent the event.
 
-    Outlets count as the store that have its address, and every AssetAlias, which is given the store's asset. A try that
-    finds all of its images described by earlier tries of the same task instance, which did not come to an end, speaks
-    for them.
+    The store's outlets are the assets with its uri, and every AssetAlias, which gets the store's asset. A try that
+    finds everything described by earlier, failed tries of its task instance announces their descriptions.
 
-    :param about: what the event's extra tells.
+    :param described: number of images that this try has described.
+    :param about: further facts for the event's extra.
     """
-    address = None if store is None else _address(store)
-    own = [outlet for outlet in task.outlets if _is_store(outlet, address)]
-    if store is None or not own:
+    if task.store is None:
         return
-    run = run_of(context)
+    store = os.fspath(task.store)
+    uri = _store_uri(store)
+    own = [outlet for outlet in task.outlets if _is_store(outlet, uri)]
+    if not own:
+        return
+    run = task_instance_key(context)
     if not described and run.try_number > 1:
-        open_bucket = buckets_of(getattr(task, "storage_conn_id", None))
-        described = described_before(open_folder(store, open_bucket), run)
+        described = described_before(open_folder(store, buckets_of(task.storage_conn_id)), run)
     if not described:
         task.outlets = [outlet for outlet in task.outlets if outlet not in own]
         return
@@ -70,22 +72,22 @@ def announce(task: BaseOperator, context: Context, store: str | None, described:
             context["outlet_events"][outlet].add(store_asset(store), extra=extra)
 
 
-def announce_manifest(task: BaseOperator, context: Context, manifest: Mapping[str, Any]) -> None:
-    """Announce what a manifest tells."""
+def announce_manifest(task: DescriberBaseOperator, context: Context, manifest: Mapping[str, Any]) -> None:
+    """Announce a manifest's descriptions as `announce` does."""
     about = {name: manifest[name] for name in ("vendor", "results", "counts", "calls", "cost_usd")}
-    announce(task, context, manifest["store"], manifest["counts"]["described"], about)
+    announce(task, context, manifest["counts"]["described"], about)
 
 
 def arrived_images(context: Context, asset: Asset, storage_conn_id: str | None = None) -> list[Any] | str:
     """
     Return the images whose arrival has triggered this DAG run, as ``images`` of an operator takes them.
 
-    Events that came together are taken together, each image once, as its latest event has it. Where one event tells of
-    them all, its list or listing file is returned as it is.
+    The images of several events are returned together, each image once, as its latest event describes it. If there is
+    one event, its list or listing file is returned as it is.
 
-    :param asset: the one that a ``NewImagesTrigger`` watches.
-    :param storage_conn_id: for listing files in a bucket.
-    :raises AirflowSkipException: where no event has triggered the run.
+    :param asset: the asset that a ``NewImagesTrigger`` watches.
+    :param storage_conn_id: connection for listing files in a bucket.
+    :raises AirflowSkipException: if no event has triggered the run.
     """
     events = context["triggering_asset_events"]
     payloads = [event.extra["payload"] for event in events.get(asset, ())]
@@ -104,18 +106,18 @@ def arrived_images(context: Context, asset: Asset, storage_conn_id: str | None =
 
         folder = open_folder(deltas[-1]["state"], open_bucket)
         together = merged(images_of(delta["images"]) for delta in deltas)
-        return write_listing(iter(together), folder, run_of(context), inline=INLINE, max_chunks=1)
+        return write_listing(iter(together), folder, task_instance_key(context), inline=INLINE, max_chunks=1)
 
 
-def _is_store(outlet: object, address: str | None) -> bool:
-    # Compared as assets, which Airflow writes in one way of several.
+def _is_store(outlet: object, uri: str | None) -> bool:
+    # Compared as assets, because Airflow normalises their uris.
     return isinstance(outlet, AssetAlias) or (
-        address is not None and isinstance(outlet, Asset) and outlet.uri == Asset(address).uri
+        uri is not None and isinstance(outlet, Asset) and outlet.uri == Asset(uri).uri
     )
 
 
-def _address(store: str) -> str | None:
-    """The store as an address; None for a path that is relative, another one for each process."""
+def _store_uri(store: str) -> str | None:
+    """Return the store's uri; None for a relative path, which means another folder in each process."""
     if not is_local(store):
         return store.rstrip("/")
     path = local_path(store)

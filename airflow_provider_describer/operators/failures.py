@@ -1,4 +1,4 @@
-"""Our errors as Airflow's: which end a task for good, and which are worth an Airflow retry."""
+"""This package's errors as Airflow's: which fail a task for good, and which are worth an Airflow retry."""
 
 from __future__ import annotations
 
@@ -30,25 +30,24 @@ NON_RETRYABLE = (
     UnexpectedAnswer,
     UnknownOutcome,
 )
-"""A retry would fail, or pay, in the same way again. A batch that may send unknown calls again ends as Unfinished."""
+"""A retry would fail, or pay, in the same way again."""
 
-MISPLACED = ("no_such_bucket", "wrong_region", "unsupported")
-"""Kinds of a `BucketError` that somebody has to correct; a refusal or a silence may be over by the next try."""
+NON_RETRYABLE_BUCKET_KINDS = ("no_such_bucket", "wrong_region", "unsupported")
+"""Kinds of `BucketError` that need a correction; a refusal or a silence may be over by the next try."""
 
 
 def airflow_error(error: DescriberError) -> Exception:
-    """Return the exception with which the task ends: never retried where a retry cannot help."""
-    kind = AirflowFailException if _is_for_good(error) else AirflowException
+    """Return the exception that fails the task, for good if a retry cannot help."""
+    for_good = isinstance(error, NON_RETRYABLE) or (
+        isinstance(error, BucketError) and error.kind in NON_RETRYABLE_BUCKET_KINDS
+    )
+    kind = AirflowFailException if for_good else AirflowException
     return kind(f"{type(error).__name__}: {error}")
-
-
-def _is_for_good(error: DescriberError) -> bool:
-    return isinstance(error, NON_RETRYABLE) or (isinstance(error, BucketError) and error.kind in MISPLACED)
 
 
 @contextmanager
 def airflow_errors() -> Iterator[None]:
-    """Raise our errors as Airflow's."""
+    """Raise this package's errors as Airflow's."""
     try:
         yield
     except DescriberError as error:

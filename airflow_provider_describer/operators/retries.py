@@ -1,32 +1,62 @@
-"""A ready retry policy (Airflow 3.3) for tasks that describe images."""
+"""A ready retry policy for tasks that describe images. Airflow has retry policies from 3.3 on."""
 
 from __future__ import annotations
 
+import time
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from airflow_provider_describer.errors import BadInput
+from airflow import __version__
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_describer.errors import BadInput, DescriberError, RateLimited, VendorUnavailable
+from airflow_provider_describer.operators.failures import NON_RETRYABLE, airflow_error
 
 if TYPE_CHECKING:
-    from airflow_provider_describer.operators.retry_policy import DescriberRetryPolicy
+    from airflow.sdk import Context
+
+try:
+    from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryDecision, RetryRule
+except ImportError:
+    HAS_RETRY_POLICIES = False
+else:
+    HAS_RETRY_POLICIES = True
+
+    class DescriberRetryPolicy(ExceptionRetryPolicy):
+        """Decides by this package's error: the raised one, or the one that an operator raised Airflow's from."""
+
+        def __init__(self) -> None:
+            super().__init__(rules=[RetryRule(exception=list(NON_RETRYABLE), action=RetryAction.FAIL)])
+
+        def evaluate(
+            self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
+        ) -> RetryDecision:
+            """Return whether and when a task that failed with this exception is tried again."""
+            error = exception if isinstance(exception, DescriberError) else exception.__cause__
+            if not isinstance(error, DescriberError):
+                return RetryDecision.default()
+            reason = type(error).__name__
+            if isinstance(airflow_error(error), AirflowFailException):
+                return RetryDecision.fail(reason)
+            if isinstance(error, RateLimited | VendorUnavailable) and error.retry_at is not None:
+                return RetryDecision.retry(timedelta(seconds=max(0.0, error.retry_at - time.time())), reason)
+            return RetryDecision.default()
 
 
 def describer_retry_policy() -> DescriberRetryPolicy:
     """
     Return a policy for ``retry_policy=`` of any task that describes images, by an operator or by the hook.
 
-    What a retry cannot help (the account, the arguments, the image) fails at once; a vendor that names a moment is
-    asked again then; for everything else the task's own ``retry_delay`` counts. Never more than ``retries`` tries.
+    An error that a retry cannot help (of the account, the arguments, the image) fails the task at once. If the vendor
+    named a time, the next try waits for it. For everything else the task's own ``retry_delay`` counts. The task's
+    ``retries`` stay the limit.
 
-    :raises BadInput: before Airflow 3.3, which knows no retry policies. The operators fail at once there, too, where a
-        retry cannot help; of what is raised by the hook in a task of yours, Airflow retries everything.
+    :raises BadInput: before Airflow 3.3. The operators fail at once there, too, if a retry cannot help; but Airflow
+        retries every error of the hook in a task of yours.
     """
-    try:
-        from airflow_provider_describer.operators.retry_policy import DescriberRetryPolicy
-    except ImportError:
-        from airflow import __version__
-
+    if not HAS_RETRY_POLICIES:
         raise BadInput(
             f"describer_retry_policy needs Airflow 3.3 or newer, this is {__version__}. Leave retry_policy out and set "
             "retries and retry_delay: the operators themselves fail at once where a retry cannot help."
-        ) from None
+        )
     return DescriberRetryPolicy()

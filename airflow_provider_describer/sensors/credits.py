@@ -1,4 +1,4 @@
-"""Waits until an account has been topped up."""
+"""The sensor that waits until an account has been topped up."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 class CreditsSensor(DeferringSensor):
     """
-    Wait until the account of a connection has at least so many credits. Asking costs nothing.
+    Wait until the account of a connection has enough credits. Asking costs nothing.
 
-    Put it before a task that has failed for want of credits: once somebody has topped up, the run goes on. Returns the
-    balance in USD.
+    Put it before a task that fails for want of credits: once the account has been topped up, the run goes on. Returns
+    the balance in USD.
 
-    :param describer_conn_id: connection of type ``segmind``; Image Describer publishes no balance and is refused with
-        an error. (templated)
-    :param min_credits: USD that the balance must have reached.
-    :param deferrable: wait in the triggerer and not in a worker. By default as ``[operators] default_deferrable`` says.
+    It also takes the argument of :class:`~airflow_provider_describer.sensors.deferring.DeferringSensor`.
+
+    :param describer_conn_id: connection of type ``segmind``. Image Describer publishes no balance: the task fails.
+        (templated)
+    :param min_credits: the balance to wait for, in USD.
     """
 
     template_fields: Sequence[str] = ("describer_conn_id",)
-    ui_color = "#e8f1ff"
 
     def __init__(
         self, *, describer_conn_id: str = SegmindHook.default_conn_name, min_credits: float, **kwargs: Any
@@ -41,7 +41,7 @@ class CreditsSensor(DeferringSensor):
         self.min_credits = min_credits
 
     def look(self, context: Context) -> PokeReturnValue:
-        """Ask for the balance; a vendor that cannot be reached now is asked again."""
+        """Ask for the balance. If the vendor cannot be reached now, the next look asks again."""
         with airflow_errors():
             try:
                 balance = DescriberHook(self.describer_conn_id).credits()
@@ -51,7 +51,7 @@ class CreditsSensor(DeferringSensor):
         self.log.info("The balance is $%.3f; waiting for $%.3f.", balance, self.min_credits)
         return PokeReturnValue(is_done=balance >= self.min_credits, xcom_value=balance)
 
-    def waits(self, deadline: float) -> CreditsTrigger:
+    def make_trigger(self, deadline: float) -> CreditsTrigger:
         """Return what asks for the balance from time to time."""
         return CreditsTrigger(
             describer_conn_id=self.describer_conn_id,

@@ -1,4 +1,4 @@
-"""What sensors have in common that wait in the triggerer: a look in the worker first, and one after each event."""
+"""The base of sensors that wait in the triggerer: they look in the worker first, and again after each event."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 class DeferringSensor(BaseSensorOperator):
     """
-    Pokes as its mode says, or, deferrable, looks once and waits in the triggerer until another look may help.
+    A sensor that pokes as its mode says or, if deferrable, looks once and defers until another look may help.
 
-    :param deferrable: wait in the triggerer and not in a worker.
+    :param deferrable: wait in the triggerer and not in a worker. By default as ``[operators] default_deferrable`` says.
     """
+
+    ui_color = "#e8f1ff"
 
     def __init__(
         self,
@@ -35,18 +37,18 @@ class DeferringSensor(BaseSensorOperator):
         """Look once."""
 
     @abstractmethod
-    def waits(self, deadline: float) -> BaseTrigger:
-        """Return what waits after a look in vain. Its event hands back the deadline (epoch seconds)."""
+    def make_trigger(self, deadline: float) -> BaseTrigger:
+        """Return what waits after a look in vain. Its event gives the deadline (epoch seconds) back."""
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look, and in a deferrable task leave the worker where that was in vain."""
+        """Look, and defer if that was in vain and the sensor is deferrable."""
         found = self.look(context)
         if not found and self.deferrable:
             self._defer(time.time() + self.timeout)
         return found
 
-    def resume(self, context: Context, event: dict[str, Any]) -> Any:
-        """Look again, and return what has been found or wait on, no longer than the deadline."""
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Look again; return what was found, or defer again until the deadline."""
         found = self.look(context)
         if found:
             return found.xcom_value
@@ -55,5 +57,5 @@ class DeferringSensor(BaseSensorOperator):
     def _defer(self, deadline: float) -> None:
         left = deadline - time.time()
         if left <= 0:
-            raise AirflowSensorTimeout(f"Sensor has timed out: it has waited for {self.timeout:.0f} s.")
-        self.defer(trigger=self.waits(deadline), method_name="resume", timeout=timedelta(seconds=left))
+            raise AirflowSensorTimeout(f"The sensor has timed out after {self.timeout:.0f} s.")
+        self.defer(trigger=self.make_trigger(deadline), method_name="execute_complete", timeout=timedelta(seconds=left))

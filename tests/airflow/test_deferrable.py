@@ -13,9 +13,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_describer.emulator.process import EmulatorProcess
-from airflow_provider_describer.engine.deferral import CarriedTotals
+from airflow_provider_describer.engine.deferral import CarriedTotals, ResumeCondition
 from airflow_provider_describer.operators.describe import DescribeImagesOperator
 from airflow_provider_describer.triggers.describe import VendorTrigger
 
@@ -92,8 +93,8 @@ def test_a_wait_that_would_be_too_short_to_defer_is_refused(
         ({"deferrable": True, "store": "/s", "dry_run": True}, None),
     ],
 )
-def test_a_task_has_patience_where_it_can_be_gone_on_with(given: dict[str, Any], max_wait: float | None) -> None:
-    assert DescribeImagesOperator(task_id="describe", images=["/a.jpg"], **given)._patience() == max_wait
+def test_a_task_waits_in_the_worker_where_it_cannot_go_on_later(given: dict[str, Any], max_wait: float | None) -> None:
+    assert DescribeImagesOperator(task_id="describe", images=["/a.jpg"], **given)._max_wait() == max_wait
 
 
 @pytest.mark.parametrize("default", ["True", "False"])
@@ -111,11 +112,17 @@ def test_the_default_is_the_installations(default: str) -> None:
 
 @pytest.mark.parametrize(("elapsed", "left"), [(0.0, 600.0), (400.0, 200.0), (700.0, 0.0)])
 def test_a_deferral_ends_with_the_tasks_time(monkeypatch: pytest.MonkeyPatch, elapsed: float, left: float) -> None:
-    limited = DescribeImagesOperator(task_id="describe", images=["/a.jpg"], execution_timeout=timedelta(minutes=10))
-    unlimited = DescribeImagesOperator(task_id="describe", images=["/a.jpg"])
     monkeypatch.setattr(
         "airflow_provider_describer.operators.describe.time", SimpleNamespace(time=lambda: STARTED + elapsed)
     )
-    limited._began = unlimited._began = STARTED
-    assert limited._time_left() == timedelta(seconds=left)
-    assert unlimited._time_left() is None
+
+    def timeout(**given: Any) -> timedelta | None:
+        operator = DescribeImagesOperator(task_id="describe", images=["/a.jpg"], **given)
+        with pytest.raises(TaskDeferred) as deferred:
+            operator._defer(ResumeCondition(STARTED + 1000), CarriedTotals(), STARTED)
+        assert deferred.value.method_name == "execute_complete"
+        left: timedelta | None = deferred.value.timeout
+        return left
+
+    assert timeout(execution_timeout=timedelta(minutes=10)) == timedelta(seconds=left)
+    assert timeout() is None

@@ -190,17 +190,6 @@ def make(**more: Any) -> ListImagesOperator:
     return ListImagesOperator(task_id="list", path="s3://shop/{{ ds }}/**", **more)
 
 
-def test_every_argument_is_documented_and_kept_under_its_name() -> None:
-    import inspect
-
-    arguments = [n for n in inspect.signature(ListImagesOperator.__init__).parameters if n not in ("self", "kwargs")]
-    parts = (ListImagesOperator.__doc__ or "").split(":param ")[1:]
-    assert [part.partition(":")[0].strip() for part in parts] == arguments
-    templated = [part.partition(":")[0].strip() for part in parts if "(templated)" in part]
-    assert tuple(templated) == tuple(ListImagesOperator.template_fields)
-    assert set(arguments) <= set(vars(make()))
-
-
 def test_a_dag_survives_serialisation() -> None:
     from airflow.sdk import DAG
     from airflow.serialization import serialized_objects

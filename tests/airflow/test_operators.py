@@ -48,18 +48,8 @@ def operator(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-def test_the_template_fields_are_the_documented_ones(operator: Any) -> None:
+def test_the_template_fields(operator: Any) -> None:
     assert tuple(operator.template_fields) == OPERATORS[operator]
-    documented = [
-        part.partition(":")[0].strip() for part in operator.__doc__.split(":param ")[1:] if "(templated)" in part
-    ]
-    assert tuple(documented) == OPERATORS[operator]
-
-
-def test_every_argument_is_documented_and_kept_under_its_name(operator: Any) -> None:
-    arguments = [name for name in inspect.signature(operator.__init__).parameters if name not in ("self", "kwargs")]
-    documented = [part.partition(":")[0].strip() for part in operator.__doc__.split(":param ")[1:]]
-    assert sorted(arguments) == sorted(documented)
     assert set(OPERATORS[operator]) <= set(vars(make(operator)))
 
 

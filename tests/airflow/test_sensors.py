@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 import shutil
 import time
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 Run = Callable[..., Any]
 HOWS = ["poke", "reschedule", "deferrable"]
-SENSORS = [NewImagesSensor, DescribeImagesSensor, CreditsSensor]
 
 
 class Pauses:
@@ -465,16 +463,6 @@ def test_a_mistake_is_named_and_not_tried_again(wrong: Any, name: str) -> None:
 
 
 # --- as Airflow handles them before they run ---
-
-
-@pytest.mark.parametrize("kind", SENSORS)
-def test_every_argument_is_documented_and_kept_under_its_name(kind: type[Any]) -> None:
-    arguments = [name for name in inspect.signature(kind.__init__).parameters if name not in ("self", "kwargs")]
-    parts = (kind.__doc__ or "").split(":param ")[1:]
-    documented = [part.partition(":")[0].strip() for part in parts]
-    assert [name for name in documented if name != "deferrable"] == arguments
-    templated = [part.partition(":")[0].strip() for part in parts if "(templated)" in part]
-    assert tuple(templated) == tuple(kind.template_fields)
 
 
 def test_a_dag_survives_serialisation() -> None:

@@ -1,0 +1,252 @@
+"""What the operators and sensors share: their arguments, and what is made of these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperator, conf
+
+from airflow_provider_describer.arguments import as_path, parse_int
+from airflow_provider_describer.engine.deferral import CarriedTotals
+from airflow_provider_describer.engine.job import Job
+from airflow_provider_describer.engine.limits import TaskLimits
+from airflow_provider_describer.engine.plan import OnUnknown
+from airflow_provider_describer.errors import BadInput
+from airflow_provider_describer.hooks.describer import DescriberHook
+from airflow_provider_describer.hooks.storage import buckets_of, open_ahead
+from airflow_provider_describer.http.flow import VendorCalls
+from airflow_provider_describer.images.reference import parse_images
+from airflow_provider_describer.models import DescribeRequest
+from airflow_provider_describer.storage.folder import Folder, open_folder
+from airflow_provider_describer.storage.open_bucket import OpenBucket
+from airflow_provider_describer.store.listings import write_listing
+from airflow_provider_describer.store.results import ResultsFormat
+from airflow_provider_describer.store.rows import TaskInstanceKey
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+LONGEST_WAIT_S = 6 * 3600.0
+"""The longest wait for a time that the vendor names. Past it the run ends, and its error names that time."""
+
+
+class DescriberBaseOperator(BaseOperator):
+    """
+    A task that describes images, or that asks the store which images are described.
+
+    :param describer_conn_id: connection of type ``image_describer`` or ``segmind``. (templated)
+    :param prompt: what to say about each image; ``{name}`` is filled from the image's ``fields``. By default the
+        vendor's own wording; Segmind's model takes none. (templated)
+    :param lang: language of the description; a task for many images also takes a list, for one description each.
+        (templated)
+    :param store: folder of the description store: a path, ``s3://…`` or ``gs://…``. Images that it has are not paid for
+        again. (templated)
+    :param storage_conn_id: connection of type ``aws`` or ``google_cloud_platform`` for images and store; by default
+        ``aws_default`` or ``google_cloud_default``. (templated)
+    :param max_pixels: larger images are scaled down to this many pixels (width times height) before they are sent.
+    """
+
+    template_fields: Sequence[str] = ("describer_conn_id", "prompt", "lang", "store", "storage_conn_id")
+    ui_color = "#e8f1ff"
+
+    def __init__(
+        self,
+        *,
+        describer_conn_id: str = DescriberHook.default_conn_name,
+        prompt: str | None = None,
+        lang: str | list[str] = "en",
+        store: str | None = None,
+        storage_conn_id: str | None = None,
+        max_pixels: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.describer_conn_id = describer_conn_id
+        self.prompt = prompt
+        self.lang = lang
+        self.store = store
+        self.storage_conn_id = storage_conn_id
+        self.max_pixels = max_pixels
+        self._job: Job | None = None
+
+    def open_store(self) -> tuple[OpenBucket, Folder | None]:
+        """Return what opens the task's buckets, and the store's folder where there is one."""
+        open_bucket = buckets_of(self.storage_conn_id)
+        return open_bucket, None if self.store is None else open_folder(self.store, open_bucket)
+
+    def on_kill(self) -> None:
+        """Start no further call; answers under way are awaited and recorded."""
+        if self._job:
+            self._job.stop()
+
+
+class DescribeImagesBaseOperator(DescriberBaseOperator):
+    """
+    A task that describes many images.
+
+    :param images: list of uris or paths (local, ``file://``, ``https://``, ``s3://``, ``gs://``), or of dicts ``{"uri",
+        "prompt"?, "lang"?, "fields"?, "id"?, "version"?, "size"?}``; also the output of an upstream task such as
+        ``ListImagesOperator`` or ``S3ListOperator``, or the path of a JSONL, CSV or Parquet file that lists them.
+        (templated)
+    :param images_base: folder or address before relative names in ``images``, such as ``s3://bucket/``. No local file
+        outside it is read. (templated)
+    :param concurrency: how many calls may be under way at the same time; a Segmind v2 call is until its result is
+        there.
+    :param max_calls: billable calls that the task may make.
+    :param max_cost: USD that the task may spend; needs ``price_per_call`` on the connection.
+    :param max_failure_ratio: share of rejected images above which the task fails, early if possible. Images that an
+        earlier run has rejected are not counted again.
+    :param on_unknown: what to do about a call that was sent and whose answer was lost: ``retry`` sends it again, at the
+        risk of paying twice; ``hold`` leaves the image alone; ``fail`` stops and leaves the decision to you.
+    :param retry_rejected: ask again about images that the vendor has rejected before.
+    :param results_format: format of the result files in the store: ``jsonl`` or ``parquet``.
+    """
+
+    template_fields: Sequence[str] = ("images", "images_base", *DescriberBaseOperator.template_fields)
+
+    def __init__(
+        self,
+        *,
+        images: Any,
+        images_base: str | None = None,
+        concurrency: int = 32,
+        max_calls: int | None = None,
+        max_cost: float | None = None,
+        max_failure_ratio: float = 0.1,
+        on_unknown: OnUnknown = "retry",
+        retry_rejected: bool = False,
+        results_format: ResultsFormat = "jsonl",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.images = images
+        self.images_base = images_base
+        self.concurrency = concurrency
+        self.max_calls = max_calls
+        self.max_cost = max_cost
+        self.max_failure_ratio = max_failure_ratio
+        self.on_unknown = on_unknown
+        self.retry_rejected = retry_rejected
+        self.results_format = results_format
+
+    @cached_property
+    def hook(self) -> DescriberHook:
+        """The hook of the connection."""
+        return DescriberHook(self.describer_conn_id)
+
+    @property
+    def limits(self) -> TaskLimits:
+        """What the task allows itself."""
+        return TaskLimits(self.concurrency, self.max_calls, self.max_cost, self.max_failure_ratio)
+
+    def plan_job(
+        self, run: TaskInstanceKey, limits: TaskLimits, *, carried: CarriedTotals | None = None, dry_run: bool = False
+    ) -> Job:
+        """Return the task's job, which `on_kill` stops. Nothing is called yet, and no image is read. Blocking.
+
+        :raises DescriberError: where an argument or a connection cannot work, or a listing file cannot be read.
+        """
+        hook = self.hook
+        vendor_calls = hook.vendor_calls(replace(hook.policy, max_wait=LONGEST_WAIT_S))
+        hook.warn_of_ignored(self.prompt)
+        open_bucket = buckets_of(self.storage_conn_id)
+        requests = parse_images(
+            self.images,
+            vendor_calls.vendor,
+            prompt=self.prompt,
+            lang=self.lang,
+            images_base=self.images_base,
+            max_pixels=self.max_pixels,
+            open_bucket=open_bucket,
+        )
+        open_ahead(
+            open_bucket, [self.store, vendor_calls.account.limits_path, *(request.image.uri for request in requests)]
+        )
+        self._job = Job(
+            vendor_calls=vendor_calls,
+            requests=requests,
+            limits=limits,
+            store=self.store,
+            run=run,
+            on_unknown=self.on_unknown,
+            retry_rejected=self.retry_rejected,
+            dry_run=dry_run,
+            report=partial(self.log.info, "%s"),
+            new_client=hook.new_client,
+            carried=carried,
+            open_bucket=open_bucket,
+            images_base=self.images_base,
+            results_format=self.results_format,
+        )
+        return self._job
+
+
+class ListImagesBaseOperator(DescriberBaseOperator):
+    """
+    A task that lists images: all of them, or those that are new.
+
+    :param path: ``s3://bucket/catalog``, ``gs://…`` or a folder, for everything below it; or a pattern such as
+        ``s3://bucket/catalog/**/front-??.jpg``: ``**`` stands for folders of any depth, ``*`` for any text within a
+        name, ``?`` for one character. (templated)
+    :param types: suffixes of names, such as ``["jpg", "png"]``; ``["*"]`` for every name. By default those of images.
+        (templated)
+    :param chunk_size: images in a chunk, for mapped tasks. (templated)
+    :param inline_limit: the most images that are returned in XCom, about 150 bytes each; more are listed in files.
+    """
+
+    template_fields: Sequence[str] = ("path", "types", "chunk_size", *DescriberBaseOperator.template_fields)
+
+    def __init__(
+        self,
+        *,
+        path: Any,
+        types: Sequence[str] | None = None,
+        chunk_size: int | str | None = None,
+        inline_limit: int = 1000,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.path = path
+        self.types = types
+        self.chunk_size = chunk_size
+        self.inline_limit = inline_limit
+
+    @property
+    def listed_path(self) -> str:
+        """The path or pattern as text.
+
+        :raises BadInput: where it is neither text nor a path.
+        """
+        path = as_path(self.path)
+        if not isinstance(path, str):
+            raise BadInput(f"path is a {type(path).__name__}, expected something like 's3://bucket/catalog/**'.")
+        return path
+
+    def question(self) -> tuple[Callable[[Sequence[dict[str, Any]]], Sequence[DescribeRequest]], VendorCalls]:
+        """Return what makes requests of listed images, by which the store knows them, and who would send these."""
+        vendor_calls = DescriberHook(self.describer_conn_id).vendor_calls()
+        request = partial(
+            parse_images, vendor=vendor_calls.vendor, prompt=self.prompt, lang=self.lang, max_pixels=self.max_pixels
+        )
+        return request, vendor_calls
+
+    def xcom_value(self, context: Context, images: Iterator[dict[str, Any]], folder: Folder | None) -> list[Any] | str:
+        """Return the task's XCom value for these images; errors as `write_listing`."""
+        return write_listing(
+            images,
+            folder,
+            task_instance_key(context),
+            inline=self.inline_limit,
+            chunk_size=parse_int("chunk_size", self.chunk_size, 1),
+            max_chunks=conf.getint("core", "max_map_length", fallback=1024),
+        )
+
+
+def task_instance_key(context: Context) -> TaskInstanceKey:
+    """Return the task instance that is running."""
+    ti = context["ti"]
+    map_index = ti.map_index if ti.map_index is not None else -1
+    return TaskInstanceKey(ti.dag_id, ti.run_id, ti.task_id, map_index, ti.try_number)
