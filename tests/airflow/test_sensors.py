@@ -180,7 +180,7 @@ def test_many_images_are_handed_on_in_files(
     ran = sense("arriving_in_files", path=str(inbox), store=str(tmp_path / "store"))
     assert [len(list(read_listing(path))) for path in ran.xcom("wait")] == [4, 2]
     assert ran.xcom("describe[1]")["counts"]["described"] == 2
-    assert "give a store" in ran.failed_for_good("many")
+    assert "Give a store" in ran.failed_for_good("many")
     # What could not be handed on has not been seen.
     assert ran.xcom("many", key="seen") is None
 
