@@ -15,10 +15,9 @@ from airflow_provider_describer.engine.limits import Budget, TaskLimits
 from airflow_provider_describer.errors import (
     BadInput,
     DescriberError,
-    RateLimited,
+    RetryLater,
     StoreError,
     Unfinished,
-    VendorUnavailable,
 )
 from airflow_provider_describer.storage.folder import Folder
 from airflow_provider_describer.store.journal import read_events
@@ -54,7 +53,7 @@ def slice_of(limits: TaskLimits, slice_size: int, carried: CarriedTotals | None)
 
 def is_transient(error: DescriberError) -> bool:
     """Whether the next slice may succeed where one has ended with this error."""
-    return isinstance(error, RateLimited | VendorUnavailable | Unfinished)
+    return isinstance(error, RetryLater | Unfinished)
 
 
 def goes_on(outcome: Outcome, limits: TaskLimits, part: TaskLimits, account: Account) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from airflow import __version__
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_describer.errors import BadInput, DescriberError, RateLimited, VendorUnavailable
+from airflow_provider_describer.errors import BadInput, DescriberError, RetryLater
 from airflow_provider_describer.operators.failures import NON_RETRYABLE, airflow_error
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ else:
             reason = type(error).__name__
             if isinstance(airflow_error(error), AirflowFailException):
                 return RetryDecision.fail(reason)
-            if isinstance(error, RateLimited | VendorUnavailable) and error.retry_at is not None:
+            if isinstance(error, RetryLater) and error.retry_at is not None:
                 return RetryDecision.retry(timedelta(seconds=max(0.0, error.retry_at - time.time())), reason)
             return RetryDecision.default()
 

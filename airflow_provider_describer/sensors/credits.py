@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import PokeReturnValue
 
-from airflow_provider_describer.errors import RateLimited, VendorUnavailable
+from airflow_provider_describer.errors import RetryLater
 from airflow_provider_describer.hooks.describer import DescriberHook, SegmindHook
 from airflow_provider_describer.operators.failures import airflow_errors
 from airflow_provider_describer.sensors.deferring import DeferringSensor
@@ -45,7 +45,7 @@ class CreditsSensor(DeferringSensor):
         with airflow_errors():
             try:
                 balance = DescriberHook(self.describer_conn_id).credits()
-            except (RateLimited, VendorUnavailable) as error:
+            except RetryLater as error:
                 self.log.warning("The balance is not known now: %s", error)
                 return PokeReturnValue(is_done=False)
         self.log.info("The balance is $%.3f; waiting for $%.3f.", balance, self.min_credits)

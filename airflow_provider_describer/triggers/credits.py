@@ -9,7 +9,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_describer.engine.deferral import SHORTEST_S
-from airflow_provider_describer.errors import DescriberError, RateLimited, VendorUnavailable
+from airflow_provider_describer.errors import DescriberError, RetryLater
 from airflow_provider_describer.hooks.describer import DescriberHook
 
 
@@ -48,7 +48,7 @@ class CreditsTrigger(BaseTrigger):
                 # A hook of its own each time: somebody may have put another key into the connection.
                 if await DescriberHook(self.describer_conn_id).acredits() >= self.min_credits:
                     break
-            except (RateLimited, VendorUnavailable) as error:
+            except RetryLater as error:
                 self.log.warning("The balance is not known now: %s", error)
             except DescriberError as error:
                 # The worker meets the same error, and ends with it.

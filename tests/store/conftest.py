@@ -142,13 +142,13 @@ def image_fixture() -> Callable[..., IdentifiedImage]:
     return image
 
 
-def plans(memory: JournalIndex, contents: Iterable[str] = "abcd") -> list[tuple[object, ...]]:
+def plans(index: JournalIndex, contents: Iterable[str] = "abcd") -> list[tuple[object, ...]]:
     """Everything that the plan decides, under all its settings."""
     found: list[tuple[object, ...]] = []
     for on_unknown in ("retry", "hold", "fail"):
         for retry_rejected in (False, True):
             images = [image(content) for content in contents]
-            plan = make_plan(images, memory, on_unknown=on_unknown, retry_rejected=retry_rejected)
+            plan = make_plan(images, index, on_unknown=on_unknown, retry_rejected=retry_rejected)
             for entry in plan.entries:
                 call = entry.open_call and (entry.open_call[0], entry.open_call[1].request_id)
                 said = entry.known and (entry.known.described, entry.known.described_at)

@@ -140,23 +140,23 @@ def test_a_listing_taken_in_the_middle_of_a_merge(history, plans_of):
 
 
 def test_a_row_is_found_again_after_its_shard_was_merged_away(history, events):
-    memory = load_index(history)
+    index = load_index(history)
     compact(history)
     keys = (events.key("a"),)
-    assert memory.row(keys)["text"] == "a by a1"
+    assert index.row(keys)["text"] == "a by a1"
     # And again and again, as long as it is anywhere.
     for number in range(3):
         history.put(f"z{number}", events.sent(f"z{number}", "d"))
         compact(history)
-        memory._shard = ("", b"")
-        assert memory.row(keys)["text"] == "a by a1"
+        index._shard = ("", b"")
+        assert index.row(keys)["text"] == "a by a1"
 
 
 def test_a_row_that_is_nowhere_is_an_error(history, events):
-    memory = load_index(history)
+    index = load_index(history)
     history.files.clear()
     with pytest.raises(StoreError, match="vanished"):
-        memory.row((events.key("a"),))
+        index.row((events.key("a"),))
 
 
 def test_a_journal_that_never_rests_is_an_error_and_not_a_guess(history, events):
