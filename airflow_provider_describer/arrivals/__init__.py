@@ -1,1 +1,1 @@
-"""What has newly come into a folder or bucket: one look at it, and a watcher that remembers."""
+"""Detects images that are new in a folder or a bucket."""

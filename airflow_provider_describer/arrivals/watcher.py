@@ -1,9 +1,8 @@
-"""A folder that is watched for good: what is new in it is handed over in deltas, from a memory that outlives whoever
-watches.
+"""Watches a folder and hands over what is new in it as deltas; its state outlives the process that watches.
 
-The memory is one small document. A delta is in it, durably, before it is handed over, and stays in it as *offered*
-until it has been handed over for certain. So a watcher that dies loses nothing: the next one hands the same delta over
-again, under the same id. Of two watchers at once, one is the faster to write, and the other holds back.
+The state is one small document. A delta is written to it before it is handed over, and stays in it as *pending* until
+it is certain that it was handed over. If a watcher dies, the next one hands over the same delta under the same id. Of
+two watchers at once, only the one that writes first hands a delta over.
 """
 
 from __future__ import annotations
@@ -13,12 +12,13 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_describer.arrivals.snapshot import ArrivalTerms, ListingPass, SeenImages, filter_of
 from airflow_provider_describer.errors import BadInput, StoreError
 from airflow_provider_describer.images.listing import list_images
-from airflow_provider_describer.storage.address import bucket_address, is_local, local_path
+from airflow_provider_describer.storage.address import ObjectKey, bucket_address, is_local, local_path
 from airflow_provider_describer.storage.cas_document import BucketDocument, CasDocument, Changed, LocalDocument, Token
 from airflow_provider_describer.storage.folder import Folder, open_folder
 from airflow_provider_describer.store.listings import write_listing
@@ -30,20 +30,21 @@ if TYPE_CHECKING:
 NAME = "arrivals.json"
 VERSION = 1
 HANDED_OVER_S = 30.0
-"""So long after it was fired an event counts as handed over: a triggerer writes it to the database within seconds."""
+"""Seconds after which a fired event counts as handed over: a triggerer writes it to the database within seconds."""
 AGAIN_S = 2 * HANDED_OVER_S
-"""So long after it was offered a delta is fired again, where whoever fired it has not said that it arrived."""
+"""Seconds after which a pending delta is fired again, if the watcher that fired it has not confirmed it."""
 REMEMBERED = 100_000
-"""Images that are remembered each, about 14 bytes for one; of a larger folder those that were changed last."""
+"""Images that are remembered, about 14 bytes each; of a larger folder those that were changed last."""
 
 
 @dataclass(frozen=True, slots=True)
 class PendingDelta:
-    """A delta that somebody is handing over.
+    """A delta that a watcher is handing over.
 
     :param delta: its id.
-    :param images: what an operator takes as ``images``: a list, or the path of a file that lists them.
-    :param by: who fired it last, and ``at`` when (epoch seconds).
+    :param images: what an operator takes as ``images``: a list, or the path of a listing file.
+    :param by: the id of the watcher that fired it last.
+    :param at: when (epoch seconds).
     """
 
     delta: str
@@ -55,28 +56,47 @@ class PendingDelta:
 
 @dataclass(frozen=True, slots=True)
 class ArrivalState:
-    """The document: what has been seen, and what of it is not handed over for certain."""
+    """The document: the images that were seen, and the delta of them that is still pending."""
 
     path: str
     number: int = 0
     seen: SeenImages = field(default_factory=SeenImages)
-    offer: PendingDelta | None = None
+    pending: PendingDelta | None = None
 
     def encode(self) -> bytes:
-        """Return it as it is stored."""
-        offer = None if self.offer is None else asdict(self.offer)
-        values = {"version": VERSION, "path": self.path, "number": self.number, "offer": offer}
+        """Return the document's bytes."""
+        pending = None if self.pending is None else asdict(self.pending)
+        values = {"version": VERSION, "path": self.path, "number": self.number, "offer": pending}
         return json.dumps({**values, "seen": self.seen.to_dict()}).encode()
+
+
+def decode_state(where: str, content: bytes) -> ArrivalState:
+    """Return the state that these bytes encode.
+
+    :raises StoreError: naming the document, where it is damaged or of a newer version.
+    """
+    try:
+        values = json.loads(content)
+        if not isinstance(values, Mapping) or values["version"] != VERSION:
+            raise ValueError("its version is another one")
+        pending = None if values["offer"] is None else PendingDelta(**values["offer"])
+        return ArrivalState(values["path"], values["number"], SeenImages.from_dict(values["seen"]), pending)
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{where} cannot be read as the state of watched images ({type(error).__name__}: {error}). Restore it, or "
+            "remove it: then every image counts as new.",
+            kind="corrupt_state",
+        ) from None
 
 
 @dataclass(slots=True)
 class ArrivalWatcher:
-    """One watcher. Blocking.
+    """Watches one path. Blocking.
 
     :param path: what is watched, as `list_images` takes it.
-    :param state_path: a folder that the watchers of this path, and no others, have for their memory.
-    :param inline: images that are handed over themselves; more of them as a file below ``state_path``.
-    :raises BadInput: for a ``state_path`` that cannot be one.
+    :param state_path: a folder for the state, used by the watchers of this path and no others.
+    :param inline: images that a delta itself names; more of them go into a listing file below ``state_path``.
+    :raises BadInput: for a ``state_path`` that cannot work.
     """
 
     path: str
@@ -87,133 +107,99 @@ class ArrivalWatcher:
     inline: int = 100
     clock: Callable[[], float] = time.time
     pause: Callable[[float], object] = time.sleep
-    said: str = field(default="", init=False)
-    """Why the last look gave nothing."""
-    _cell: CasDocument = field(init=False)
+    status: str = field(default="", init=False)
+    """Why the last look returned no delta."""
+    _document: CasDocument = field(init=False)
     _folder: Folder = field(init=False)
-    _me: str = field(init=False)
+    _id: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self._cell = open_state(self.state_path, self.open_bucket)
+        self._document = open_state(self.state_path, self.open_bucket)
         self._folder = open_folder(self.state_path, self.open_bucket)
-        self._me = secrets.token_hex(6)
+        self._id = secrets.token_hex(6)
 
     def look(self) -> dict[str, Any] | None:
-        """Return a delta to be handed over now, or None. Called again, it takes that delta as handed over.
+        """Return a delta to hand over now, or None. The next call takes the delta as handed over.
 
-        A delta is ``{"delta": id, "count", "images", "path", "state"}``. It is durable before this returns it.
+        A delta is ``{"delta": id, "count", "images", "path", "state"}``, and durable before it is returned.
 
         :raises BadInput, BucketError, UnreadableImage: where the path cannot be listed.
-        :raises StoreError: where the memory cannot be read or written; it is as it was then.
+        :raises StoreError: where the state cannot be read or written; it is then unchanged.
         """
         try:
             state, token = self._load()
-            if state.offer is not None:
-                if state.offer.by != self._me:
-                    return self._take_over(state, state.offer, token)
-                state = replace(state, offer=None)
-                token = self._cell.swap(state.encode(), token)
-            return self._new(state, token)
+            if state.pending is not None:
+                if state.pending.by != self._id:
+                    return self._take_over(state, state.pending, token)
+                state = replace(state, pending=None)
+                token = self._document.swap(state.encode(), token)
+            return self._find_new(state, token)
         except Changed:
-            self.said = "another watcher was faster"
+            self.status = "another watcher was faster"
             return None
 
-    def _take_over(self, state: ArrivalState, offer: PendingDelta, token: Token) -> dict[str, Any] | None:
+    def _take_over(self, state: ArrivalState, pending: PendingDelta, token: Token) -> dict[str, Any] | None:
         now = self.clock()
-        if now < offer.at + AGAIN_S:
-            self.said = f"delta {offer.delta} is being handed over by somebody else"
+        if now < pending.at + AGAIN_S:
+            self.status = f"delta {pending.delta} is being handed over by another watcher"
             return None
-        offer = replace(offer, by=self._me, at=now)
-        self._cell.swap(replace(state, offer=offer).encode(), token)
-        return self._payload(offer)
+        pending = replace(pending, by=self._id, at=now)
+        self._document.swap(replace(state, pending=pending).encode(), token)
+        return self._payload(pending)
 
-    def _new(self, state: ArrivalState, token: Token) -> dict[str, Any] | None:
-        began, look = self.clock(), ListingPass(REMEMBERED)
-        listed = look.over(list_images(self.path, self.open_bucket, filter_of(self.types)))
+    def _find_new(self, state: ArrivalState, token: Token) -> dict[str, Any] | None:
+        began, listing = self.clock(), ListingPass(REMEMBERED)
+        listed = listing.record(list_images(self.path, self.open_bucket, filter_of(self.types)))
         images = [image for image in listed if not state.seen.has(image)]
-        self.said = self.terms.held_back(images, began, self.pause) or ""
-        if self.said:
+        self.status = self.terms.reason_to_wait(images, began, self.pause) or ""
+        if self.status:
             return None
-        delta = f"{state.number + 1:06}-{self._me}"
+        delta = f"{state.number + 1:06}-{self._id}"
+        task = TaskInstanceKey("arrivals", delta, "images")
         found = write_listing(
-            (image.to_dict() for image in images),
-            self._folder,
-            TaskInstanceKey("arrivals", delta, "images"),
-            inline=self.inline,
-            max_chunks=1,
+            (image.to_dict() for image in images), self._folder, task, inline=self.inline, max_chunks=1
         )
-        offer = PendingDelta(delta, len(images), found, self._me, self.clock())
-        self._cell.swap(ArrivalState(self.path, state.number + 1, look.seen, offer).encode(), token)
-        return self._payload(offer)
+        pending = PendingDelta(delta, len(images), found, self._id, self.clock())
+        self._document.swap(ArrivalState(self.path, state.number + 1, listing.seen, pending).encode(), token)
+        return self._payload(pending)
 
-    def _payload(self, offer: PendingDelta) -> dict[str, Any]:
-        return {
-            "delta": offer.delta,
-            "count": offer.count,
-            "images": offer.images,
-            "path": self.path,
-            "state": self.state_path,
-        }
+    def _payload(self, pending: PendingDelta) -> dict[str, Any]:
+        about = {"delta": pending.delta, "count": pending.count, "images": pending.images}
+        return {**about, "path": self.path, "state": self.state_path}
 
     def _load(self) -> tuple[ArrivalState, Token]:
-        content, token = self._cell.load()
-        state = ArrivalState(self.path) if content is None else decode(self._cell.where, content)
+        content, token = self._document.load()
+        state = ArrivalState(self.path) if content is None else decode_state(self._document.where, content)
         if state.path != self.path:
             raise BadInput(
-                f"state_path is {self.state_path!r}, where {NAME} is the memory of {state.path!r} and not of "
+                f"state_path is {self.state_path!r}, where {NAME} is the state of {state.path!r} and not of "
                 f"{self.path!r}. Give each path a state_path of its own."
             )
         return state, token
 
 
-def decode(where: str, content: bytes) -> ArrivalState:
-    """Return the document that these bytes are.
-
-    :raises StoreError: naming it, where they are none, or of a newer version.
-    """
-    try:
-        values = json.loads(content)
-        if not isinstance(values, Mapping) or values["version"] != VERSION:
-            raise ValueError("its version is another one")
-        offer = values["offer"]
-        return ArrivalState(
-            values["path"],
-            values["number"],
-            SeenImages.from_dict(values["seen"]),
-            None if offer is None else PendingDelta(**offer),
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"{where} is no memory of watched images that can be read ({type(error).__name__}: {error}). Restore it, "
-            "or remove it: then every image counts as new.",
-            kind="corrupt_state",
-        ) from None
-
-
 def open_state(state_path: str, open_bucket: OpenBucket | None) -> CasDocument:
     """Return the document in a folder; nothing is read yet.
 
-    :raises BadInput: for a folder that not every process would find.
+    :raises BadInput: as `parse_state_path`, and for a bucket without ``open_bucket``.
     """
-    check_state_path(state_path)
-    address = bucket_address(state_path)
-    if address is None:
-        folder = local_path(state_path)
-        assert folder is not None
+    folder = parse_state_path(state_path)
+    if isinstance(folder, Path):
         return LocalDocument(folder / NAME)
     if open_bucket is None:
-        raise BadInput(f"state_path is {state_path!r}, and nothing here can open a bucket.")
-    prefix = address.key.rstrip("/")
-    return BucketDocument(open_bucket(address.scheme, address.bucket), f"{prefix}/{NAME}" if prefix else NAME)
+        raise BadInput(f"state_path is {state_path!r}, but no bucket can be opened here; expected a local folder.")
+    prefix = folder.key.rstrip("/")
+    return BucketDocument(open_bucket(folder.scheme, folder.bucket), f"{prefix}/{NAME}" if prefix else NAME)
 
 
-def check_state_path(state_path: str) -> None:
-    """Find a folder that is another one for every process, or none at all.
+def parse_state_path(state_path: str) -> ObjectKey | Path:
+    """Return the folder that a ``state_path`` names.
 
-    :raises BadInput: naming it.
+    :raises BadInput: for a relative path, which is another folder in each process, and for what is not a folder.
     """
-    if bucket_address(state_path) is not None:
-        return
+    if (key := bucket_address(state_path)) is not None:
+        return key
     folder = local_path(state_path) if is_local(state_path) else None
     if folder is None or not folder.is_absolute():
         raise BadInput(f"state_path is {state_path!r}, expected a folder such as '/data/watching', s3://… or gs://….")
+    return folder

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, AssetAlias
 
-from airflow_provider_describer.arrivals.snapshot import merged
+from airflow_provider_describer.arrivals.snapshot import merge_deltas
 from airflow_provider_describer.engine.slices import described_before
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.hooks.storage import buckets_of
@@ -105,7 +105,7 @@ def arrived_images(context: Context, asset: Asset, storage_conn_id: str | None =
             return images if isinstance(images, list) else (item for _, item in read_listing(images, open_bucket))
 
         folder = open_folder(deltas[-1]["state"], open_bucket)
-        together = merged(images_of(delta["images"]) for delta in deltas)
+        together = merge_deltas(images_of(delta["images"]) for delta in deltas)
         return write_listing(iter(together), folder, task_instance_key(context), inline=INLINE, max_chunks=1)
 
 

@@ -99,19 +99,19 @@ class NewImagesSensor(ListImagesBaseOperator, DeferringSensor):
         )
 
     def _look(self, context: Context) -> PokeReturnValue:
-        terms, began, look = ArrivalTerms(self.min_images, self.settle_seconds), time.time(), ListingPass(REMEMBERED)
+        terms, began, listing = ArrivalTerms(self.min_images, self.settle_seconds), time.time(), ListingPass(REMEMBERED)
         open_bucket, folder = self.open_store()
-        listed = look.over(list_images(self.listed_path, open_bucket, filter_of(self.types)))
+        listed = listing.record(list_images(self.listed_path, open_bucket, filter_of(self.types)))
         images = list(self._new(context, listed, open_bucket, folder))
-        if why_not := terms.held_back(images, began, time.sleep):
-            self.log.info("%s: %s", self.path, why_not)
-            self._fingerprint, self._until = look.fingerprint, terms.settled_at(images)
+        if reason := terms.reason_to_wait(images, began, time.sleep):
+            self.log.info("%s: %s", self.path, reason)
+            self._fingerprint, self._until = listing.fingerprint, terms.settles_at(images)
             return PokeReturnValue(is_done=False)
         found = self.xcom_value(context, (image.to_dict() for image in images), folder)
         self.log.info("%s: %d new images", self.path, len(images))
         if folder is None:
             # Last, because what is seen is not returned again.
-            context["ti"].xcom_push(key=SEEN, value=look.seen.to_dict())
+            context["ti"].xcom_push(key=SEEN, value=listing.seen.to_dict())
         return PokeReturnValue(is_done=True, xcom_value=found)
 
     def _new(

@@ -11,9 +11,9 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
-from airflow_provider_describer.arguments import as_path
-from airflow_provider_describer.arrivals.snapshot import ArrivalTerms, check_seconds, fingerprint_of
-from airflow_provider_describer.arrivals.watcher import HANDED_OVER_S, ArrivalWatcher, check_state_path
+from airflow_provider_describer.arguments import as_path, check_seconds
+from airflow_provider_describer.arrivals.snapshot import ArrivalTerms, fingerprint_of
+from airflow_provider_describer.arrivals.watcher import HANDED_OVER_S, ArrivalWatcher, parse_state_path
 from airflow_provider_describer.engine.deferral import SHORTEST_S
 from airflow_provider_describer.errors import BadInput, DescriberError
 from airflow_provider_describer.hooks.storage import buckets_of, open_ahead
@@ -142,7 +142,7 @@ class NewImagesTrigger(BaseEventTrigger):
         self.inline_limit = inline_limit
         # Where the DAG is parsed, and not in a log that nobody reads.
         ArrivalTerms(min_images, settle_seconds)
-        check_state_path(self.state_path)
+        parse_state_path(self.state_path)
         check_seconds("poll_interval", poll_interval, 1)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -158,7 +158,7 @@ class NewImagesTrigger(BaseEventTrigger):
             try:
                 watch = watch or await self._watch()
                 delta = await asyncio.to_thread(watch.look)
-                now_said = watch.said
+                now_said = watch.status
             except (DescriberError, AirflowException) as error:
                 # Going on: a trigger that has failed is started again at once, over and over.
                 now_said = f"{type(error).__name__}: {error}"

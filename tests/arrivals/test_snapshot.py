@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_describer.arrivals.snapshot import ArrivalTerms, ListingPass, SeenImages, fingerprint_of, merged
+from airflow_provider_describer.arrivals.snapshot import (
+    ArrivalTerms,
+    ListingPass,
+    SeenImages,
+    fingerprint_of,
+    merge_deltas,
+)
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.images.listing import ListedImage, list_images
 
@@ -22,16 +28,16 @@ def image(name: str, modified: float = 0.0, version: str | None = "1", size: int
 
 
 def seen_of(images: list[ListedImage], most: int = 100) -> SeenImages:
-    look = ListingPass(most)
-    assert list(look.over(images)) == images
+    listing = ListingPass(most)
+    assert list(listing.record(images)) == images
     # As a document or XCom keeps it.
-    return SeenImages.from_dict(json.loads(json.dumps(look.seen.to_dict())))
+    return SeenImages.from_dict(json.loads(json.dumps(listing.seen.to_dict())))
 
 
 def fingerprint(images: list[ListedImage]) -> str:
-    look = ListingPass(1)
-    list(look.over(images))
-    return look.fingerprint
+    listing = ListingPass(1)
+    list(listing.record(images))
+    return listing.fingerprint
 
 
 # --- what has been seen ---
@@ -145,14 +151,14 @@ def test_images_are_held_back_until_they_are_enough_and_old_enough(
     terms: ArrivalTerms, ages: list[float], words: str | None
 ) -> None:
     images = [image(f"{number}", 1000.0 - age) for number, age in enumerate(ages)]
-    said = terms.held_back(images, 1000.0, lambda seconds: pytest.fail("objects are not looked at twice"))
+    said = terms.reason_to_wait(images, 1000.0, lambda seconds: pytest.fail("objects are not looked at twice"))
     assert (said is None) if words is None else words in (said or "")
 
 
 def test_it_is_known_when_images_will_have_settled() -> None:
     terms = ArrivalTerms(min_images=2, settle_seconds=60)
-    assert terms.settled_at([image("a", 100.0)]) is None
-    assert terms.settled_at([image("a", 100.0), image("b", 130.0)]) == 190.0
+    assert terms.settles_at([image("a", 100.0)]) is None
+    assert terms.settles_at([image("a", 100.0), image("b", 130.0)]) == 190.0
 
 
 @pytest.mark.parametrize("change", ["grow", "remove", "touch", "none"])
@@ -174,14 +180,15 @@ def test_local_files_are_looked_at_twice(tmp_path: Path, change: str) -> None:
             case "touch":
                 os.utime(paths[1], (6, 6))
 
-    said = ArrivalTerms(settle_seconds=60).held_back(images, 1000.0, meanwhile)
+    said = ArrivalTerms(settle_seconds=60).reason_to_wait(images, 1000.0, meanwhile)
     assert said is None if change == "none" else said == f"{paths[1]} is still changing"
 
 
 def test_without_settling_nobody_pauses(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
     assert (
-        ArrivalTerms().held_back(list(list_images(str(tmp_path))), 0.0, lambda seconds: pytest.fail("paused")) is None
+        ArrivalTerms().reason_to_wait(list(list_images(str(tmp_path))), 0.0, lambda seconds: pytest.fail("paused"))
+        is None
     )
 
 
@@ -204,4 +211,4 @@ def test_terms_that_cannot_be(arguments: dict[str, Any], words: str) -> None:
 def test_of_several_deltas_each_image_is_taken_once_and_as_it_is_now() -> None:
     first = [{"uri": "a", "version": "1"}, {"uri": "b", "version": "1"}]
     second = [{"uri": "b", "version": "2"}, {"uri": "c", "version": "1"}]
-    assert merged([first, second]) == [first[0], second[0], second[1]]
+    assert merge_deltas([first, second]) == [first[0], second[0], second[1]]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_describer.arrivals.snapshot import ArrivalTerms
-from airflow_provider_describer.arrivals.watcher import AGAIN_S, HANDED_OVER_S, NAME, ArrivalWatcher, check_state_path
+from airflow_provider_describer.arrivals.watcher import AGAIN_S, HANDED_OVER_S, NAME, ArrivalWatcher, parse_state_path
 from airflow_provider_describer.errors import BadInput, BucketError, StoreError
 from airflow_provider_describer.images.listing_file import read_listing
 
@@ -76,7 +76,7 @@ def test_everything_is_new_at_first_and_then_what_comes(inbox: Inbox) -> None:
     watch = inbox.watch()
     first = watch.look()
     assert names(first) == ["a.jpg", "b.jpg"]
-    assert watch.look() is None and "0 new images" in watch.said
+    assert watch.look() is None and "0 new images" in watch.status
     inbox.put("c.jpg", b"4")
     inbox.put("b.jpg", b"longer than it was")
     second = watch.look()
@@ -92,7 +92,7 @@ def test_a_watcher_that_dies_before_it_is_known_that_its_event_arrived(inbox: In
 
     inbox.now += AGAIN_S - 1
     second = inbox.watch()
-    assert second.look() is None and "by somebody else" in second.said
+    assert second.look() is None and "by another watcher" in second.status
     inbox.now += 1
     assert second.look() == lost, "the same delta, under the same id"
     assert names(second.look()) == ["b.jpg"], "then what came meanwhile, and the first delta not again"
@@ -132,7 +132,7 @@ def test_of_two_watchers_in_the_same_moment_one_hands_over(inbox: Inbox) -> None
         return inbox.now
 
     one = inbox.watch(clock=clock)
-    assert one.look() is None and one.said == "another watcher was faster"
+    assert one.look() is None and one.status == "another watcher was faster"
     assert names(deltas[0]) == ["a.jpg"]
     assert other.look() is None and one.look() is None
 
@@ -152,7 +152,7 @@ def test_many_images_are_handed_over_in_a_file(inbox: Inbox) -> None:
 def test_terms_are_waited_for(folder: Inbox) -> None:
     watch = folder.watch(terms=ArrivalTerms(min_images=2))
     folder.put("a.jpg", b"1")
-    assert watch.look() is None and "1 new images, waiting for 2" in watch.said
+    assert watch.look() is None and "1 new images, waiting for 2" in watch.status
     folder.put("b.jpg", b"2")
     assert names(watch.look()) == ["a.jpg", "b.jpg"]
 
@@ -232,7 +232,7 @@ def test_a_bucket_that_is_not_there(s3: Cloud) -> None:
 @pytest.mark.parametrize("path", ["", " ", "watching", "./watching", "https://shop.example/state", "ftp://x/y"])
 def test_a_state_path_that_is_another_one_for_each_process(path: str) -> None:
     with pytest.raises(BadInput):
-        check_state_path(path)
+        parse_state_path(path)
 
 
 def test_nothing_in_the_memory_names_an_image_once_it_is_handed_over(folder: Inbox) -> None:
