@@ -98,11 +98,11 @@ class Admission:
     @property
     def admits_no_more(self) -> bool:
         """Whether no further call will be admitted: the run is stopping, its budget is spent, or it must wait."""
-        return self.stopping or self._totals.budget_reached or self._defer_policy.out
+        return self.stopping or self._totals.budget_reached or self._defer_policy.is_leaving
 
     def resume_condition(self, running: Iterable[Running]) -> ResumeCondition | None:
         """Return what the run waits for, with the requests it has left running; None where it ended otherwise."""
-        return None if self.stopped_by else self._defer_policy.wait(running)
+        return None if self.stopped_by else self._defer_policy.resume_condition(running)
 
     # Calls
 
@@ -146,7 +146,7 @@ class Admission:
 
     def note_progress(self) -> None:
         """A call was sent or an image was recorded: the run does more than wait."""
-        self._defer_policy.moved(time.monotonic())
+        self._defer_policy.note_progress(time.monotonic())
 
     def speed_up(self) -> None:
         """The vendor has answered with a description: more calls may be under way again."""
@@ -179,7 +179,7 @@ class Admission:
 
         :raises RunStopping: if the run leaves such requests; it does when it has only polled for too long.
         """
-        if self._defer_policy.only_polls(time.monotonic()):
+        if self._defer_policy.polls_too_long(time.monotonic()):
             self.stop(leave_running=True)
         await _sleep(seconds, self._leaving)
 
@@ -264,7 +264,7 @@ class Admission:
 
     def _too_long(self, seconds: float) -> bool:
         """Whether no call can be made for longer than the run may sit out; it admits no more calls then."""
-        return self._defer_policy.must_wait(seconds, max(self._clock() + seconds, self._pace.idle_at()))
+        return self._defer_policy.is_too_long(seconds, max(self._clock() + seconds, self._pace.idle_at()))
 
     def _wake(self) -> None:
         """A call has ended or is not made: another one may start, or none any more."""

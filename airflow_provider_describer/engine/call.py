@@ -6,6 +6,7 @@ import asyncio
 import time
 
 from airflow_provider_describer.engine.admission import Admission, CallPermit
+from airflow_provider_describer.engine.identify import identified_image
 from airflow_provider_describer.engine.plan import IdentifiedImage
 from airflow_provider_describer.engine.progress import Totals
 from airflow_provider_describer.errors import DescriberError, RateLimited, StoreError, UnreadableImage
@@ -13,7 +14,6 @@ from airflow_provider_describer.http.flow import Sleep, VendorCalls
 from airflow_provider_describer.images.prepare import PreparedImage
 from airflow_provider_describer.models import Description, Running
 from airflow_provider_describer.storage.address import masked
-from airflow_provider_describer.store.identity import identity_keys
 from airflow_provider_describer.store.journal import Journal, new_call_id
 from airflow_provider_describer.store.rows import Row
 
@@ -49,9 +49,7 @@ class ImageCall:
 
     def show(self, prepared: PreparedImage) -> None:
         """The image has been read: this is what its calls will show."""
-        request = self._planned.request
-        keys = identity_keys(request.spec, request.image.uri, prepared.sha256, prepared.version, prepared.size)
-        self.image = IdentifiedImage(request, keys, prepared.sha256, prepared.version)
+        self.image = identified_image(self._planned.request, prepared.sha256, prepared.version, prepared.size)
 
     @property
     def learned(self) -> bool:

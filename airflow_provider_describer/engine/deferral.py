@@ -1,13 +1,12 @@
-"""Why a run stops before it is done, and until when: a moment, or requests that run at the vendor. Pure values.
+"""When a run is left instead of waited for, and what it waits for then. Pure values.
 
-A run that must wait longer than it may hold its worker for leaves a `ResumeCondition` behind. Whoever resumes it plans
-again from the store, so a `ResumeCondition` carries ids, times and sums only: no images, no secrets.
+All of it may stand in Airflow's database: ids, times and sums, no images and no secrets. A resumed run plans again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any, Self
 
@@ -15,16 +14,16 @@ from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.models import Running
 
 SHORTEST_S = 15.0
-"""No deferral is shorter: Airflow may mark a task failed that resumes within seconds of deferring."""
+"""No deferral is shorter: Airflow may fail a task that resumes within seconds of deferring."""
 FETCH_WITHIN_S = 45 * 60.0
-"""Segmind keeps a finished request for about an hour after its submission; whoever waits is back well before."""
-WATCHED = 100
-"""So many running requests are polled while waiting; when the oldest have ended, there is work to resume for."""
+"""Segmind keeps a finished request for about an hour after its submission; a resumed run is back well before."""
+MAX_POLLED = 100
+"""Running requests that are polled during a deferral; when the oldest have ended, there is work to resume for."""
 
 
 @dataclass(frozen=True, slots=True)
 class CarriedTotals:
-    """What one task instance has done before it was resumed, where the journal does not say it.
+    """What a task instance has done before it was resumed, as far as the journal does not say it.
 
     ``cost_usd`` is only what calls without a description have cost; ``elapsed_s`` the time worked, without waiting.
     """
@@ -36,39 +35,32 @@ class CarriedTotals:
     elapsed_s: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as a trigger keeps it."""
+        """Return it as JSON-able values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Return what `to_dict` gave."""
+        """Return the totals that `to_dict` was called on."""
         return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeCondition:
-    """What is waited for.
+    """When to resume.
 
-    :param until: epoch seconds before which nothing can be called, or None where only ``requests`` are waited for.
+    :param until: epoch seconds before which no call can start, or None if only ``requests`` are waited for.
     :param requests: ids of requests that run at the vendor, with the epoch seconds of their submission.
     """
 
     until: float | None = None
     requests: Sequence[tuple[str, float]] = ()
 
-    @classmethod
-    def for_requests(cls, running: Iterable[Running]) -> Self:
-        """Return a wait for the requests that were submitted first."""
-        oldest = sorted((one.submitted_at, one.request_id) for one in running)[:WATCHED]
-        return cls(None, tuple((request_id, at) for at, request_id in oldest))
-
     def not_later_than(self) -> float | None:
-        """Return the moment at which to resume, whatever the requests do: while their results can still be fetched."""
-        latest = min((at for _, at in self.requests), default=None)
-        if latest is None:
-            return self.until
-        latest += FETCH_WITHIN_S
-        return latest if self.until is None else min(latest, self.until)
+        """Return when to resume whatever the requests do: while their results can still be fetched."""
+        moments = [] if self.until is None else [self.until]
+        if self.requests:
+            moments.append(min(at for _, at in self.requests) + FETCH_WITHIN_S)
+        return min(moments, default=None)
 
 
 def longest_wait(defer_after: float, *, can_defer: bool) -> float | None:
@@ -93,42 +85,45 @@ def time_left(limit: timedelta | None, began: float, now: float) -> timedelta | 
 
 @dataclass(slots=True)
 class DeferPolicy:
-    """Whether a run has waited long enough, and for what. Decides; waits nowhere.
+    """Whether a run has to wait longer than it may, and for what. Decides; waits nowhere.
 
-    :param seconds: the longest wait that it sits out; None for any.
+    :param max_wait: seconds; None for any wait.
     """
 
-    seconds: float | None = None
-    out: bool = field(default=False, init=False)
+    max_wait: float | None = None
+    is_leaving: bool = field(default=False, init=False)
     """Whether the run is to be left."""
     _until: float | None = field(default=None, init=False)
-    _moved: float | None = field(default=None, init=False)
+    _progress_at: float | None = field(default=None, init=False)
 
-    def moved(self, now: float) -> None:
-        """A call was made, or has ended. ``now`` as of a clock that is never set."""
-        self._moved = now
+    def note_progress(self, now: float) -> None:
+        """A call was sent or has ended at ``now`` (monotonic)."""
+        self._progress_at = now
 
-    def must_wait(self, seconds: float, until: float) -> bool:
-        """No call can be made for so many seconds; return whether that is too long.
+    def is_too_long(self, seconds: float, until: float) -> bool:
+        """Return whether no call can start for longer than the run may wait.
 
-        :param until: epoch seconds at which it makes sense to go on.
+        :param until: epoch seconds at which to resume then.
         """
-        if self.seconds is None or seconds <= self.seconds:
+        if self.max_wait is None or seconds <= self.max_wait:
             return False
-        self._until, self.out = max(self._until or 0.0, until), True
+        self._until, self.is_leaving = max(self._until or 0.0, until), True
         return True
 
-    def only_polls(self, now: float) -> bool:
-        """A request was asked about and runs on; return whether nothing else has happened for too long."""
-        self._moved = now if self._moved is None else self._moved
-        if self.seconds is None or now - self._moved <= self.seconds:
+    def polls_too_long(self, now: float) -> bool:
+        """A request that runs at the vendor is polled at ``now``; return whether nothing else happened for too long."""
+        self._progress_at = now if self._progress_at is None else self._progress_at
+        if self.max_wait is None or now - self._progress_at <= self.max_wait:
             return False
-        self.out = True
+        self.is_leaving = True
         return True
 
-    def wait(self, running: Iterable[Running]) -> ResumeCondition | None:
-        """Return what the run that was left waits for; None where it was not.
+    def resume_condition(self, running: Iterable[Running]) -> ResumeCondition | None:
+        """Return when to resume a run that is left; None for any other.
 
         :param running: the requests that it has left running at the vendor.
         """
-        return replace(ResumeCondition.for_requests(running), until=self._until) if self.out else None
+        if not self.is_leaving:
+            return None
+        oldest = sorted((one.submitted_at, one.request_id) for one in running)[:MAX_POLLED]
+        return ResumeCondition(self._until, tuple((request_id, at) for at, request_id in oldest))

@@ -1,4 +1,4 @@
-"""What images are known by, found out before anything is asked about them."""
+"""The identities of images, found before any call is made."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from airflow_provider_describer.storage.address import LocalFile, ObjectKey, is_
 from airflow_provider_describer.store.identity import identity_keys
 from airflow_provider_describer.vendors.vendor import Vendor
 
-TOGETHER = 16
-"""Images that are looked at in one go: handing each to a thread of its own costs more than reading it."""
+CHUNK = 16
+"""Images that are identified together: a thread for each local file would cost more than reading it."""
 _STOPPED = UnreadableImage("The run was stopped before it looked at this image.", kind="stopped")
 
 
@@ -27,69 +27,69 @@ async def identify_all(
     account: Account,
     requests: Sequence[DescribeRequest],
     *,
-    together: int,
+    concurrency: int,
     stopped: Callable[[], bool] = lambda: False,
 ) -> list[IdentifiedImage]:
-    """Look at all images as `identify` does, and return what is known of each, in their order.
+    """Identify all images as `identify` does; return them in the order given.
 
-    :param together: handfuls of images that are looked at at a time.
-    :param stopped: once true, no further image is looked at: each gets an error that says so.
-    :raises DescriberError: where it is neither an image's fault nor one of reading it.
+    :param concurrency: chunks of images that are identified at a time.
+    :param stopped: once true, every image that is left gets an error that says so.
+    :raises DescriberError: if it is not about one image.
     """
-    identified: list[list[IdentifiedImage]] = [[]] * (-(-len(requests) // TOGETHER))
-    queue = iter(range(len(identified)))
+    chunks = [requests[start : start + CHUNK] for start in range(0, len(requests), CHUNK)]
+    identified: list[list[IdentifiedImage]] = [[]] * len(chunks)
+    queue = iter(enumerate(chunks))
 
     async def work() -> None:
-        for number in queue:
-            handful = requests[number * TOGETHER : (number + 1) * TOGETHER]
+        for number, chunk in queue:
             if stopped():
-                identified[number] = [IdentifiedImage(request, error=_STOPPED) for request in handful]
+                identified[number] = [IdentifiedImage(request, error=_STOPPED) for request in chunk]
             else:
-                identified[number] = await identify(reader, vendor, account, handful)
+                identified[number] = await identify(reader, vendor, account, chunk)
 
     if all(is_local(request.image.uri) for request in requests):
-        # More threads on one disk's files only stand in each other's way.
-        together = min(together, 2)
+        # More threads that read from one disk slow each other down.
+        concurrency = min(concurrency, 2)
     try:
         async with asyncio.TaskGroup() as workers:
-            for _ in range(min(together, len(identified))):
+            for _ in range(min(concurrency, len(chunks))):
                 workers.create_task(work())
     except BaseExceptionGroup as group:
-        # The first one says it; whoever catches errors of ours expects no group of them.
+        # Callers expect one of our errors, not a group.
         raise group.exceptions[0] from None
-    return [image for handful in identified for image in handful]
+    return [image for chunk in identified for image in chunk]
 
 
 async def identify(
     reader: Reader, vendor: Vendor, account: Account, requests: Sequence[DescribeRequest]
 ) -> list[IdentifiedImage]:
-    """Look at images as `prepare` does and keep only what they are known by, or why they cannot be described.
+    """Read and check images as `prepare` does; keep only their identities, or why they cannot be described.
 
-    An object or web image whose listing names its version is not looked at: its name and version are enough. Local
-    files are looked at together in one thread, so a handful at a time is faster than one by one.
+    An object or web image whose listing names its version is not read: its name and version are enough. Local files
+    are read together in one thread.
 
-    :raises DescriberError: where it is neither an image's fault nor one of reading it.
+    :raises DescriberError: if it is not about one image.
     """
     if all(is_local(request.image.uri) for request in requests):
         return await reader.in_thread(_identify_files, reader, vendor, requests)
-    return [await _identified(reader, vendor, account, request) for request in requests]
+    return [await _identify_one(reader, vendor, account, request) for request in requests]
 
 
-async def _identified(reader: Reader, vendor: Vendor, account: Account, request: DescribeRequest) -> IdentifiedImage:
+async def _identify_one(reader: Reader, vendor: Vendor, account: Account, request: DescribeRequest) -> IdentifiedImage:
     image = request.image
     try:
         if image.version and not is_local(image.uri):
-            return _identity(request, None, image.version, image.size)
+            return identified_image(request, None, image.version, image.size)
         location = parse_uri(image.uri)
         if not isinstance(location, ObjectKey):
-            shown = await prepare(reader, vendor, account, request)
-            return _identity(request, shown.sha256, shown.version, shown.size)
+            prepared = await prepare(reader, vendor, account, request)
+            return identified_image(request, prepared.sha256, prepared.version, prepared.size)
         head, size, version = await reader.read_head(location, vendor.max_bytes)
         if not request.spec.preprocessing:
             check_head(vendor, image, head, size)
-        return _identity(request, None, version, size)
+        return identified_image(request, None, version, size)
     except (RejectedImage, UnreadableImage) as error:
-        return IdentifiedImage(request, error=_alone(error))
+        return _unusable(request, error)
 
 
 def _identify_files(reader: Reader, vendor: Vendor, requests: Sequence[DescribeRequest]) -> list[IdentifiedImage]:
@@ -100,19 +100,22 @@ def _identify_files(reader: Reader, vendor: Vendor, requests: Sequence[DescribeR
             assert isinstance(file, LocalFile), "only local images are identified together"
             content = reader.read_file(file, max_bytes_to_read(vendor, request.spec))
             check_whole(vendor, request, content)
-            found.append(_identity(request, hashlib.sha256(content).hexdigest(), request.image.version, len(content)))
+            sha256 = hashlib.sha256(content).hexdigest()
+            found.append(identified_image(request, sha256, request.image.version, len(content)))
         except (RejectedImage, UnreadableImage) as error:
-            found.append(IdentifiedImage(request, error=_alone(error)))
+            found.append(_unusable(request, error))
     return found
 
 
-def _alone(error: RejectedImage | UnreadableImage) -> RejectedImage | UnreadableImage:
-    """The error without where it came from: that holds the whole image in memory for as long as the plan lives."""
+def _unusable(request: DescribeRequest, error: RejectedImage | UnreadableImage) -> IdentifiedImage:
+    # Its traceback would hold the whole image in memory for as long as the plan lives.
     error.__traceback__ = error.__context__ = error.__cause__ = None
-    return error
+    return IdentifiedImage(request, error=error)
 
 
-def _identity(request: DescribeRequest, sha256: str | None, version: str | None, size: int | None) -> IdentifiedImage:
-    return IdentifiedImage(
-        request, identity_keys(request.spec, request.image.uri, sha256, version, size), sha256, version
-    )
+def identified_image(
+    request: DescribeRequest, sha256: str | None, version: str | None, size: int | None
+) -> IdentifiedImage:
+    """Return the image with the identities that its content has."""
+    keys = identity_keys(request.spec, request.image.uri, sha256, version, size)
+    return IdentifiedImage(request, keys, sha256, version)

@@ -20,7 +20,7 @@ from airflow_provider_describer.engine.deferral import CarriedTotals, ResumeCond
 from airflow_provider_describer.engine.identify import identify_all
 from airflow_provider_describer.engine.limits import TaskLimits, check_limits
 from airflow_provider_describer.engine.outcomes import OutcomeRecorder, unknown_outcome
-from airflow_provider_describer.engine.plan import IdentifiedImage, OnUnknown, Plan, PlannedImage, decide, make_plan
+from airflow_provider_describer.engine.plan import OnUnknown, Plan, decide, make_plan
 from airflow_provider_describer.engine.progress import Totals, too_many_rejected, verdict
 from airflow_provider_describer.engine.runner import Runner
 from airflow_provider_describer.errors import BadInput, DescriberError
@@ -156,8 +156,8 @@ class Job:
             if error := self._refusal(plan, totals):
                 recorder.record_pending(plan.entries)
                 return error, None
-            runner = await self._open_runner(opened, reader, folder, recorder, partial(self._decide_again, plan, index))
-            await self._run(runner, plan)
+            runner = await self._open_runner(opened, plan, reader, folder, recorder)
+            await self._run(runner)
         await asyncio.to_thread(self._record_found, runner, folder, index)
         if wait := runner.admission.resume_condition(runner.left_running):
             return None, wait
@@ -165,7 +165,7 @@ class Job:
 
     def _refusal(self, plan: Plan, totals: Totals) -> DescriberError | None:
         """Return why no call may be made at all, or None."""
-        lost = sum(entry.lost for entry in plan.entries if entry.action == "unknown")
+        lost = sum(entry.lost for entry in plan.having("unknown"))
         if lost and self.on_unknown == "fail":
             return unknown_outcome(lost)
         return too_many_rejected(totals, self.limits.max_failure_ratio)
@@ -177,12 +177,7 @@ class Job:
         return Reader(client, trust=Trust(self.images_base, private), open_bucket=self.open_bucket)
 
     async def _open_runner(
-        self,
-        opened: AsyncExitStack,
-        reader: Reader,
-        folder: Folder | None,
-        recorder: OutcomeRecorder,
-        decide_again: Callable[[PlannedImage, IdentifiedImage], PlannedImage],
+        self, opened: AsyncExitStack, plan: Plan, reader: Reader, folder: Folder | None, recorder: OutcomeRecorder
     ) -> Runner:
         account, clock = self.vendor_calls.account, self.vendor_calls.clock
         shared = None
@@ -193,6 +188,7 @@ class Job:
         client = await opened.enter_async_context(new(self.limits.concurrency))
         policy = replace(self.vendor_calls.policy, resend_unknown=int(self.on_unknown == "retry"))
         return Runner(
+            plan,
             replace(self.vendor_calls, policy=policy),
             client,
             reader,
@@ -201,13 +197,10 @@ class Job:
             recorder,
             await opened.enter_async_context(Journal(folder)) if folder else None,
             self.report,
-            decide_again,
             self.on_unknown,
         )
 
-    async def _run(self, runner: Runner, plan: Plan) -> None:
-        # Requests that run at the vendor come first: fetching costs nothing, and they are forgotten after an hour.
-        entries = [entry for action in ("attach", "call") for entry in plan.entries if entry.action == action]
+    async def _run(self, runner: Runner) -> None:
         loop, stop = asyncio.get_running_loop(), partial(runner.admission.stop, leave_running=True)
         self._stop = partial(loop.call_soon_threadsafe, stop)
         if self._stop_asked:
@@ -215,7 +208,7 @@ class Job:
         totals = runner.recorder.totals
         totals.known_before, totals.began = totals.done, time.monotonic()
         try:
-            await runner.describe(entries)
+            await runner.describe()
         finally:
             self._stop = None
 
@@ -241,19 +234,10 @@ class Job:
             self.vendor_calls.vendor,
             self.vendor_calls.account,
             self.requests,
-            together=self.limits.concurrency,
+            concurrency=self.limits.concurrency,
             stopped=lambda: self._stop_asked,
         )
         return make_plan(images, index, on_unknown=self.on_unknown, retry_rejected=self.retry_rejected)
-
-    def _decide_again(
-        self, plan: Plan, index: JournalIndex, entry: PlannedImage, image: IdentifiedImage
-    ) -> PlannedImage:
-        owner = plan.owner(entry, image.keys)
-        return self._decide(image, index) if owner is entry else owner
-
-    def _decide(self, image: IdentifiedImage, index: JournalIndex) -> PlannedImage:
-        return decide(image, index, self.on_unknown, retry_rejected=self.retry_rejected)
 
     def _record_found(self, runner: Runner, folder: Folder | None, index: JournalIndex) -> None:
         """Record the images that needed no call after all; blocking."""
@@ -261,7 +245,8 @@ class Job:
         recorder.record_known(runner.known_after_all, index)
         if runner.copies and folder is not None:
             newer = load_index(folder)
-            entries = [self._decide(image, newer) for _, image in runner.copies]
+            decide_one = partial(decide, on_unknown=self.on_unknown, retry_rejected=self.retry_rejected)
+            entries = [decide_one(image, newer) for _, image in runner.copies]
             recorder.record_known(entries, newer)
             recorder.record_pending(entries)
         elif runner.copies:

@@ -35,9 +35,8 @@ class OutcomeRecorder:
         self,
         image: IdentifiedImage,
         status: Status,
+        result: Description | DescriberError | None = None,
         *,
-        description: Description | None = None,
-        error: DescriberError | None = None,
         lost: int = 0,
     ) -> Row:
         """Return the row of an image, as of now."""
@@ -46,14 +45,14 @@ class OutcomeRecorder:
             self.run,
             status,
             self.clock(),
-            description=description,
-            error=error,
+            description=result if isinstance(result, Description) else None,
+            error=result if isinstance(result, DescriberError) else None,
             sha256=image.sha256,
             version=image.version,
             lost_calls=lost,
         )
 
-    def keep(self, image: IdentifiedImage, row: Row, why: DescriberError | None = None) -> None:
+    def keep(self, image: IdentifiedImage, row: Row, why: object = None) -> None:
         """Record and count a row.
 
         :param why: the error of an image that this run has rejected.
@@ -67,16 +66,12 @@ class OutcomeRecorder:
             self.totals.count_rejected(str(why))
 
     def without_call(
-        self,
-        image: IdentifiedImage,
-        status: Status,
-        description: Description | None = None,
-        error: DescriberError | None = None,
+        self, image: IdentifiedImage, status: Status, result: Description | DescriberError | None = None
     ) -> None:
-        """Record an image that had no call of its own."""
-        row = self.row(image, status, description=description, error=error)
-        row = replace(row, cost_usd=0.0 if description else None, billed="no", elapsed_s=None)
-        self.keep(image, row, error)
+        """Record an image that had no call of its own, by the result of another one with the same content."""
+        cost_usd = 0.0 if isinstance(result, Description) else None
+        row = replace(self.row(image, status, result), cost_usd=cost_usd, billed="no", elapsed_s=None)
+        self.keep(image, row, result)
 
     def known(self, image: IdentifiedImage, status: Status, stored: Mapping[str, Any]) -> None:
         """Record an image whose outcome was known before: it costs nothing now."""
@@ -137,7 +132,7 @@ class OutcomeRecorder:
 
     def _undescribed(self, entry: PlannedImage, error: DescriberError | None) -> None:
         for image in entry.all:
-            row = self.row(image, entry.status, error=error)
+            row = self.row(image, entry.status, error)
             # One row of an identity counts its lost calls, so that rows can be added up.
             own = image is entry.first
             self.keep(image, replace(row, lost_calls=entry.lost) if own else replace(row, billed="no"))

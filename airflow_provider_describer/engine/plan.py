@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from airflow_provider_describer.errors import DescriberError, RejectedImage
@@ -64,13 +65,23 @@ class Plan:
 
     entries: list[PlannedImage]
     requested: int
-    owners: dict[str, PlannedImage] = field(default_factory=dict)
+    owners: dict[str, PlannedImage]
     """The entry that each identity belongs to."""
+    decide: Callable[[IdentifiedImage], PlannedImage]
+
+    def having(self, action: Action) -> list[PlannedImage]:
+        """Return the entries that have this action."""
+        return [entry for entry in self.entries if entry.action == action]
 
     def owner(self, entry: PlannedImage, keys: tuple[str, ...]) -> PlannedImage:
         """Give the entry the identities that reading its image has shown; return the entry that has them already."""
         owners = (self.owners.setdefault(key, entry) for key in keys)
         return next((owner for owner in owners if owner is not entry), entry)
+
+    def decide_again(self, entry: PlannedImage, image: IdentifiedImage) -> PlannedImage:
+        """Return what is to be done about the entry's image as it was read, or the other entry that has its content."""
+        owner = self.owner(entry, image.keys)
+        return self.decide(image) if owner is entry else owner
 
     def count(self, *actions: Action) -> int:
         """Return how many requests have one of these actions."""
@@ -79,12 +90,12 @@ class Plan:
     @property
     def calls(self) -> int:
         """How many calls there will be at most, unless one fails and is tried again."""
-        return sum(entry.action == "call" for entry in self.entries)
+        return len(self.having("call"))
 
     def summary(self, price: float | None) -> str:
         """Return the plan in one line."""
         copies = sum(len(entry.others) for entry in self.entries if entry.action in ("call", "attach"))
-        resent = sum(entry.lost > 0 for entry in self.entries if entry.action == "call")
+        resent = sum(entry.lost > 0 for entry in self.having("call"))
         parts = [f"{self.calls} new", f"{self.count('reuse') + copies} reused"]
         for count, words in (
             (self.count("rejected"), "rejected before"),
@@ -107,6 +118,7 @@ def make_plan(
     retry_rejected: bool = False,
 ) -> Plan:
     """Return what is to be done for each image, in the order given."""
+    decide_one = partial(decide, index=index, on_unknown=on_unknown, retry_rejected=retry_rejected)
     entries: list[PlannedImage] = []
     owners: dict[str, PlannedImage] = {}
     copies: dict[int, list[IdentifiedImage]] = {}
@@ -116,12 +128,12 @@ def make_plan(
         if owner is not None:
             copies.setdefault(id(owner), []).append(image)
             continue
-        entry = decide(image, index, on_unknown, retry_rejected=retry_rejected)
+        entry = decide_one(image)
         entries.append(entry)
         owners.update(dict.fromkeys(image.keys, entry))
     for entry in entries:
         entry.others = copies.get(id(entry), ())
-    return Plan(entries, len(images), owners)
+    return Plan(entries, len(images), owners, decide_one)
 
 
 def decide(

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from airflow_provider_describer.engine.admission import Admission, RunStopping
 from airflow_provider_describer.engine.call import ImageCall
 from airflow_provider_describer.engine.limits import TaskLimits
 from airflow_provider_describer.engine.outcomes import OutcomeRecorder
-from airflow_provider_describer.engine.plan import IdentifiedImage, OnUnknown, PlannedImage
+from airflow_provider_describer.engine.plan import IdentifiedImage, OnUnknown, Plan, PlannedImage
 from airflow_provider_describer.engine.progress import progress_line, too_many_rejected
 from airflow_provider_describer.errors import (
     AmbiguousCall,
@@ -49,12 +49,9 @@ class AlreadyKnown:
 
 @dataclass(slots=True)
 class Runner:
-    """One run over planned images.
+    """One run over the images of a plan."""
 
-    :param decide_again: asked when reading an image has shown other identities than planned: what is to be done about
-        it, or the other entry of this run that has its content.
-    """
-
+    plan: Plan
     vendor_calls: VendorCalls
     client: AsyncClient
     reader: Reader
@@ -63,7 +60,6 @@ class Runner:
     recorder: OutcomeRecorder
     journal: Journal | None
     report: Callable[[str], None]
-    decide_again: Callable[[PlannedImage, IdentifiedImage], PlannedImage]
     on_unknown: OnUnknown = "retry"
     known_after_all: list[PlannedImage] = field(default_factory=list, init=False)
     """Entries that an earlier run has an outcome of; not recorded here."""
@@ -73,9 +69,10 @@ class Runner:
     """Requests that a later run is to fetch."""
     _failures_in_a_row: int = field(default=0, init=False)
 
-    async def describe(self, entries: Iterable[PlannedImage]) -> None:
-        """Describe every image, or record why not. Returns when nothing is under way any more."""
-        queue = iter(entries)
+    async def describe(self) -> None:
+        """Describe every image that needs a call, or record why not. Returns when nothing is under way any more."""
+        # Requests that run at the vendor come first: fetching costs nothing, and they are forgotten after an hour.
+        queue = iter([*self.plan.having("attach"), *self.plan.having("call")])
         count = self.limits.concurrency + self.limits.concurrency // 2 + 1
         workers = [asyncio.create_task(self._work(queue)) for _ in range(count)]
         reporter = asyncio.create_task(self._report_often())
@@ -123,14 +120,14 @@ class Runner:
                 # It may be billed, and no later run would find it.
                 status = "unknown"
             call.settle(error, pending=status == "pending")
-            await self._record(entry, call, status, error=error)
+            await self._record(entry, call, status, error)
         else:
             if isinstance(result, AlreadyKnown):
                 self._leave_to(result.found, entry, call)
             else:
                 call.settle(result)
                 self._failures_in_a_row = 0
-                await self._record(entry, call, "described", description=result)
+                await self._record(entry, call, "described", result)
 
     async def _describe(self, entry: PlannedImage, call: ImageCall) -> Description | AlreadyKnown:
         if entry.action == "attach":
@@ -147,7 +144,7 @@ class Runner:
         call.show(prepared)
         self.recorder.totals.saved_bytes += prepared.saved
         if call.learned:
-            found = self.decide_again(entry, call.image)
+            found = self.plan.decide_again(entry, call.image)
             if found.first is not call.image or found.action in ("reuse", "rejected", "unknown"):
                 return AlreadyKnown(found)
             entry.lost = max(entry.lost, found.lost)
@@ -206,19 +203,16 @@ class Runner:
         entry: PlannedImage,
         call: ImageCall,
         status: Status,
-        *,
-        description: Description | None = None,
-        error: DescriberError | None = None,
+        result: Description | DescriberError | None = None,
     ) -> None:
         """Make the outcome durable, then record and count it for every image of this content."""
-        lost = entry.lost + call.lost
-        row = self.recorder.row(call.image, status, description=description, error=error, lost=lost)
+        row = self.recorder.row(call.image, status, result, lost=entry.lost + call.lost)
         if status == "pending" and call.running:
             row = replace(row, request_id=call.running.request_id, billed="unknown")
         await call.write_end(row)
         self.admission.note_progress()
-        self.recorder.keep(call.image, row, error)
-        self._record_others(entry, call, status, description, error)
+        self.recorder.keep(call.image, row, result)
+        self._record_others(entry, call, status, result)
         if status == "rejected" and (
             too_many := too_many_rejected(self.recorder.totals, self.limits.max_failure_ratio)
         ):
@@ -229,15 +223,14 @@ class Runner:
         entry: PlannedImage,
         call: ImageCall,
         status: Status,
-        description: Description | None = None,
-        error: DescriberError | None = None,
+        result: Description | DescriberError | None = None,
     ) -> None:
         """Record the other images of this content; if the image has changed they are no copies of it any more."""
         for other in entry.others:
             if call.changed:
                 self.recorder.without_call(other, "pending")
             else:
-                self.recorder.without_call(other, "reused" if status == "described" else status, description, error)
+                self.recorder.without_call(other, "reused" if status == "described" else status, result)
 
     def _report(self) -> None:
         self.report(progress_line(self.recorder.totals, time.monotonic()))

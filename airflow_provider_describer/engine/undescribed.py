@@ -1,4 +1,4 @@
-"""Which images a run would have to do something about: those that the store has no outcome of."""
+"""Which listed images the store has no outcome of: those that a run would have to describe."""
 
 from __future__ import annotations
 
@@ -20,59 +20,52 @@ if TYPE_CHECKING:
     from airflow_provider_describer.storage.open_bucket import OpenBucket
 
 TOGETHER = 1000
-"""Listed images that are looked up in one go; as many as a page of a bucket has."""
-_WORKERS = 8
+"""Listed images that are looked up at once: a page of a bucket."""
+_CONCURRENCY = 8
 
-
-async def undescribed_requests(
-    requests: Sequence[DescribeRequest], index: JournalIndex, vendor_calls: VendorCalls, reader: Reader
-) -> list[DescribeRequest]:
-    """Return those asks that have been neither described nor rejected before, in their order.
-
-    An object whose listing names a version is not read. Any other image, such as a local file, is. One that cannot be
-    read or used is pending: describing it says what is wrong.
-
-    :raises DescriberError: where it is neither an image's fault nor one of reading it.
-    """
-    images = await identify_all(reader, vendor_calls.vendor, vendor_calls.account, requests, together=_WORKERS)
-    return [image.request for image in images if decide(image, index).action not in ("reuse", "rejected")]
+Ask = Callable[[Sequence[dict[str, Any]]], Sequence[DescribeRequest]]
+"""From listed images to what is asked about each, as `parse_images`; with several languages, more than one request."""
 
 
 def list_undescribed(
     path: str,
     open_bucket: OpenBucket | None,
     wanted: ImageFilter,
-    request: Callable[[Sequence[dict[str, Any]]], Sequence[DescribeRequest]],
+    ask: Ask,
     index: JournalIndex,
     vendor_calls: VendorCalls,
 ) -> Iterator[ListedImage]:
-    """Yield the images of a listing that are pending; blocking, a page at a time. ``wanted.limit`` counts these alone.
+    """Yield the undescribed images of a listing; blocking. ``wanted.limit`` counts only these.
 
-    :raises DescriberError: as `list_images` and `undescribed_images`, which see.
+    :raises DescriberError: as `list_images` and `undescribed_images`.
     """
     listed = list_images(path, open_bucket, replace(wanted, limit=None))
-    return islice(undescribed_images(listed, open_bucket, request, index, vendor_calls), wanted.limit)
+    return islice(undescribed_images(listed, open_bucket, ask, index, vendor_calls), wanted.limit)
 
 
 def undescribed_images(
     listed: Iterator[ListedImage],
     open_bucket: OpenBucket | None,
-    request: Callable[[Sequence[dict[str, Any]]], Sequence[DescribeRequest]],
+    ask: Ask,
     index: JournalIndex,
     vendor_calls: VendorCalls,
 ) -> Iterator[ListedImage]:
-    """Yield those of the listed images that are pending; blocking, a page at a time.
+    """Yield those of the listed images of which a request was neither described nor rejected; blocking, page by page.
 
-    :param request: what is asked about a list of images, as by `parse_images`; with several languages, an image that
-        lacks one of them is pending.
-    :raises DescriberError: as ``request`` and `undescribed_requests`.
+    An object whose listing names a version is not read; other images, such as local files, are. An image that cannot be
+    read or used is undescribed: the run that describes it reports why.
+
+    :raises DescriberError: as ``ask``, or as `identify_all`.
     """
 
-    async def pending(requests: Sequence[DescribeRequest]) -> set[str]:
-        async with AsyncClient(timeout=vendor_calls.account.timeout, connections=_WORKERS) as client:
+    async def undescribed(requests: Sequence[DescribeRequest]) -> set[str]:
+        vendor, account = vendor_calls.vendor, vendor_calls.account
+        async with AsyncClient(timeout=account.timeout, connections=_CONCURRENCY) as client:
             reader = Reader(client, open_bucket=open_bucket)
-            return {one.image.uri for one in await undescribed_requests(requests, index, vendor_calls, reader)}
+            images = await identify_all(reader, vendor, account, requests, concurrency=_CONCURRENCY)
+        new = (image for image in images if decide(image, index).action not in ("reuse", "rejected"))
+        return {image.request.image.uri for image in new}
 
     while page := list(islice(listed, TOGETHER)):
-        uris = run(pending(request([image.to_dict() for image in page])))
+        uris = run(undescribed(ask([image.to_dict() for image in page])))
         yield from (image for image in page if image.uri in uris)
