@@ -15,8 +15,7 @@ from urllib.parse import quote
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.errors import BadConnection, BadInput, StoreError
 from airflow_provider_describer.quota.leases import Grant, Lease, Leases, Money
-from airflow_provider_describer.storage.address import bucket_address, local_path
-from airflow_provider_describer.storage.cas_document import BucketDocument, CasDocument, Changed, LocalDocument, Token
+from airflow_provider_describer.storage.cas_document import CasDocument, Changed, Token, open_document
 
 if TYPE_CHECKING:
     from airflow_provider_describer.storage.open_bucket import OpenBucket
@@ -139,27 +138,16 @@ def _checked(value: Any, types: Any) -> Any:
     return value
 
 
-def open_document(account: Account, open_bucket: OpenBucket | None = None) -> CasDocument:
+def open_limits_document(account: Account, open_bucket: OpenBucket | None = None) -> CasDocument:
     """Return the document at the account's ``limits_path``; nothing is read yet.
 
     :raises BadConnection: where processes cannot share that path.
     """
-    path, name = account.limits_path or "", document_name(account.vendor, account.conn_id)
     try:
-        address = bucket_address(path)
-        if address is not None:
-            if open_bucket is None:
-                raise BadInput(f"is {path!r}, but nothing here can open a bucket.")
-            key = f"{address.key.rstrip('/')}/{name}".lstrip("/")
-            return BucketDocument(open_bucket(address.scheme, address.bucket), key)
-        folder = local_path(path) if "://" not in path or path.lower().startswith("file://") else None
-        if folder is None or not folder.is_absolute():
-            # A relative path is a different folder for each process that starts elsewhere.
-            raise BadInput(f"is {path!r}, which processes cannot share; expected /a/folder, s3://… or gs://….")
-        return LocalDocument(folder / name)
+        return open_document(account.limits_path or "", document_name(account.vendor, account.conn_id), open_bucket)
     except BadInput as error:
         raise BadConnection(
-            f"Connection {account.conn_id!r}: limits_path {error} Correct it under Admin > Connections."
+            f"Connection {account.conn_id!r}: limits_path is wrong: {error} Correct it under Admin > Connections."
         ) from None
 
 

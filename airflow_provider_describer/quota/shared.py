@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.errors import StoreError
-from airflow_provider_describer.quota.document import LeaseDocument, open_document
+from airflow_provider_describer.quota.document import LeaseDocument, open_limits_document
 from airflow_provider_describer.quota.lease_client import LeaseClient, Permit
 from airflow_provider_describer.quota.leases import Rate, end_lease, exchange
 from airflow_provider_describer.storage.cas_document import CasDocument, MemoryDocument, is_transient
@@ -276,7 +276,7 @@ def open_quota(
     :raises BadConnection: where processes cannot share its ``limits_path``.
     """
     return SharedLimits(
-        open_document(account, open_bucket) if account.limits_path else None,
+        open_limits_document(account, open_bucket) if account.limits_path else None,
         rate=Rate(account.requests_per_minute) if account.requests_per_minute else None,
         max_cost_per_day=account.max_cost_per_day,
         price=account.price_per_call,

@@ -1,1 +1,1 @@
-"""S3 and GCS behind one small class. The only room that knows the library that speaks to them."""
+"""S3 and GCS behind one small class. Only this room imports obstore."""

@@ -1,6 +1,6 @@
 """One bucket: its objects are read, listed, created, replaced and deleted whole.
 
-A `Bucket` is used in the process that has made it: the library hangs in a child that is forked after its first use.
+A `Bucket` is used in the process that made it: obstore hangs in a child that is forked after its first use.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from airflow_provider_describer.storage.bucket_errors import (
     changed,
     is_beyond_the_end,
     no_conditional_writes,
-    no_store,
+    not_an_object_store,
     unsupported_key,
 )
 
 if TYPE_CHECKING:
-    from obstore import GetOptions, GetResult, ObjectMeta, PutMode, UpdateVersion
+    from obstore import GetOptions, ObjectMeta, PutMode, UpdateVersion
     from obstore.store import GCSStore, S3Store
 
 PAGE = 1000
-"""How many objects a page of a listing holds; as many as both stores return at once."""
+"""Objects in a page of a listing: as many as both clouds return at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One object of a listing. ``modified`` is in epoch seconds; ``version`` is the one that reading it tells, too."""
+    """One object of a listing. ``modified`` is in epoch seconds; ``version`` is the same as when it is read."""
 
     key: str
     size: int
@@ -43,7 +43,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What was read. ``size`` is that of the whole object, ``version`` that of what was really read."""
+    """Bytes of an object. ``size`` is that of the whole object, ``version`` that of what was read."""
 
     data: bytes = field(repr=False)
     version: str | None
@@ -52,7 +52,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """An address that anybody may GET until ``expires_at`` (epoch seconds)."""
+    """An address at which an object can be read without credentials until ``expires_at`` (epoch seconds)."""
 
     url: str = field(repr=False)
     expires_at: float
@@ -63,9 +63,9 @@ Signer = Callable[[str, float], Signed]
 
 
 class Bucket:
-    """A bucket of S3 or GCS. Whatever goes wrong is a `BucketError` that names the object.
+    """A bucket of S3 or GCS. Every failure is a `BucketError` that names the object.
 
-    A version is the object's ETag without its quotes, which both stores tell in a listing as well as when it is read.
+    A version is the object's ETag without its quotes: both clouds return it in a listing as well as in a read.
     """
 
     def __init__(self, scheme: Scheme, name: str, store: S3Store | GCSStore, *, signer: Signer | None = None) -> None:
@@ -73,69 +73,64 @@ class Bucket:
         self.name = name
         self._store = store
         self._signer = signer
-        self._creates = True
+        self._can_create = True
 
     def __repr__(self) -> str:
         return f"Bucket({self.address()!r})"
 
     def address(self, key: str = "") -> str:
-        """Return the address of an object, for people and for rows."""
+        """Return the address of an object, for messages and rows."""
         return str(ObjectKey(self.scheme, self.name, key))
-
-    # -- reading -----------------------------------------------------------------------------------------------------
 
     async def aread(self, key: str, *, max_bytes: int | None, start: int = 0, length: int | None = None) -> Content:
         """Read an object, or a part of it, in one request.
 
-        :raises BucketError: ``no_such_object``, or ``too_large`` for an object of more than ``max_bytes``, of which the
-            body is not taken then; or another kind.
+        :raises BucketError: ``no_such_object``; ``too_large`` for an object of more than ``max_bytes``, whose body is
+            then not read; or another kind.
         """
-        with self._doing("read", key):
+        with self._bucket_errors("read", key):
             try:
-                found = await self._store.get_async(key, options=_part(start, length))
+                found = await self._store.get_async(key, options=_range(start, length))
             except Exception as error:
                 if not is_beyond_the_end(error):
                     raise
-                return _empty(await self._store.head_async(key))
-            self._check_size(key, found, max_bytes)
-            return _content(found, bytes(await found.bytes_async()))
+                return _content(await self._store.head_async(key), b"")
+            size = found.meta["size"]
+            if max_bytes is not None and size > max_bytes:
+                raise BucketError(
+                    f"{self.address(key)} has {size:,} bytes, more than the {max_bytes:,} allowed.", kind="too_large"
+                )
+            return _content(found.meta, bytes(await found.bytes_async()))
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> Content | None:
-        """Read an object, or a part of it; None where there is no such object, and only there."""
+        """Read an object, or a part of it; None only where there is no such object."""
         try:
-            with self._doing("read", key):
+            with self._bucket_errors("read", key):
                 try:
-                    found = self._store.get(key, options=_part(start, length))
+                    found = self._store.get(key, options=_range(start, length))
                 except Exception as error:
                     if not is_beyond_the_end(error):
                         raise
-                    return _empty(self._store.head(key))
-                return _content(found, bytes(found.bytes()))
+                    return _content(self._store.head(key), b"")
+                return _content(found.meta, bytes(found.bytes()))
         except BucketError as error:
             if error.kind == "no_such_object":
                 return None
             raise
 
-    def _check_size(self, key: str, found: GetResult, max_bytes: int | None) -> None:
-        size = found.meta["size"]
-        if max_bytes is not None and size > max_bytes:
-            raise BucketError(
-                f"{self.address(key)} has {size:,} bytes, more than the {max_bytes:,} allowed.", kind="too_large"
-            )
-
     def entries(self, prefix: str = "", *, after: str | None = None) -> Iterator[Sequence[Entry]]:
-        """List the objects whose keys begin with ``prefix`` (and come after ``after``), a page at a time, as asked for.
+        """List the objects whose keys begin with ``prefix`` (and sort after ``after``), page by page, on demand.
 
-        Keys come in the order of their bytes. A folder's marker, an object of no bytes whose key ends in ``/``, is
-        listed without that slash, so what lists images passes by what is empty.
+        Keys are sorted by their bytes. The marker of a folder, an empty object whose key ends in ``/``, is listed
+        without that slash.
 
         :raises BucketError: also in the middle of a listing.
         """
-        # The library lists whole folders: of "a/b" it takes "a/", from just before "a/b" to the first key behind.
+        # obstore lists whole folders: of the prefix "a/b", list "a/" from just before "a/b" to the first key behind.
         folder, _, tail = prefix.rpartition("/")
         offset = max(filter(None, (after, just_before(prefix) if tail else None)), default=None)
         empty = True
-        with self._doing("listed", prefix, checked=folder):
+        with self._bucket_errors("listed", prefix, must_be_plain=folder):
             for page in self._store.list(folder or None, offset=offset, chunk_size=PAGE):
                 empty = False
                 entries = [_entry(meta) for meta in page]
@@ -145,40 +140,38 @@ class Bucket:
                 if tail and entries[-1].key > prefix and not entries[-1].key.startswith(prefix):
                     return
         if empty:
-            self._check_that_it_is_a_store(prefix)
+            self._check_endpoint(prefix)
 
-    def _check_that_it_is_a_store(self, prefix: str) -> None:
-        """Refuse an empty listing of whatever says yes to all: to the library, a page to log in at looks like one."""
+    def _check_endpoint(self, prefix: str) -> None:
+        """Refuse an empty listing by a server that answers every request, as a proxy's login page does."""
         try:
             found = self.read(f"nothing-{secrets.token_hex(8)}")
         except BucketError as error:
             if error.kind == "denied":
-                # Who may list need not be one who may read.
+                # The credentials may allow listing and not reading.
                 return
             raise
         if found is not None:
-            raise no_store(self.address(prefix))
-
-    # -- writing -----------------------------------------------------------------------------------------------------
+            raise not_an_object_store(self.address(prefix))
 
     def create(self, key: str, data: bytes) -> None:
-        """Write a new object. Where an answer is lost, what lies there is compared: the same bytes are a success.
+        """Write a new object. Where the answer is lost, the same bytes under that key count as success.
 
-        A store without conditional writes takes a plain write in its place, which replaces what is there: names that
-        are their writer's own, as those of journal shards are, are as safe that way.
+        In a store without conditional writes this replaces what is there; that is safe for names that are unique to
+        their writer, such as those of journal shards.
 
-        :raises BucketError: ``exists``, where something else lies there; or another kind.
+        :raises BucketError: ``exists``, where something else is there; or another kind.
         """
         self._check_key(key)
-        if not self._creates:
+        if not self._can_create:
             self.put(key, data)
             return
         try:
-            with self._doing("written", key):
+            with self._bucket_errors("written", key):
                 self._store.put(key, data, mode="create", use_multipart=False)
         except BucketError as error:
             if error.kind == "unsupported":
-                self._creates = False
+                self._can_create = False
                 self.put(key, data)
             elif error.kind not in ("exists", "unreachable", "throttled") or not self._holds(key, data):
                 raise
@@ -191,31 +184,31 @@ class Bucket:
         return content is not None and content.data == data
 
     def put(self, key: str, source: bytes | Path) -> None:
-        """Write an object, replacing what is there: bytes, or a file, which is streamed, in parts where it is large.
+        """Write an object, replacing what is there: bytes, or a file, which is streamed and in parts where large.
 
         :raises OSError: where the file cannot be read.
         """
         if isinstance(source, bytes):
-            with self._doing("written", key):
+            with self._bucket_errors("written", key):
                 self._store.put(key, source)
             return
-        with source.open("rb") as file, self._doing("written", key):
+        with source.open("rb") as file, self._bucket_errors("written", key):
             self._store.put(key, file)
 
     def replace(self, key: str, data: bytes, version: str | None) -> str:
-        """Write an object if it still is the one of that version (of None: if there is none); return its new version.
+        """Replace an object of that version (None: create one where there is none); return its new version.
 
-        Where an answer is lost, ``changed`` may tell of this very write: whoever reads again sees.
+        Where an answer was lost, ``changed`` may be due to this very write: read again to see.
 
         :raises BucketError: ``changed``; ``unsupported`` by a store without conditional writes; or another kind.
         """
         self._check_key(key)
-        mode: PutMode = "create" if version is None else self._still(key, version)
         try:
-            with self._doing("written", key):
+            mode: PutMode = "create" if version is None else self._condition(key, version)
+            with self._bucket_errors("written", key):
                 written = self._store.put(key, data, mode=mode, use_multipart=False)
         except BucketError as error:
-            if error.kind == "exists":
+            if error.kind in ("exists", "no_such_object"):
                 raise changed(self.address(key)) from None
             if error.kind == "unsupported":
                 raise no_conditional_writes(self.address(key)) from None
@@ -225,18 +218,13 @@ class Bucket:
             raise no_conditional_writes(self.address(key))
         return new
 
-    def _still(self, key: str, version: str) -> UpdateVersion:
-        """The condition that the object is of this version. GCS compares generations, which no listing tells."""
+    def _condition(self, key: str, version: str) -> UpdateVersion:
+        """Return the condition that the object has this version. GCS compares generations, which no listing has."""
         quoted = f'"{version}"'
         if self.scheme == "s3":
             return {"e_tag": quoted}
-        try:
-            with self._doing("read", key):
-                meta = self._store.head(key)
-        except BucketError as error:
-            if error.kind == "no_such_object":
-                raise changed(self.address(key)) from None
-            raise
+        with self._bucket_errors("read", key):
+            meta = self._store.head(key)
         if meta["e_tag"] != quoted:
             raise changed(self.address(key))
         if meta["version"] is None:
@@ -246,22 +234,21 @@ class Bucket:
     def delete(self, key: str) -> None:
         """Remove an object; no error where it is gone already."""
         try:
-            with self._doing("removed", key):
+            with self._bucket_errors("removed", key):
                 self._store.delete(key)
         except BucketError as error:
             if error.kind != "no_such_object":
                 raise
 
     def sign(self, key: str, seconds: float) -> Signed:
-        """Return an address at which anybody may GET the object for so long, or shorter where the credentials end.
+        """Return an address at which the object can be read for that long, or until the credentials expire.
 
         :raises BucketError: ``unsupported``, where these credentials cannot sign.
         """
         self._check_key(key)
         if self._signer is None:
             raise BucketError(
-                f"{self.address(key)} cannot be handed out: these credentials do not sign addresses.",
-                kind="unsupported",
+                f"{self.address(key)} cannot be presigned: these credentials cannot sign.", kind="unsupported"
             )
         return self._signer(key, seconds)
 
@@ -270,30 +257,26 @@ class Bucket:
             raise unsupported_key(self.address(key))
 
     @contextmanager
-    def _doing(self, doing: str, key: str, *, checked: str | None = None) -> Iterator[None]:
-        """Let what is raised meanwhile be a `BucketError`. ``checked``: the part of the key that must be a key."""
-        if checked != "":
-            self._check_key(key if checked is None else checked)
+    def _bucket_errors(self, doing: str, key: str, *, must_be_plain: str | None = None) -> Iterator[None]:
+        """Check the key, or the part of it that ``must_be_plain``, and raise all that goes wrong as `BucketError`."""
+        if must_be_plain != "":
+            self._check_key(key if must_be_plain is None else must_be_plain)
         try:
             yield
         except BucketError:
             raise
-        except Exception as error:  # noqa: BLE001  # the library has no base class of all that it raises
+        except Exception as error:  # noqa: BLE001  # obstore's errors have no common base class
             raise bucket_error(error, self.address(key), doing) from None
 
 
-def _part(start: int, length: int | None) -> GetOptions:
+def _range(start: int, length: int | None) -> GetOptions:
     if length is not None:
         return {"range": (start, start + length)}
     return {"range": {"offset": start}} if start else {}
 
 
-def _content(found: GetResult, data: bytes) -> Content:
-    return Content(data, _version(found.meta["e_tag"]), found.meta["size"])
-
-
-def _empty(meta: ObjectMeta) -> Content:
-    return Content(b"", _version(meta["e_tag"]), meta["size"])
+def _content(meta: ObjectMeta, data: bytes) -> Content:
+    return Content(data, _version(meta["e_tag"]), meta["size"])
 
 
 def _entry(meta: ObjectMeta) -> Entry:

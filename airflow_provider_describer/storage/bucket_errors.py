@@ -1,7 +1,7 @@
-"""What the library raises, told as a `BucketError`: which object, what is wrong with it, what to do.
+"""obstore's errors as `BucketError`: which object, what is wrong, what to do.
 
-Its own texts quote whole answers, in which a server may repeat the credentials of the request. So only known parts are
-taken from them: the status, the server's code and its message.
+obstore's texts quote whole answers, in which a server may repeat the request's credentials. So only known parts of them
+are used: the status, the server's code and its message.
 """
 
 from __future__ import annotations
@@ -10,72 +10,72 @@ import re
 
 from airflow_provider_describer.errors import BucketError
 
-SHOWN = 200
-"""How many characters of a server's message are shown."""
+MAX_MESSAGE = 200
+"""Characters of a server's message that are shown."""
 
 _ADVICE = {
-    "no_such_bucket": "there is no such bucket{said}. Check its name, and the connection's endpoint",
-    "denied": "access was refused{said}. Check the credentials and what they may do there",
-    "wrong_region": "the bucket lies in another region{said}. Set the connection's region_name to the bucket's",
-    "throttled": "the store asks to slow down{said}. Try again later, or with a lower concurrency",
-    "unsupported": "the store cannot do this{said}",
-    "unreachable": "the store did not answer as it should{said}. Check the connection's endpoint, or try again",
+    "no_such_bucket": "there is no such bucket{detail}. Check its name, and the connection's endpoint",
+    "denied": "access was refused{detail}. Check the credentials and their permissions there",
+    "wrong_region": "the bucket is in another region{detail}. Set the connection's region_name to the bucket's",
+    "throttled": "the store asks to slow down{detail}. Try again later, or with a lower concurrency",
+    "unsupported": "the store cannot do this{detail}",
+    "unreachable": "the store did not answer as it should{detail}. Check the connection's endpoint, or try again",
 }
 
 
 def bucket_error(error: Exception, address: str, doing: str) -> BucketError:
-    """Return the error for what was raised while ``address`` should have been ``doing``: ``read``, ``written``…"""
+    """Return the error for what obstore raised while ``address`` was to be ``doing``: ``read``, ``written``…"""
     kind = _kind(error)
     if kind == "no_such_object" and doing == "written":
-        # Some stores do not say which of the two they miss.
+        # Some stores do not say whether the object or the bucket is missing.
         kind = "no_such_bucket"
     match kind:
         case "no_such_object":
             return BucketError(f"{address} is not there.", kind=kind)
         case "exists":
-            return BucketError(f"{address} is there already; nothing was written.", kind=kind)
+            return BucketError(f"{address} exists already; nothing was written.", kind=kind)
         case "changed":
             return changed(address)
-    reason = _ADVICE[kind].format(said=_said(str(error)))
+    reason = _ADVICE[kind].format(detail=_detail(str(error)))
     return BucketError(f"{address} cannot be {doing}: {reason}.", kind=kind)
 
 
 def changed(address: str) -> BucketError:
-    """Return the error for an object that is no longer what it was when it was read."""
+    """Return the error for an object that has changed since it was read."""
     return BucketError(
-        f"{address} was changed by somebody else meanwhile; read it again before you replace it.", kind="changed"
+        f"{address} was changed by another writer meanwhile; read it again before you replace it.", kind="changed"
     )
 
 
 def no_conditional_writes(address: str) -> BucketError:
     """Return the error for a store that cannot compare before it writes."""
     return BucketError(
-        f"{address} cannot be replaced safely: this store has no conditional writes, which limits_path needs. Give "
-        "limits_path a folder on a disk, or in a bucket of another store.",
+        f"{address} cannot be replaced safely: this store has no conditional writes, which limits_path and state_path "
+        "need. Give them a folder on a disk, or in a bucket of another store.",
         kind="unsupported",
     )
 
 
-def no_store(address: str) -> BucketError:
-    """Return the error for an endpoint that finds whatever it is asked for."""
+def not_an_object_store(address: str) -> BucketError:
+    """Return the error for an endpoint that finds every object, even one that cannot exist."""
     return BucketError(
-        f"{address} cannot be listed: what answers there is no object store. Check the connection's endpoint, and "
-        "whether a proxy stands between.",
+        f"{address} cannot be listed: the server that answers is not an object store. Check the connection's endpoint, "
+        "and whether a proxy answers in its place.",
         kind="unreachable",
     )
 
 
 def unsupported_key(address: str) -> BucketError:
-    """Return the error for a key that the library would change, or cannot express."""
+    """Return the error for a key that obstore would change, or cannot express."""
     return BucketError(
-        f"{address!r}: a key must not begin or end with '/', nor hold '//', a part '.' or '..', a control character or "
-        "half a character. Copy the object to another key.",
+        f"{address!r}: a key must not begin or end with '/', nor contain '//', a part '.' or '..', a control character "
+        "or half a character. Copy the object to another key.",
         kind="unsupported",
     )
 
 
 def is_beyond_the_end(error: Exception) -> bool:
-    """Tell whether what was asked for begins where the object has ended already; of an empty one, anything does."""
+    """Whether the requested range begins where the object has ended; in an empty object, every range does."""
     return _status(str(error)) == 416 or "Range started at" in str(error)
 
 
@@ -83,24 +83,21 @@ def _kind(error: Exception) -> str:
     from obstore import exceptions as raised
 
     text = str(error)
-    code = _code(text)
-    if code == "NoSuchBucket":
+    if _code(text) == "NoSuchBucket":
         return "no_such_bucket"
-    if isinstance(error, FileNotFoundError):
-        return "no_such_object"
-    if isinstance(error, raised.AlreadyExistsError):
-        return "exists"
-    if isinstance(error, raised.PreconditionError):
-        return "changed"
-    if isinstance(error, (NotImplementedError, raised.NotSupportedError, raised.InvalidPathError, ValueError)):
-        return "unsupported"
-    if isinstance(error, (raised.PermissionDeniedError, raised.UnauthenticatedError)):
-        return "denied"
-    return _kind_of_answer(_status(text), code, text)
+    kinds: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
+        ((FileNotFoundError,), "no_such_object"),
+        ((raised.AlreadyExistsError,), "exists"),
+        ((raised.PreconditionError,), "changed"),
+        ((NotImplementedError, raised.NotSupportedError, raised.InvalidPathError, ValueError), "unsupported"),
+        ((raised.PermissionDeniedError, raised.UnauthenticatedError), "denied"),
+    )
+    return next((kind for types, kind in kinds if isinstance(error, types)), None) or _kind_of_answer(text)
 
 
-def _kind_of_answer(status: int | None, code: str, text: str) -> str:
-    if code == "AuthorizationHeaderMalformed" or "redirect without LOCATION" in text or status in (301, 307):
+def _kind_of_answer(text: str) -> str:
+    status = _status(text)
+    if _code(text) == "AuthorizationHeaderMalformed" or "redirect without LOCATION" in text or status in (301, 307):
         return "wrong_region"
     if status == 501:
         return "unsupported"
@@ -121,19 +118,17 @@ def _code(text: str) -> str:
     return found[1] if found else ""
 
 
-def _said(text: str) -> str:
-    """What the server said, in brackets; else the host that said nothing; else the class of a provider's error."""
-    message = re.search(r"<Message>([^<]+)</Message>", text)
+def _detail(text: str) -> str:
+    """Return in brackets what the server said; else which host did not answer; else the class of a provider's error."""
     parts = [part for part in (str(_status(text) or ""), _code(text)) if part]
     if parts:
+        message = re.search(r"<Message>([^<]+)</Message>", text)
         # A message may quote a signed address or a token.
-        told = re.sub(r"(\?|Bearer )\S+", r"\1…", message[1])[:SHOWN] if message else ""
-        return f" ({' '.join(parts)}{f': {told}' if told else ''})"
-    provider = re.search(r"credential provider: (\w+)", text)
-    if provider:
+        shown = re.sub(r"(\?|Bearer )\S+", r"\1…", message[1])[:MAX_MESSAGE] if message else ""
+        return f" ({' '.join(parts)}{f': {shown}' if shown else ''})"
+    if provider := re.search(r"credential provider: (\w+)", text):
         return f" (no credentials: {provider[1]})"
-    path = re.search(r'invalid path: Path "([^"\n]*)"', text)
-    if path:
+    if path := re.search(r'invalid path: Path "([^"\n]*)"', text):
         return f" (it holds the key {path[1]!r}, with an empty part: give it another, or take a narrower prefix)"
     host = re.search(r"https?://(?:[^@/\s]*@)?([^/?\s]+)", text)
     return f" (no answer from {host[1]})" if host else ""

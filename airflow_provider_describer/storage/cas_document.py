@@ -1,4 +1,4 @@
-"""Where the document lies: read whole, and replaced whole if nobody else has replaced it meanwhile."""
+"""One document that processes share: read whole, and replaced whole only if it has not changed meanwhile."""
 
 from __future__ import annotations
 
@@ -10,43 +10,46 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from airflow_provider_describer.errors import BucketError, StoreError
+from airflow_provider_describer.errors import BadInput, BucketError, StoreError
+from airflow_provider_describer.storage.address import bucket_address, is_local, local_path
 from airflow_provider_describer.storage.folder import sync_folder
 
 if TYPE_CHECKING:
     from airflow_provider_describer.storage.bucket import Bucket
+    from airflow_provider_describer.storage.open_bucket import OpenBucket
 
 Token = bytes | str | None
-"""What tells one content from another; None where there is no document yet."""
+"""Tells one content from another; None where there is no document yet."""
 
 
-class Changed(Exception):  # no error: somebody else was faster
+class Changed(Exception):  # no error: another process was faster
     """The document is not, or not for certain, the one that was read: read it again."""
 
 
 class CasDocument(Protocol):
-    """One document with compare-and-swap, shared by processes."""
+    """One document with compare-and-swap.
+
+    ``where`` is its address, for messages. ``write_interval`` is the number of seconds that all processes together
+    should leave between two writes, ``poll_interval`` after how many seconds one process may read it again.
+    """
 
     write_interval: float
-    """Seconds that all users together should leave between two swaps."""
     poll_interval: float
-    """Seconds after which one user may look again at what others have written."""
 
     @property
-    def where(self) -> str:
-        """The document's address, for people."""
+    def where(self) -> str: ...
 
     def load(self) -> tuple[bytes | None, Token]:
         """Return the document (None only where there is none) and its token.
 
-        :raises StoreError: where it cannot be read; its ``kind`` says whether that may pass (`is_transient`).
+        :raises StoreError: where it cannot be read; `is_transient` tells whether trying again may help.
         """
 
     def swap(self, content: bytes, token: Token) -> Token:
         """Replace the document that has this token, durably, and return the new token.
 
-        :raises Changed: where it has another one by now.
-        :raises StoreError: where it could not be written, or nobody knows whether it was.
+        :raises Changed: where it has another token by now.
+        :raises StoreError: where it could not be written, or it is unknown whether it was.
         """
 
 
@@ -55,8 +58,26 @@ def is_transient(error: StoreError) -> bool:
     return error.kind in ("unreachable", "throttled")
 
 
+def open_document(folder: str, name: str, open_bucket: OpenBucket | None) -> CasDocument:
+    """Return the document of that name in a folder that all processes find; nothing is read yet.
+
+    :raises BadInput: where the folder is not one that processes can share.
+    """
+    address = bucket_address(folder)
+    if address is not None:
+        if open_bucket is None:
+            raise BadInput(f"{folder!r} is in a bucket, and nothing here can open a bucket.")
+        key = f"{address.key.rstrip('/')}/{name}".lstrip("/")
+        return BucketDocument(open_bucket(address.scheme, address.bucket), key)
+    path = local_path(folder) if is_local(folder) else None
+    # A relative path is a different folder for each process that starts elsewhere.
+    if path is None or not path.is_absolute():
+        raise BadInput(f"{folder!r} is not a folder that processes can share; expected /a/folder, s3://… or gs://….")
+    return LocalDocument(path / name)
+
+
 class MemoryDocument:
-    """A document of this process alone."""
+    """A document of this process alone. It is its own token."""
 
     write_interval, poll_interval, where = 0.02, 0.25, "memory"
 
@@ -65,12 +86,10 @@ class MemoryDocument:
         self._lock = threading.Lock()
 
     def load(self) -> tuple[bytes | None, Token]:
-        """Return the document, which is its own token."""
         content = self._content
         return content, content
 
     def swap(self, content: bytes, token: Token) -> Token:
-        """Replace the document."""
         with self._lock:
             if self._content != token:
                 raise Changed
@@ -79,23 +98,19 @@ class MemoryDocument:
 
 
 class LocalDocument:
-    """A file, shared by the processes of this machine, and of others where their file system carries ``flock``.
+    """A file, shared by the processes of this machine, and by other machines where their file system carries ``flock``.
 
-    A process that is killed leaves the old document or the new one; the kernel lets go of its lock.
+    Its content is its token. A process that is killed leaves the old document or the new one, and the kernel releases
+    its lock.
     """
 
     write_interval, poll_interval = 0.05, 0.25
 
     def __init__(self, path: Path) -> None:
         self._path = path
-
-    @property
-    def where(self) -> str:
-        """The file's path."""
-        return str(self._path)
+        self.where = str(path)
 
     def load(self) -> tuple[bytes | None, Token]:
-        """Return the file's content, which is its own token."""
         try:
             content = self._path.read_bytes()
         except FileNotFoundError:
@@ -105,19 +120,18 @@ class LocalDocument:
         return content, content
 
     def swap(self, content: bytes, token: Token) -> Token:
-        """Write the new content beside the file, sync it, and give it the file's name."""
-        beside = self._path.with_name(f".{self._path.name}.new")
+        new = self._path.with_name(f".{self._path.name}.new")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._locked():
                 if self.load()[1] != token:
                     raise Changed
-                # Left over by a process that was killed, it is overwritten.
-                with beside.open("wb") as file:
+                # A process that was killed may have left one; it is overwritten.
+                with new.open("wb") as file:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
-                beside.rename(self._path)
+                new.rename(self._path)
                 sync_folder(self._path.parent)
         except OSError as error:
             raise StoreError(f"{self.where} cannot be written: {error}.", kind="limits") from None
@@ -125,52 +139,46 @@ class LocalDocument:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        # Of its own: a lock on the file itself would stay with the old one when it is replaced. Never removed.
+        # A file of its own, never removed: a lock on the document would stay with the old file when it is replaced.
         with self._path.with_name(f".{self._path.name}.lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
 
 class BucketDocument:
-    """An object of a bucket with conditional writes, shared by all machines."""
+    """An object in a bucket with conditional writes, shared by all machines. Its token is its version."""
 
     poll_interval = 1.0
 
     def __init__(self, bucket: Bucket, key: str) -> None:
         self._bucket, self._key = bucket, key
-        # Google Cloud Storage takes about one write a second of any one object.
+        self.where = bucket.address(key)
+        # Google Cloud Storage takes about one write a second for any one object.
         self.write_interval = 1.5 if bucket.scheme == "gs" else 0.5
 
-    @property
-    def where(self) -> str:
-        """The object's address."""
-        return self._bucket.address(self._key)
-
     def load(self) -> tuple[bytes | None, Token]:
-        """Return the object's content; its token is its version."""
-        try:
+        with _as_store_error():
             found = self._bucket.read(self._key)
-        except BucketError as error:
-            raise _store_error(error) from None
         if found is None:
             return None, None
         if not found.version:
             raise StoreError(
-                f"{self.where}: the object store names no version (ETag) of it, so nobody could tell who wrote last. "
+                f"{self.where}: the object store names no version (ETag) of it, so it cannot be told who wrote last. "
                 "Use S3, Google Cloud Storage or a local disk instead.",
                 kind="unsupported",
             )
         return found.data, found.version
 
     def swap(self, content: bytes, token: Token) -> Token:
-        """Replace the object, if it still has this version."""
-        try:
+        with _as_store_error():
             return self._bucket.replace(self._key, content, None if token is None else str(token))
-        except BucketError as error:
-            if error.kind in ("changed", "exists"):
-                raise Changed from None
-            raise _store_error(error) from None
 
 
-def _store_error(error: BucketError) -> StoreError:
-    return StoreError(f"The limits of this connection cannot be kept: {error}", kind=error.kind)
+@contextlib.contextmanager
+def _as_store_error() -> Iterator[None]:
+    try:
+        yield
+    except BucketError as error:
+        if error.kind in ("changed", "exists"):
+            raise Changed from None
+        raise StoreError(error.message, kind=error.kind) from None

@@ -1,4 +1,4 @@
-"""Where a store lies. An object store creates, lists, reads and deletes whole objects; a local folder does no more."""
+"""The folder of a store, on a local disk or in a bucket: files are created, listed, read and deleted whole."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from airflow_provider_describer.errors import BadInput, StoreError
-from airflow_provider_describer.storage.address import ObjectKey, bucket_address, is_plain, local_path, mask_query
-from airflow_provider_describer.storage.bucket_folder import BucketFolder
+from airflow_provider_describer.errors import BadInput, BucketError, StoreError
+from airflow_provider_describer.storage.address import ObjectKey, bucket_address, is_local, is_plain, local_path, masked
 
 if TYPE_CHECKING:
+    from airflow_provider_describer.storage.bucket import Bucket
     from airflow_provider_describer.storage.open_bucket import OpenBucket
 
 
 class Folder(Protocol):
-    """A place for files, each written whole. Names are relative, with ``/``."""
+    """A place for files, each written whole. Names are relative, with ``/``. Every method raises `StoreError`."""
 
     def where(self, name: str = "") -> str:
-        """Return the address of a file, for people."""
+        """Return the address of a file, for messages."""
 
     def names(self, under: str) -> Sequence[str]:
-        """Return the names of all files in the folder ``under``, sorted; none where it does not exist."""
+        """Return the names of all files right below the folder ``under``, sorted; none where it does not exist."""
 
     def read(self, name: str, start: int = 0, length: int = -1) -> bytes | None:
-        """Return a file's bytes, or a part of them; None where there is no such file."""
+        """Return a file's bytes, or a part of them; None only where there is no such file."""
 
     def create(self, name: str, content: bytes) -> None:
-        """Write a new file whole: it is there with all its content, durably, or not at all."""
+        """Write a new file: it is there whole and durably, or not at all."""
 
     def publish(self, spool: Path, name: str) -> None:
-        """Put a finished local file at that name, replacing what is there."""
+        """Put a finished local file at that name, whole and durably. It replaces what is there."""
 
     def delete(self, name: str) -> None:
         """Remove a file; no error where it is gone already."""
@@ -43,25 +43,23 @@ class Folder(Protocol):
 def open_folder(store: str | os.PathLike[str], open_bucket: OpenBucket | None = None) -> Folder:
     """Return the folder that ``store`` names; ``open_bucket`` opens the bucket of an s3:// or gs:// address.
 
-    :raises BadInput: for a blank or unsupported one, or a bucket that nothing here can open.
+    :raises BadInput: where it is blank, of another scheme, a file, or a bucket that cannot be opened here.
     """
     name = os.fspath(store)
     if not name.strip():
         raise BadInput("store is blank, expected a folder; leave it out to have results inline in XCom.")
     address = bucket_address(name)
     if address is not None:
-        return _bucket_folder(address, open_bucket)
-    path = local_path(name) if name.startswith("file://") or "://" not in name else None
+        return _open_bucket_folder(address, open_bucket)
+    path = local_path(name) if is_local(name) else None
     if path is None:
-        raise BadInput(
-            f"store is {mask_query(name)!r}; expected a local folder, or an address file://, s3:// or gs://."
-        )
+        raise BadInput(f"store is {masked(name)!r}; expected a local folder, or an address file://, s3:// or gs://.")
     if path.exists() and not path.is_dir():
         raise BadInput(f"store is {name!r}, which is a file; expected a folder, or a name for a new one.")
     return LocalFolder(path)
 
 
-def _bucket_folder(address: ObjectKey, open_bucket: OpenBucket | None) -> Folder:
+def _open_bucket_folder(address: ObjectKey, open_bucket: OpenBucket | None) -> Folder:
     prefix = address.key.removesuffix("/")
     if prefix and not is_plain(prefix):
         raise BadInput(
@@ -82,21 +80,19 @@ class LocalFolder:
         self._path = path
 
     def where(self, name: str = "") -> str:
-        """Return the path."""
         return str(self._path / name) if name else str(self._path)
 
     def names(self, under: str) -> Sequence[str]:
-        """Return the names of the files below, without those still being written."""
         try:
             found = [entry.name for entry in (self._path / under).iterdir()]
         except FileNotFoundError:
             return []
         except OSError as error:
             raise StoreError(f"The store {self.where(under)} cannot be listed: {error}.") from None
+        # Names with a dot are files that are still being written.
         return sorted(f"{under}/{name}" for name in found if not name.startswith("."))
 
     def read(self, name: str, start: int = 0, length: int = -1) -> bytes | None:
-        """Return the bytes; None only where the file is not there."""
         try:
             with (self._path / name).open("rb") as file:
                 if start:
@@ -108,15 +104,13 @@ class LocalFolder:
             raise StoreError(f"{self.where(name)} cannot be read: {error}.") from None
 
     def create(self, name: str, content: bytes) -> None:
-        """Write a new file; see `_write`."""
         self._write(name, [content])
 
     def publish(self, spool: Path, name: str) -> None:
-        """Copy the file to its place; see `_write`."""
         self._write(name, _chunks(spool))
 
     def _write(self, name: str, chunks: Iterable[bytes]) -> None:
-        """Write under a hidden name, sync, then give it its name: a kill leaves no half file to be found."""
+        """Write under a hidden name, sync, then rename: a kill leaves no half file under the name."""
         target = self._path / name
         hidden = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         try:
@@ -133,11 +127,58 @@ class LocalFolder:
             raise StoreError(f"{self.where(name)} cannot be written: {error}.") from None
 
     def delete(self, name: str) -> None:
-        """Remove the file."""
         try:
             (self._path / name).unlink(missing_ok=True)
         except OSError as error:
             raise StoreError(f"{self.where(name)} cannot be removed: {error}.") from None
+
+
+class BucketFolder:
+    """A folder in a bucket, below a prefix without a slash at its end; an empty prefix is the whole bucket."""
+
+    def __init__(self, bucket: Bucket, prefix: str) -> None:
+        self._bucket = bucket
+        self._prefix = prefix
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}/{name}" if self._prefix and name else self._prefix or name
+
+    def where(self, name: str = "") -> str:
+        return self._bucket.address(self._key(name))
+
+    def names(self, under: str) -> Sequence[str]:
+        above = f"{self._key(under)}/"
+        with _as_store_error():
+            names = [entry.key.removeprefix(above) for page in self._bucket.entries(above) for entry in page]
+        return sorted(f"{under}/{name}" for name in names if "/" not in name)
+
+    def read(self, name: str, start: int = 0, length: int = -1) -> bytes | None:
+        with _as_store_error():
+            content = self._bucket.read(self._key(name), start, None if length < 0 else length)
+        return content.data if content else None
+
+    def create(self, name: str, content: bytes) -> None:
+        with _as_store_error():
+            self._bucket.create(self._key(name), content)
+
+    def publish(self, spool: Path, name: str) -> None:
+        try:
+            with _as_store_error():
+                self._bucket.put(self._key(name), spool)
+        except OSError as error:
+            raise StoreError(f"{self.where(name)} cannot be written: {error}.") from None
+
+    def delete(self, name: str) -> None:
+        with _as_store_error():
+            self._bucket.delete(self._key(name))
+
+
+@contextlib.contextmanager
+def _as_store_error() -> Iterator[None]:
+    try:
+        yield
+    except BucketError as error:
+        raise StoreError(error.message) from None
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
@@ -147,7 +188,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def _make_folder(path: Path) -> None:
-    """Make the folder and its parents, each durably: a synced file is lost with a folder that was not."""
+    """Make the folder and its parents, each durably: a synced file is lost with a folder that was not synced."""
     if path.is_dir():
         return
     _make_folder(path.parent)
@@ -156,12 +197,12 @@ def _make_folder(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Make durable what has got its name in the folder."""
+    """Make the names in a folder durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network shares sync files but know no syncing of a folder.
+        # Some network shares sync files but cannot sync a folder.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_describer.account import Account, account_from_connection
 from airflow_provider_describer.errors import BadConnection
-from airflow_provider_describer.quota.document import document_name, open_document
+from airflow_provider_describer.quota.document import document_name, open_limits_document
 from airflow_provider_describer.quota.shared import open_quota
 from airflow_provider_describer.storage.cas_document import BucketDocument, LocalDocument
 from airflow_provider_describer.vendors import get_vendor
@@ -35,7 +35,7 @@ def test_another_account_is_another_file_and_every_name_is_one(one, other):
 
 @pytest.mark.parametrize("prefix", ["", "file://"])
 def test_a_local_folder(account, tmp_path, prefix):
-    cell = open_document(replace(account, limits_path=f"{prefix}{tmp_path}/limits"))
+    cell = open_limits_document(replace(account, limits_path=f"{prefix}{tmp_path}/limits"))
     assert isinstance(cell, LocalDocument)
     assert cell.where == str(tmp_path / "limits" / "segmind--segmind_default.limits.json")
 
@@ -48,7 +48,7 @@ def test_a_bucket(account, bucket, path, key):
         asked.append((scheme, name))
         return bucket
 
-    cell = open_document(replace(account, limits_path=path), opens)
+    cell = open_limits_document(replace(account, limits_path=path), opens)
     assert isinstance(cell, BucketDocument) and asked == [("s3", "b")]
     assert cell.where == f"s3://bucket/{key}segmind--segmind_default.limits.json"
 
@@ -58,7 +58,7 @@ def test_a_bucket(account, bucket, path, key):
 )
 def test_a_path_that_cannot_be_shared_is_refused(account, path):
     with pytest.raises(BadConnection, match=r"'segmind_default': limits_path .*Admin > Connections"):
-        open_document(replace(account, limits_path=path))
+        open_limits_document(replace(account, limits_path=path))
 
 
 def test_an_account_without_limits_has_turns_for_all(account):

@@ -22,7 +22,7 @@ def kind_of(act, *arguments):
 
 def test_create_writes_once(bucket, cloud):
     bucket.create("a/b", b"first")
-    with pytest.raises(BucketError, match=f"{cloud.uri}/a/b is there already") as caught:
+    with pytest.raises(BucketError, match=f"{cloud.uri}/a/b exists already") as caught:
         bucket.create("a/b", b"second")
     assert caught.value.kind == "exists"
     assert bucket.read("a/b").data == b"first"
@@ -78,7 +78,9 @@ def test_a_store_without_conditional_writes_creates_plainly_and_replaces_not(buc
     assert not {"If-None-Match", "x-goog-if-generation-match"} & set(asked.headers)
     cloud.server.fail(501, "NotImplemented", method="PUT", times=99)
     for version in (None, bucket.read("journal/a").version):
-        with pytest.raises(BucketError, match=r"no conditional writes, which limits_path needs") as caught:
+        with pytest.raises(
+            BucketError, match=r"no conditional writes, which limits_path and state_path need"
+        ) as caught:
             bucket.replace("journal/c" if version is None else "journal/a", b"tally", version)
         assert caught.value.kind == "unsupported"
 
@@ -190,7 +192,7 @@ def test_delete_what_is_there_and_what_is_not(bucket, cloud):
 
 
 def test_signing(cloud):
-    with pytest.raises(BucketError, match=f"{cloud.uri}/x cannot be handed out") as caught:
+    with pytest.raises(BucketError, match=f"{cloud.uri}/x cannot be presigned") as caught:
         cloud.bucket().sign("x", 60)
     assert caught.value.kind == "unsupported"
     signed = cloud.bucket(signer=lambda key, seconds: Signed(f"https://h/{key}?secret", seconds)).sign("x", 60)
