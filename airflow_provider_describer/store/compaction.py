@@ -34,26 +34,26 @@ def merge_shards(folder: Folder, names: Sequence[str], new_name: Callable[[], st
 
     :raises ShardVanished: if another compaction was faster; no shard was removed then.
     """
-    started: dict[bytes, str] = {}
-    """Each line, with its call if it is a call's start."""
-    ended: set[str] = set()
+    lines: dict[bytes, str | None] = {}
+    """Each distinct line, with the call that it starts."""
+    ended: set[str | None] = set()
     for line in _read_lines(folder, names):
         kind, call = peek(line)
         if kind in ENDS:
             ended.add(call)
-        started[line] = call if kind in STARTS else ""
-    lines: list[bytes] = []
+        lines[line] = call if kind in STARTS else None
+    kept: list[bytes] = []
     size = 0
-    for line, call in started.items():
-        if call in ended:
+    for line, started in lines.items():
+        if started in ended:
             continue
-        lines.append(line)
+        kept.append(line)
         size += len(line)
         if size >= SHARD_BYTES:
-            folder.create(new_name(), encode_shard(lines))
-            lines, size = [], 0
-    if lines:
-        folder.create(new_name(), encode_shard(lines))
+            folder.create(new_name(), encode_shard(kept))
+            kept, size = [], 0
+    if kept:
+        folder.create(new_name(), encode_shard(kept))
     for name in names:
         folder.delete(name)
 

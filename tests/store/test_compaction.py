@@ -211,6 +211,16 @@ def test_lines_are_left_byte_for_byte(disk, events):
     assert lines(disk) == [*told[2:], json_line(events.outcome("c1"))]
 
 
+def test_an_end_without_a_call_ends_no_call(disk, events):
+    disk.files["journal/1.jsonl"] = encode_shard([json_line({"event": "closed"})])
+    disk.put("2", events.sent("c1", "a"), events.outcome("c1", "a"), events.sent("c2", "b"))
+    compact(disk)
+    assert lines(disk) == [
+        json_line({"event": "closed"}),
+        *map(json_line, (events.outcome("c1"), events.sent("c2", "b"))),
+    ]
+
+
 def test_what_is_the_same_stays_the_same(disk, events, plans_of):
     disk.put("1", events.sent("c1", "a"), events.outcome("c1", "a"), events.sent("c2", "b"))
     disk.put("2", {"event": "same", "call": "c2", "keys": [events.key("a"), events.key("b")], "uri": "u", "at": 1.0})
