@@ -22,6 +22,10 @@ Token = bytes | str | None
 """Tells one content from another; None where there is no document yet."""
 
 
+_WRITE_INTERVALS = {"s3": 0.5, "gs": 1.5}
+"""Google Cloud Storage takes about one write a second for any one object."""
+
+
 class Changed(Exception):  # no error: another process was faster
     """The document is not, or not for certain, the one that was read: read it again."""
 
@@ -153,8 +157,7 @@ class BucketDocument:
     def __init__(self, bucket: Bucket, key: str) -> None:
         self._bucket, self._key = bucket, key
         self.where = bucket.address(key)
-        # Google Cloud Storage takes about one write a second for any one object.
-        self.write_interval = 1.5 if bucket.scheme == "gs" else 0.5
+        self.write_interval = _WRITE_INTERVALS[bucket.scheme]
 
     def load(self) -> tuple[bytes | None, Token]:
         with _as_store_error():

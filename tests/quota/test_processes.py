@@ -7,6 +7,8 @@ from collections import Counter
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from airflow_provider_describer.quota.document import decode_leases
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ def faults(crowd: Crowd, **settings: Any) -> None:
     crowd.emulator.faults({"segmind": {"price": 0.015, **settings}})
 
 
+@pytest.mark.slow
 def test_eight_processes_use_the_rate_and_do_not_exceed_it(crowd: Crowd) -> None:
     """100 calls in 10 s in place of a minute: a turn may be a tenth of a second late, as on a busy machine."""
     faults(crowd, latency_s=0.4, requests_per_minute=100, rate_window_s=10)
@@ -55,7 +58,7 @@ def test_processes_that_are_killed_exceed_no_cap_and_hold_nobody_up(crowd: Crowd
         child.kill()
         child.wait()
     before = crowd.emulator.ledger(entries=False)["billed"]
-    crowd.results(crowd.start(2, max_cost_per_day=1.2, rate=[1200, 60], concurrency=8, seconds=4))
+    crowd.results(crowd.start(2, max_cost_per_day=1.2, rate=[1200, 60], concurrency=8, seconds=2))
     ledger = crowd.emulator.ledger()
     assert before < ledger["billed"] and ledger["cost_usd"] <= 1.2
     leases = decode_leases("", crowd.cell.read_bytes())
@@ -64,6 +67,7 @@ def test_processes_that_are_killed_exceed_no_cap_and_hold_nobody_up(crowd: Crowd
     assert leases.committed_on(day) <= 1_200_000
 
 
+@pytest.mark.slow
 def test_what_one_is_told_all_obey(crowd: Crowd) -> None:
     """The vendor takes 15 calls in 4 s, and we believe in 27: it refuses, says until when, and others do not even try.
 

@@ -34,6 +34,11 @@ class Clock:
         self.ahead = at - time.time()
 
 
+@pytest.fixture(autouse=True)
+def exchange_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "EXCHANGE_S", 0.1)
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -196,7 +201,7 @@ def test_a_pause_that_one_is_told_holds_for_all(cell, clock, about):
     async def test():
         async with limited(cell, clock, **about) as one, limited(cell, clock, **about) as other:
             held = await other.acquire()
-            until = clock() + 1.5
+            until = clock() + 1.0
             one.pause_until(until)
             await eventually(lambda: other.paused_until == until)
             assert not other.is_valid(held)
