@@ -1,4 +1,4 @@
-"""Which images lie in a bucket or a folder: found page by page, by a pattern, and filtered by what a listing tells."""
+"""Lists the images below a bucket's prefix or a folder, page by page, by a pattern and by size and time."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic", "heif")
 _WILDCARD = re.compile(r"[*?]")
-# "**/" is any number of folders, also none; a "**" elsewhere is any text.
+# "**/" matches any number of folders, also none; any other "**" matches any text.
 _TOKENS = re.compile(r"(?P<folders>(?:(?<=/)|^)(?:\*\*/)+)|(?P<any>\*\*+)|(?P<name>\*)|(?P<one>\?)")
 
 
 class ListedImage(NamedTuple):
-    """An image as a listing names it. ``version`` is None for local files; ``modified`` is in epoch seconds."""
+    """An image in a listing. ``version`` is None for local files; ``modified`` is in epoch seconds."""
 
     uri: str
     version: str | None
@@ -35,22 +35,22 @@ class ListedImage(NamedTuple):
     modified: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as a list of images has it."""
+        """Return the item that an operator takes in ``images``."""
         return {"uri": self.uri, "version": self.version, "size": self.size}
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFilter:
-    """Which of the files below a path are wanted.
+    """Which of the files below a path are listed.
 
     :param types: suffixes of names, such as ``("jpg", "png")``, in any case; by default those of images; ``("*",)``
-        takes every name.
-    :param min_size: bytes at least.
-    :param max_size: bytes at most.
-    :param modified_after: epoch second from which on it was last changed, that second included.
-    :param modified_before: epoch second before which it was last changed; so intervals can follow each other.
-    :param limit: how many images at most.
-    :raises BadInput: naming what could match nothing.
+        for every name.
+    :param min_size: bytes.
+    :param max_size: bytes.
+    :param modified_after: epoch second of the earliest last change, inclusive.
+    :param modified_before: epoch second of the latest last change, exclusive; so intervals can follow each other.
+    :param limit: the most images.
+    :raises BadInput: naming an argument that cannot match anything.
     """
 
     types: Sequence[str] = IMAGE_SUFFIXES
@@ -75,11 +75,11 @@ class ImageFilter:
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """What wanted names end in, in lower case."""
-        return tuple("" if one == "*" else "." + one.lower().lstrip(".") for one in self.types)
+        """The ends of matching names, in lower case."""
+        return tuple("" if suffix == "*" else "." + suffix.lower().lstrip(".") for suffix in self.types)
 
-    def takes(self, size: int, modified: float) -> bool:
-        """Whether a file of that size and time is wanted."""
+    def matches(self, size: int, modified: float) -> bool:
+        """Whether a file of this size and time of change matches."""
         return (
             (self.min_size is None or size >= self.min_size)
             and (self.max_size is None or size <= self.max_size)
@@ -89,22 +89,22 @@ class ImageFilter:
 
 
 def list_images(
-    path: str, open_bucket: OpenBucket | None = None, wanted: ImageFilter | None = None
+    path: str, open_bucket: OpenBucket | None = None, image_filter: ImageFilter | None = None
 ) -> Iterator[ListedImage]:
-    """Yield the images below a path, in the order of their names, as they are found.
+    """Yield the images below a path, sorted by name, as they are found.
 
-    No more pages are asked for than are gone through: a limit of 10 takes one page of a bucket of millions.
+    Pages are requested as they are needed: a limit of 10 takes one page of a bucket of millions.
 
-    :param path: ``s3://bucket/catalog``, ``gs://…``, a folder or ``file://``: all below it. Or a pattern, such as
-        ``s3://bucket/catalog/**/front-??.jpg``: ``**`` stands for folders of any depth, ``*`` for any text within one
-        name, ``?`` for one character. Names are compared as they are: nothing in them is unquoted.
-    :param open_bucket: what opens buckets; None where only local folders can be listed.
-    :raises BadInput: for a path that cannot be listed, or a folder that is not there. At once, not when the first
-        image is taken.
-    :raises BucketError: for a bucket that is not there or refuses; while it is listed.
+    :param path: ``s3://bucket/catalog``, ``gs://…``, a folder or ``file://``, for all images below it. Or a pattern,
+        such as ``s3://bucket/catalog/**/front-??.jpg``: ``**`` stands for folders of any depth, ``*`` for any text
+        within one name, ``?`` for one character. Names are compared literally, without unquoting.
+    :param open_bucket: opens buckets; None to list local folders only.
+    :raises BadInput: for a path that cannot be listed, or a folder that does not exist. Raised at once, not when the
+        first image is taken.
+    :raises BucketError: for a bucket that does not exist or refuses; raised while listing.
     :raises UnreadableImage: for a folder that cannot be read now.
     """
-    wanted = wanted or ImageFilter()
+    image_filter = image_filter or ImageFilter()
     if not path.strip():
         raise BadInput("path is blank, expected something like 's3://bucket/catalog/**' or '/data/catalog'.")
     address = bucket_address(path)
@@ -114,35 +114,35 @@ def list_images(
             raise BadInput(
                 f"path is {masked(path)!r}: a web address has no listing; expected s3://, gs:// or a folder."
             )
-        found = _local_files(path if "://" not in path else str(folder), wanted)
+        found = _local_files(path if "://" not in path else str(folder), image_filter)
     elif open_bucket is None:
         raise BadInput(f"path is {path!r}, but no bucket can be opened here; expected a local folder.")
     elif _WILDCARD.search(address.bucket):
-        raise BadInput(f"path is {path!r}: a pattern stands for keys within one bucket, whose name is needed in full.")
+        raise BadInput(f"path is {path!r}: a pattern matches keys within one bucket; write the bucket's name in full.")
     else:
-        found = _objects(open_bucket(address.scheme, address.bucket), address.key, wanted)
-    return islice(found, wanted.limit)
+        found = _objects(open_bucket(address.scheme, address.bucket), address.key, image_filter)
+    return islice(found, image_filter.limit)
 
 
-def _objects(bucket: Bucket, key: str, wanted: ImageFilter) -> Iterator[ListedImage]:
+def _objects(bucket: Bucket, key: str, image_filter: ImageFilter) -> Iterator[ListedImage]:
     prefix, matches = _pattern(key)
-    suffixes = wanted.suffixes
+    suffixes = image_filter.suffixes
     for page in bucket.entries(prefix):
         for entry in page:
             name = entry.key
             if not name.lower().endswith(suffixes) or not matches(name) or _is_marker(name, entry.size):
                 continue
-            if wanted.takes(entry.size, entry.modified):
+            if image_filter.matches(entry.size, entry.modified):
                 yield ListedImage(bucket.address(name), entry.version, entry.size, entry.modified)
 
 
 def _is_marker(key: str, size: int) -> bool:
-    """Whether it is what consoles create for a folder: an empty object, of whose slash a listing may not tell."""
+    """Whether it is the empty object that consoles create for a folder; a listing may leave out its slash."""
     return not size and (key.endswith("/") or "." not in key.rpartition("/")[2])
 
 
 def _pattern(text: str) -> tuple[str, Callable[[str], object]]:
-    """Return what every match begins with, and the test for a whole name; a text without wildcards is a folder."""
+    """Return the prefix of all matches, and the test for a whole name; a text without wildcards is a folder."""
     first = _WILDCARD.search(text)
     if first is None:
         folder = text if not text or text.endswith("/") else f"{text}/"
@@ -158,35 +158,34 @@ def _pattern(text: str) -> tuple[str, Callable[[str], object]]:
 # --- local folders ---
 
 
-def _local_files(path: str, wanted: ImageFilter) -> Iterator[ListedImage]:
+def _local_files(path: str, image_filter: ImageFilter) -> Iterator[ListedImage]:
     prefix, matches = _pattern(path)
     root = prefix[: prefix.rfind("/") + 1]
     if _is_folder(root or ".") is not True:
-        what = "that is a file" if _is_folder(path) is False else f"there is no folder {root!r}"
-        raise BadInput(f"path is {path!r}, but {what}; expected a folder, or a pattern such as '/data/catalog/**'.")
-    # Without "**" a match lies as deep as the pattern: deeper folders are not entered.
+        problem = "that is a file" if _is_folder(path) is False else f"there is no folder {root!r}"
+        raise BadInput(f"path is {path!r}, but {problem}; expected a folder, or a pattern such as '/data/catalog/**'.")
+    # Without "**", matches are as deep as the pattern: deeper folders are not entered.
     depth = None if "**" in path or not _WILDCARD.search(path) else path.count("/") - root.count("/")
-    suffixes = wanted.suffixes
     return (
         ListedImage(name, None, about.st_size, about.st_mtime)
-        for name, about in _walk(root, depth, suffixes)
-        if matches(name) and wanted.takes(about.st_size, about.st_mtime)
+        for name, about in _walk(root, depth, image_filter.suffixes)
+        if matches(name) and image_filter.matches(about.st_size, about.st_mtime)
     )
 
 
 def _walk(root: str, depth: int | None, suffixes: tuple[str, ...]) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the regular files below, in the order in which a bucket would list their names.
+    """Yield the regular files below a folder, in the order in which a bucket would list their names.
 
-    :param root: a path with a slash at its end; empty for the working directory.
-    :param depth: how many folders may be entered below it; None for all.
+    :param root: a path that ends in a slash; empty for the working directory.
+    :param depth: how deep folders are entered; None for any depth.
     """
-    # With each path the folders it was reached through, so that a link back to one of them is not followed.
+    # Each path with the folders above it, so that a link back to one of them is not followed.
     paths: list[tuple[str, tuple[tuple[int, int], ...]]] = [(root, ())]
     while paths:
         path, above = paths.pop()
         about = _stat(path or ".")
         if about is None:
-            continue  # removed since its folder was listed, or a link that leads nowhere
+            continue  # removed since its folder was listed, or a dangling link
         if stat.S_ISREG(about.st_mode):
             yield path, about
         elif stat.S_ISDIR(about.st_mode) and (depth is None or len(above) <= depth):
@@ -196,10 +195,10 @@ def _walk(root: str, depth: int | None, suffixes: tuple[str, ...]) -> Iterator[t
 
 
 def _names(folder: str, suffixes: tuple[str, ...]) -> list[str]:
-    """Return the names in a folder that may be, or hold, what is looked for; a folder's with a slash at its end."""
+    """Return the sorted names of a folder's subfolders, with a slash at the end, and of the files that may match."""
     try:
-        with os.scandir(folder or ".") as found:
-            names = [f"{entry.name}/" if _holds_files(entry) else entry.name for entry in found]
+        with os.scandir(folder or ".") as entries:
+            names = [f"{entry.name}/" if _is_subfolder(entry) else entry.name for entry in entries]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -207,15 +206,15 @@ def _names(folder: str, suffixes: tuple[str, ...]) -> list[str]:
     return sorted(name for name in names if name.endswith("/") or name.lower().endswith(suffixes))
 
 
-def _holds_files(entry: os.DirEntry[str]) -> bool:
-    # Only of a link the disk is asked: a folder's listing tells the rest.
+def _is_subfolder(entry: os.DirEntry[str]) -> bool:
+    # Only a link costs a system call: the listing knows the rest.
     return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and _is_folder(entry.path) is True)
 
 
 def _stat(path: str) -> os.stat_result | None:
-    """Return what is known of a file; None where there is none."""
+    """Return a file's status; None where there is no file."""
     try:
-        return os.stat(path)  # noqa: PTH116  # millions of names: no Path for each
+        return os.stat(path)  # noqa: PTH116  # a Path for each of millions of names is slow
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -225,16 +224,13 @@ def _stat(path: str) -> os.stat_result | None:
 
 
 def _is_folder(path: str) -> bool | None:
-    """Whether it is a folder; None where nothing is there."""
+    """Whether it is a folder; None where there is nothing."""
     about = _stat(path)
     return None if about is None else stat.S_ISDIR(about.st_mode)
 
 
 def _unreadable(path: str, error: OSError) -> UnreadableImage:
     return UnreadableImage(f"{path!r} cannot be listed: {type(error).__name__}: {error.strerror}.")
-
-
-# --- paths and times, as users and templates write them ---
 
 
 def _time(epoch: float) -> str:

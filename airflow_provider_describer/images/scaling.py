@@ -1,6 +1,6 @@
-"""Images made smaller before they are sent: fewer bytes to upload, and nothing of what a camera noted beside them.
+"""Scales images down before they are sent: fewer bytes to upload, and no metadata of the camera.
 
-Needs Pillow, but only for an image that is too large; it works outside the interpreter's lock, so run it in a thread.
+Needs Pillow, but only for an image that is too large. Pillow releases the interpreter's lock, so run it in a thread.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 FEWEST_PIXELS = 1024
 JPEG_QUALITY = 90
 PNG_LEVEL = 4
-"""A third of the default's time, for 7 % more bytes."""
+"""Takes a third of the default level's time, for 7 % more bytes."""
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error)
-"""What Pillow raises for damaged files, over all its formats."""
+"""What Pillow's formats raise for damaged files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """An image of at most so many pixels, and what that saved.
+    """An image within a limit of pixels.
 
-    ``width`` and ``height`` are in pixels; ``saved_bytes`` is 0 for an image that was small enough and is unchanged,
-    and below 0 for one whose few pixels take more bytes than it had.
+    ``width`` and ``height`` are in pixels. ``saved_bytes`` is 0 for an image that was small enough and is unchanged,
+    and negative for one that needs more bytes for fewer pixels.
     """
 
     content: bytes = field(repr=False)
@@ -44,10 +44,10 @@ class Scaled:
 
 
 def preprocessing_of(max_pixels: object) -> str:
-    """Return what a spec's ``preprocessing`` says of this limit, which is part of a description's identity.
+    """Return a spec's ``preprocessing`` for this limit; it is part of a description's identity.
 
-    :param max_pixels: of an image, width times height; None for images as they are.
-    :raises BadInput: for what is no whole number of at least 1024.
+    :param max_pixels: the most pixels of an image, width times height; None to leave images as they are.
+    :raises BadInput: for anything but a whole number of at least 1024.
     """
     if max_pixels is None:
         return ""
@@ -61,7 +61,7 @@ def preprocessing_of(max_pixels: object) -> str:
 
 
 def require_pillow() -> None:
-    """Make sure that images can be scaled, before a run and not in its middle.
+    """Check before a run that images can be scaled.
 
     :raises BadInput: naming what to install.
     """
@@ -73,11 +73,11 @@ def require_pillow() -> None:
 
 
 def scale_down(content: bytes, max_pixels: int, *, uri: str = "the image") -> Scaled:
-    """Return the image with at most so many pixels; blocking, some 0.1 to 0.4 s for a photograph of 12 megapixels.
+    """Return the image with at most ``max_pixels`` pixels; blocking, 0.1 to 0.4 s for a photograph of 12 megapixels.
 
-    An image that is small enough is returned byte for byte. A larger one is turned upright and written anew, as PNG
-    where it has transparency and as JPEG otherwise, with its colour profile but without any other metadata (place,
-    camera, thumbnail, comments). Of an animated one, the first picture is taken.
+    An image that is small enough is returned byte for byte. A larger one is turned upright and encoded again, as PNG
+    if it has transparency and as JPEG otherwise, with its colour profile but no other metadata (place, camera,
+    thumbnail, comments). Of an animation the first picture is taken.
 
     :param uri: the image as messages name it.
     :raises RejectedImage: ``corrupt`` where it cannot be decoded, ``too_many_pixels``, ``unsupported_type``.
@@ -101,7 +101,7 @@ def scale_down(content: bytes, max_pixels: int, *, uri: str = "the image") -> Sc
             kind="corrupt",
         ) from None
     target = io.BytesIO()
-    # Pillow writes some of what it finds here, such as comments.
+    # Pillow would write some of it, such as comments.
     small.info = {}
     form = "PNG" if small.mode in ("LA", "RGBA") else "JPEG"
     small.save(target, form, quality=JPEG_QUALITY, compress_level=PNG_LEVEL, icc_profile=profile)
@@ -110,7 +110,7 @@ def scale_down(content: bytes, max_pixels: int, *, uri: str = "the image") -> Sc
 
 
 def _opened(content: bytes, kind: str, uri: str) -> ImageFile:
-    """Not by `Image.open`, whose guard against bombs is a warning that all of the process shares."""
+    # Not `Image.open`: its guard against decompression bombs is a warning, which the whole process shares.
     from PIL import GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
     openers: dict[str, type[ImageFile]] = {
@@ -135,13 +135,13 @@ def _opened(content: bytes, kind: str, uri: str) -> ImageFile:
 
 
 def target_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
-    """Return the largest size of the same shape with at most so many pixels; no edge is below 1."""
+    """Return the largest size of the same shape with at most ``max_pixels`` pixels; each edge is at least 1."""
     if width * height <= max_pixels:
         return width, height
-    # In whole numbers: a square root of fractions ends a hair below 32 where 32 is meant.
+    # In whole numbers: with floats, an exact root of 32 may come out just below 32.
     tall = max(1, math.isqrt(max_pixels * height // width))
     wide = max(1, min(math.isqrt(max_pixels * width // height), max_pixels // tall))
-    # Of a strip whose short edge is 1, the long one gives way.
+    # Where the short edge is held at 1, the long one is cut.
     return wide, min(tall, max_pixels // wide)
 
 
@@ -149,17 +149,17 @@ def _shrunk(image: ImageFile, max_pixels: int) -> Image:
     from PIL.Image import Resampling
 
     size = target_size(*image.size, max_pixels)
-    # JPEG only: decoded at a half, a quarter or an eighth, never below this box.
+    # For JPEG: decode at a half, a quarter or an eighth of the size, never below the target.
     image.draft(None, size)
     # A quarter faster than Lanczos; no model tells the two apart.
-    return _plain(image).resize(size, Resampling.BICUBIC, reducing_gap=2.0)
+    return _convert(image).resize(size, Resampling.BICUBIC, reducing_gap=2.0)
 
 
-def _plain(image: Image) -> Image:
-    """The image in a mode that can be averaged and that PNG (with transparency) or JPEG (without) takes."""
+def _convert(image: Image) -> Image:
+    """Return the image in a mode that can be averaged, and that PNG (with transparency) or JPEG (without) takes."""
     image.load()
     if image.mode.startswith("I"):
-        # 16 bits of grey; `convert` alone would cut off at 255.
+        # 16 bits of grey; `convert` alone would clip at 255.
         return image.point(lambda grey: grey * (1 / 256)).convert("L")
     grey = image.mode in ("1", "L", "LA")
     if image.has_transparency_data:
@@ -168,7 +168,7 @@ def _plain(image: Image) -> Image:
 
 
 def _upright(original: Image, small: Image) -> Image:
-    """The small image turned as the original's EXIF says; damaged EXIF says nothing."""
+    """Return the small image turned as the original's EXIF says; damaged EXIF is ignored."""
     from PIL.Image import Transpose
 
     turns = {

@@ -479,7 +479,7 @@ def test_a_filter_that_lets_nothing_through_is_refused(wanted: dict[str, Any], s
         ("https://me:hush@x.example/a?sig=hush", "a web address has no listing"),
         ("ftp://x.example/a", "not ftp://"),
         ("s3://", "names no bucket"),
-        ("s3://shop-*/a", "a pattern stands for keys within one bucket"),
+        ("s3://shop-*/a", "a pattern matches keys within one bucket"),
         ("gcs://shop/a", "write gs://shop/a"),
         ("s3://me:hush@shop/a", "before '@'"),
     ],

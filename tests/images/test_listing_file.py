@@ -80,13 +80,13 @@ def test_any_name_that_is_written_is_read_again(uri: str) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b'"a.jpg"\nb.jpg\n', "list.jsonl line 2 is no JSON"),
-        (b'"a.jpg"\n\n{"uri": "b.jpg"\n', "list.jsonl line 3 is no JSON"),
+        (b'"a.jpg"\nb.jpg\n', "list.jsonl line 2 is not JSON"),
+        (b'"a.jpg"\n\n{"uri": "b.jpg"\n', "list.jsonl line 3 is not JSON"),
         (b'"a.jpg"\n["b.jpg"]\n', "list.jsonl line 2 is a list; expected a uri in quotes or a dict"),
         (b"7", "list.jsonl line 1 is a int"),
         (b"null", "list.jsonl line 1 is a NoneType"),
-        (b'"a\xff.jpg"', "list.jsonl line 1 is no UTF-8"),
-        (b"\x1f\x8b\x08\x00compressed", "list.jsonl line 1 is no "),
+        (b'"a\xff.jpg"', "list.jsonl line 1 is not UTF-8"),
+        (b"\x1f\x8b\x08\x00compressed", "list.jsonl line 1 is not "),
     ],
 )
 def test_a_line_that_is_none_is_named(refusal: Callable[..., str], content: bytes, says: str) -> None:
@@ -134,17 +134,17 @@ def test_a_table_of_uris_alone_has_no_fields(read: Callable[..., list[Any]]) -> 
         (b"", "list.csv is empty; expected a header row with the column 'uri'"),
         (b"a.jpg\nb.jpg\n", "list.csv line 1 has the columns 'a.jpg'; expected one named 'uri'"),
         (b"URI,title\na.jpg,x\n", "has the columns 'URI', 'title'"),
-        (b"uri;title\na.jpg;x\n", "commas between columns"),
+        (b"uri;title\na.jpg;x\n", "commas between the columns"),
         (b"uri,title,title\na,b,c\n", "list.csv line 1 has the column 'title' twice"),
         (b"uri,title\na.jpg,x\nb.jpg\n", "list.csv line 3 has 1 cells, expected 2 as in the header"),
         (b"uri,title\na.jpg,red, round\n", "list.csv line 2 has 3 cells, expected 2"),
         (b"uri,size\na.jpg,7\nb.jpg,7.5\n", "list.csv line 3, column 'size', is '7.5'; expected a number of bytes"),
         (b"uri,size\na.jpg,-7\n", "column 'size', is '-7'"),
-        (b'uri\n"a.jpg\n', "list.csv line 2 is no CSV"),
-        (b'uri\n"a"b.jpg\n', "list.csv line 2 is no CSV"),
-        (b"uri\n" + b"a" * 200_000, "list.csv line 2 is no CSV: field larger than field limit"),
-        ("uri,title\na.jpg,Schuhgröße\n".encode("latin-1"), "is no UTF-8; save the file as CSV in UTF-8"),
-        ("uri\na.jpg\n".encode("utf-16"), "is no UTF-8"),
+        (b'uri\n"a.jpg\n', "list.csv line 2 is not CSV"),
+        (b'uri\n"a"b.jpg\n', "list.csv line 2 is not CSV"),
+        (b"uri\n" + b"a" * 200_000, "list.csv line 2 is not CSV: field larger than field limit"),
+        ("uri,title\na.jpg,Schuhgröße\n".encode("latin-1"), "is not UTF-8; save the file as CSV in UTF-8"),
+        ("uri\na.jpg\n".encode("utf-16"), "is not UTF-8"),
     ],
 )
 def test_a_row_that_is_none_is_named(refusal: Callable[..., str], content: bytes, says: str) -> None:
@@ -210,9 +210,9 @@ def test_rows_are_counted_over_a_whole_file() -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "list.parquet is no Parquet file"),
-        (b"PAR1 not at all PAR1", "list.parquet is no Parquet file"),
-        (b"uri\na.jpg\n", "list.parquet is no Parquet file"),
+        (b"", "list.parquet cannot be read as Parquet"),
+        (b"PAR1 not at all PAR1", "list.parquet cannot be read as Parquet"),
+        (b"uri\na.jpg\n", "list.parquet cannot be read as Parquet"),
     ],
 )
 def test_what_is_no_parquet_is_named(refusal: Callable[..., str], content: bytes, says: str) -> None:
@@ -222,7 +222,7 @@ def test_what_is_no_parquet_is_named(refusal: Callable[..., str], content: bytes
 
 def test_a_parquet_file_that_is_cut_off_is_named(refusal: Callable[..., str]) -> None:
     content = parquet({"uri": [f"{number}.jpg" for number in range(1000)]})
-    assert "list.parquet is no Parquet file" in refusal("list.parquet", content[: len(content) // 2])
+    assert "list.parquet cannot be read as Parquet" in refusal("list.parquet", content[: len(content) // 2])
 
 
 def test_a_parquet_file_without_uris_is_named(refusal: Callable[..., str]) -> None:
