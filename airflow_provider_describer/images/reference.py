@@ -1,4 +1,4 @@
-"""What users and upstream tasks pass as ``images``, made into asks: one image and what is asked about it."""
+"""Parses what users and upstream tasks pass as ``images`` into requests: one image and what is asked about it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from airflow_provider_describer.storage.open_bucket import OpenBucket
 
 _FIELDS = ("uri", "version", "size", "prompt", "lang", "fields", "id")
-# "s3://connection@bucket/key", as the text of an ObjectStoragePath has it; no bucket's name holds an "@".
+# "s3://connection@bucket/key" is the text of an ObjectStoragePath; a bucket's name has no "@".
 _CONNECTION = re.compile(r"((?:s3|gs)://)[^/]*@", re.IGNORECASE)
-_WHOLE = re.compile(r"(?:s3|s3a|s3n|gs|gcs|https?|file)://", re.IGNORECASE)
+_FULL = re.compile(r"(?:s3|s3a|s3n|gs|gcs|https?|file)://", re.IGNORECASE)
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -35,28 +35,29 @@ def parse_images(
     max_pixels: int | None = None,
     open_bucket: OpenBucket | None = None,
 ) -> list[DescribeRequest]:
-    """Return what is to be asked, in the order given; with several languages one ask each.
+    """Return the requests in the order of the images; with several languages, one request for each.
 
     :param images: a list (or other iterable) of uris, paths, or dicts ``{"uri", "prompt"?, "lang"?, "fields"?, "id"?,
-        "version"?, "size"?}``; lists within it, as mapped tasks return them, are taken as one list. In place of a list,
-        or within it, a file that holds one: see `read_listing`.
-    :param prompt: asked of every image that has none of its own; ``{name}`` is filled from the image's ``fields``.
-    :param images_base: what comes before relative names. The names below a bucket are its keys, joined as they are:
-        only what begins like a whole address is none, and what ends in a slash is a folder and left out.
-    :param max_pixels: larger images are scaled down to so many pixels before they are sent.
-    :param open_bucket: what opens the buckets that listing files lie in.
-    :raises BadInput: naming the item and what was expected. No image has been read and nothing called by then.
+        "version"?, "size"?}``; lists within it, as mapped tasks return them, are flattened. Instead of a list, or
+        within it, a listing file: see `read_listing`.
+    :param prompt: for every image without one of its own; ``{name}`` is filled from the image's ``fields``.
+    :param images_base: the folder or address of relative names. Below a bucket, names are keys and joined literally,
+        unless they begin like a whole address; names that end in a slash are folders and left out.
+    :param max_pixels: larger images are scaled down to this many pixels before they are sent.
+    :param open_bucket: opens the buckets of listing files.
+    :raises BadInput: naming the item and what was expected, before any image is read or anything is sent.
     :raises UnreadableImage, BucketError: for a listing file that cannot be read now.
     """
-    langs, base, preprocessing = _langs(lang), _base(images_base), preprocessing_of(max_pixels)
-    # Images asked the same question share one spec: a list may be long, and a prompt too.
+    langs, base, preprocessing = _parse_langs(lang), _parse_base(images_base), preprocessing_of(max_pixels)
+    # Equal specs are one object: a list can be long, and a prompt too.
     specs: dict[Spec, Spec] = {}
-    requests = [
-        _ask(number, item, vendor, specs, prompt=prompt, lang=one, base=base, preprocessing=preprocessing)
-        for number, item in _items(images, open_bucket)
-        if not (base and base.is_folder(item))
-        for one in langs
-    ]
+    requests = []
+    for place, item in _items(images, open_bucket):
+        if base and base.is_folder(item):
+            continue
+        for one_lang in langs:
+            request = _request(place, item, vendor, prompt, one_lang, base, preprocessing)
+            requests.append(replace(request, spec=specs.setdefault(request.spec, request.spec)))
     _refuse_duplicates(requests)
     return requests
 
@@ -69,9 +70,9 @@ def parse_image(
     lang: object = "en",
     max_pixels: int | None = None,
 ) -> DescribeRequest:
-    """Return what is to be asked about one image, in one language: a list of them is refused, and so is a file of one.
+    """Return the request for one image in one language.
 
-    :raises BadInput: as `parse_images`, and for what would be more calls than one.
+    :raises BadInput: as `parse_images`, and for a list, a listing file or several languages.
     """
     if isinstance(image, list | tuple) or is_listing_file(as_path(image)):
         raise BadInput(f"image is {_shown(as_path(image))}, expected one image; DescribeImagesOperator takes many.")
@@ -81,7 +82,7 @@ def parse_image(
     return request
 
 
-def _langs(lang: object) -> list[str]:
+def _parse_langs(lang: object) -> list[str]:
     langs = list(lang) if isinstance(lang, Iterable) and not isinstance(lang, str) else [lang]
     names = [name for name in langs if isinstance(name, str) and name.strip()]
     if not langs or names != langs:
@@ -91,7 +92,7 @@ def _langs(lang: object) -> list[str]:
 
 
 def _items(images: object, open_bucket: OpenBucket | None) -> Iterator[tuple[str, object]]:
-    """Yield each image with its place: of lists in lists, and in listing files."""
+    """Yield each image of lists, nested lists and listing files, with its place for messages."""
     images = as_path(images)
     if is_listing_file(images):
         yield from read_listing(str(images), open_bucket)
@@ -102,84 +103,72 @@ def _items(images: object, open_bucket: OpenBucket | None) -> Iterator[tuple[str
         )
     if not isinstance(images, Iterable):
         raise BadInput(f"images is {_shown(images)}, expected a list of image uris or dicts.")
-    yield from _flat("images", images, open_bucket)
+    yield from _flattened("images", images, open_bucket)
 
 
-def _flat(name: str, images: Iterable[object], open_bucket: OpenBucket | None) -> Iterator[tuple[str, object]]:
+def _flattened(name: str, images: Iterable[object], open_bucket: OpenBucket | None) -> Iterator[tuple[str, object]]:
     for number, item in enumerate(images):
         text = as_path(item)
         if isinstance(item, list | tuple):
-            yield from _flat(f"{name}[{number}]", item, open_bucket)
+            yield from _flattened(f"{name}[{number}]", item, open_bucket)
         elif is_listing_file(text):
             yield from read_listing(str(text), open_bucket)
         else:
             yield f"{name}[{number}]", text
 
 
-def _ask(
-    number: str,
-    item: object,
-    vendor: Vendor,
-    specs: dict[Spec, Spec],
-    *,
-    prompt: str | None,
-    lang: str,
-    base: Base | None,
-    preprocessing: str,
+def _request(
+    place: str, item: object, vendor: Vendor, prompt: str | None, lang: str, base: Base | None, preprocessing: str
 ) -> DescribeRequest:
     given: Mapping[str, Any] = item if isinstance(item, Mapping) else {"uri": item}
     if unknown := sorted(str(name) for name in given if name not in _FIELDS):
         raise BadInput(
-            f"{number} has the unknown key {', '.join(map(repr, unknown))}; expected some of {', '.join(_FIELDS)} "
+            f"{place} has the unknown key {', '.join(map(repr, unknown))}; expected some of {', '.join(_FIELDS)} "
             "(values for the prompt go into 'fields')."
         )
-    uri = _uri(number, given.get("uri"), base)
+    uri = _full_uri(place, given.get("uri"), base)
+    own_prompt, version, size, id_ = (given.get(name) for name in ("prompt", "version", "size", "id"))
     try:
         check_reference(uri)
-        spec = vendor.spec(
-            _filled(prompt if given.get("prompt") is None else given["prompt"], given.get("fields") or {}),
-            given.get("lang") or lang,
-        )
+        filled = _fill_prompt(prompt if own_prompt is None else own_prompt, given.get("fields") or {})
+        spec = vendor.spec(filled, given.get("lang") or lang)
     except BadInput as error:
-        raise BadInput(f"{number} ({masked(uri)}): {error}") from None
-    if preprocessing:
-        spec = replace(spec, preprocessing=preprocessing)
-    version, size, id_ = given.get("version"), given.get("size"), given.get("id")
+        raise BadInput(f"{place} ({masked(uri)}): {error}") from None
     return DescribeRequest(
         Image(uri, None if version is None else str(version), size if isinstance(size, int) else None),
-        specs.setdefault(spec, spec),
+        replace(spec, preprocessing=preprocessing) if preprocessing else spec,
         None if id_ is None else str(id_),
     )
 
 
-def _uri(number: str, uri: object, base: Base | None) -> str:
+def _full_uri(place: str, uri: object, base: Base | None) -> str:
     uri = as_path(uri)
     if not isinstance(uri, str) or not uri.strip():
-        raise BadInput(f"{number} is {_shown(uri)}, expected an image uri such as '/data/a.jpg' or 'https://…/a.jpg'.")
+        raise BadInput(f"{place} is {_shown(uri)}, expected an image uri such as '/data/a.jpg' or 'https://…/a.jpg'.")
     if "\0" in uri:
-        raise BadInput(f"{number} is {masked(uri)!r}, which holds a NUL character; no image can be named so.")
-    whole = uri if base is None else base.join(uri)
-    return _CONNECTION.sub(r"\1", whole, count=1) if "@" in whole else whole
+        raise BadInput(f"{place} is {masked(uri)!r}, which has a NUL character; no image can have such a name.")
+    full = uri if base is None else base.join(uri)
+    return _CONNECTION.sub(r"\1", full, count=1) if "@" in full else full
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What comes before relative names. In a bucket they are keys: any character may be their first."""
+    """The folder or address of relative names. Below a bucket they are keys, which may begin with any character."""
 
     text: str
     in_bucket: bool
 
     def join(self, name: str) -> str:
-        """Return the whole address; the name's own where it is one already."""
-        whole = _WHOLE.match(name) if self.in_bucket else "://" in name or name.startswith("/")
-        return name if whole else f"{self.text}{name}"
+        """Return the full address of a name, which may be one already."""
+        full = _FULL.match(name) if self.in_bucket else "://" in name or name.startswith("/")
+        return name if full else f"{self.text}{name}"
 
     def is_folder(self, item: object) -> bool:
-        """Whether the item is the key of a folder, as listings of buckets name them, too."""
-        return self.in_bucket and isinstance(item, str) and item.endswith("/") and not _WHOLE.match(item)
+        """Whether the item is the key of a folder; listings of buckets have them, too."""
+        return self.in_bucket and isinstance(item, str) and item.endswith("/") and not _FULL.match(item)
 
 
-def _base(images_base: object) -> Base | None:
+def _parse_base(images_base: object) -> Base | None:
     text = as_path(images_base)
     if text is None or text == "":
         return None
@@ -188,13 +177,13 @@ def _base(images_base: object) -> Base | None:
     text = _CONNECTION.sub(r"\1", text, count=1)
     in_bucket = bucket_address(text) is not None
     if text[:7].lower() == "file://":
-        # A name is joined as it is, and not unquoted as the rest of such an address is.
+        # Names are joined literally, while the rest of such an address is unquoted.
         text = str(local_path(text))
     return Base(text if in_bucket and text.endswith("/") else text.rstrip("/") + "/", in_bucket)
 
 
-def _filled(prompt: object, fields: object) -> str | None:
-    """Return the prompt with its ``{name}`` filled; ``{{`` and ``}}`` stand for braces, other braces are left alone."""
+def _fill_prompt(prompt: object, fields: object) -> str | None:
+    """Return the prompt with each ``{name}`` filled; ``{{`` and ``}}`` are braces, all other braces stay."""
     if not isinstance(fields, Mapping):
         raise BadInput(f"fields is {_shown(fields)}, expected a dict such as {{'title': 'Red shoe'}}.")
     if prompt is None:
@@ -207,10 +196,10 @@ def _filled(prompt: object, fields: object) -> str | None:
         if name is None:
             return found.group(0)[0]
         if name not in fields:
-            has = ", ".join(sorted(map(str, fields))) or "none"
+            names = ", ".join(sorted(map(str, fields))) or "none"
             raise BadInput(
-                f"prompt asks for {{{name}}}, but this image's fields have {has}. Add it, or write {{{{{name}}}}} for "
-                "the words themselves."
+                f"prompt asks for {{{name}}}, but this image's fields have {names}. Add it, or write {{{{{name}}}}} "
+                "for the words themselves."
             )
         return str(fields[name])
 
@@ -218,19 +207,22 @@ def _filled(prompt: object, fields: object) -> str | None:
 
 
 def _refuse_duplicates(requests: Sequence[DescribeRequest]) -> None:
-    """An image listed twice with the same question is a mistake upstream that would look like two results."""
+    """Refuse an image that is listed twice with the same question: a mistake upstream that would look like two results.
+
+    :raises BadInput: naming both.
+    """
     seen: dict[tuple[str, Spec, str | None], int] = {}
     for number, request in enumerate(requests):
         first = seen.setdefault((request.image.uri, request.spec, request.id), number)
         if first != number:
             raise BadInput(
                 f"images names {masked(request.image.uri)!r} twice with the same prompt and language (the "
-                f"{first + 1}. and the {number + 1}. ask). List it once, or give the two an 'id' each."
+                f"{first + 1}. and the {number + 1}. request). List it once, or give the two an 'id' each."
             )
 
 
 def _shown(value: object) -> str:
-    """The value as a message shows it: of a dict or a list its kind alone, as it may hold a presigned address."""
+    """Return the value for a message; of a dict or a list only its type, as it may hold a presigned address."""
     name = type(value).__name__
     if isinstance(value, Mapping):
         return f"a {name} with the keys {', '.join(repr(str(key)) for key in value)[:80] or '(none)'}"

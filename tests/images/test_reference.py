@@ -223,7 +223,7 @@ def test_a_vendor_that_writes_one_language_says_so() -> None:
 
 def test_duplicates_are_refused_and_both_named() -> None:
     found = refusal(["a.jpg", "b.jpg", "c.jpg", "b.jpg"])
-    assert "'b.jpg' twice" in found and "the 2. and the 4. ask" in found and "'id'" in found
+    assert "'b.jpg' twice" in found and "the 2. and the 4. request" in found and "'id'" in found
     found = refusal([{"uri": "https://x.example/a.jpg?sig=hush"}] * 2)
     assert "'https://x.example/a.jpg?…' twice" in found and "hush" not in found
 
