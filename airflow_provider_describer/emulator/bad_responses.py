@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from http import HTTPStatus
+from typing import NamedTuple
 
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -14,21 +14,11 @@ CONNECTION = "describer_emulator.connection"
 GATEWAY_ERRORS = {"bad_gateway": 502, "html_error": 502, "unavailable": 503, "gateway_timeout": 504, "too_large": 413}
 
 
-@dataclass(frozen=True, slots=True)
-class ClientConnection:
-    """A client's TCP connection; each has its own number."""
+class ClientConnection(NamedTuple):
+    """A client's TCP connection, as `scope[CONNECTION]` holds it; each has its own number."""
 
     number: int
     transport: asyncio.Transport
-
-    @property
-    def is_open(self) -> bool:
-        return not self.transport.is_closing()
-
-
-def connection_of(scope: Scope) -> ClientConnection:
-    connection: ClientConnection = scope[CONNECTION]
-    return connection
 
 
 class HangingResponse:
@@ -46,7 +36,7 @@ class DroppedConnection(HangingResponse):
     """Close the TCP connection without sending any part of an answer."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        connection_of(scope).transport.abort()
+        scope[CONNECTION].transport.abort()
         await super().__call__(scope, receive, send)
 
 

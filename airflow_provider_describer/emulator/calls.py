@@ -13,9 +13,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from airflow_provider_describer.emulator.bad_responses import (
+    CONNECTION,
+    ClientConnection,
     DroppedConnection,
     HangingResponse,
-    connection_of,
     damaged,
 )
 from airflow_provider_describer.emulator.fault_settings import (
@@ -134,14 +135,14 @@ class BillableEndpoint:
         self.vendor = vendor
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        connection = connection_of(scope)
+        connection: ClientConnection = scope[CONNECTION]
         entry = Entry(self.vendor.name, self.vendor.path)
         self.vendor.ledger.begin(entry, connection.number)
         try:
             answer = await self.answer(Request(scope, receive), entry)
             entry.status = answer.status_code
             # Recorded before the answer is sent, so that a client that has its answer finds it in the ledger.
-            entry.answered = entry.status is not None and connection.is_open
+            entry.answered = entry.status is not None and not connection.transport.is_closing()
             await answer(scope, receive, send)
         except ClientDisconnect:
             entry.outcome = "client_gone"

@@ -75,7 +75,7 @@ def count(value: object, where: str) -> int:
 
 def positive(value: object, where: str) -> int:
     if count(value, where) == 0:
-        raise FaultError(f"{where} must be at least 1")
+        raise FaultError(f"{where} must be at least 1; null means no limit")
     return count(value, where)
 
 
@@ -117,12 +117,7 @@ def setting(default: object, read: Reader, only_for: str | None = None) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class FaultRule:
-    """A kind of fault and when it strikes: if all given conditions hold.
-
-    `share`: this part of all calls. `images`: images whose SHA-256 begins with one of these. `first`: the vendor's
-    first n calls. `after`: all calls but the first n. `attempts`: the first n calls with the same image, prompt and
-    language. Only well-formed calls with a valid key are counted.
-    """
+    """A kind of fault and when it strikes: if all given conditions hold. docs/emulator.md explains each condition."""
 
     kind: str
     share: float | None = setting(None, share)

@@ -1,9 +1,16 @@
-"""Image Describer API V2, read strictly."""
+"""Image Describer API V2, read strictly.
+
+The form is parsed with python-multipart's parser, because Starlette's own form parser is not strict enough: it drops
+the content type of text fields and decodes text that is not UTF-8.
+"""
 
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass, field
 
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -14,7 +21,6 @@ from airflow_provider_describer.emulator.faults import Call
 from airflow_provider_describer.emulator.image_info import LANGUAGES, describe_in_markdown
 from airflow_provider_describer.emulator.image_input import ImageRefusedError, ReceivedImage
 from airflow_provider_describer.emulator.ledger import Entry
-from airflow_provider_describer.emulator.multipart import FormError, Part, read_form
 
 FIELDS = ("image", "prompt", "lang")
 
@@ -39,6 +45,26 @@ ERROR_NAMES = {
 HTML_ERRORS = {**GATEWAY_ERRORS, "forbidden": 403, "model_retired": 410}
 
 
+class FormError(ValueError):
+    """The request is not a well-formed form; the message says why."""
+
+
+@dataclass(slots=True)
+class Part:
+    """One part of a form; `filename` is None if there was none, "" if it was empty."""
+
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytearray = field(default_factory=bytearray)
+    name: str = ""
+    filename: str | None = None
+
+    @property
+    def content_type(self) -> str | None:
+        """The media type without its parameters, or None if the part has no such header."""
+        value = self.headers.get("content-type")
+        return None if value is None else value.partition(";")[0].strip().lower()
+
+
 class ImageDescriber(Vendor):
     name = IMAGE_DESCRIBER
     path = "/api/openapi-v2/describe-image"
@@ -58,7 +84,7 @@ class ImageDescriber(Vendor):
 
     async def read(self, request: Request, body: bytes, entry: Entry) -> Call:
         try:
-            fields = by_name(read_form(request.headers.get("content-type", ""), body))
+            fields = read_form(request.headers.get("content-type", ""), body)
             entry.prompt = text(fields, "prompt")
             entry.lang = text(fields, "lang") if "lang" in fields else "en"
             if not entry.prompt.strip():
@@ -108,17 +134,6 @@ def success(content: str) -> Response:
     return JSONResponse({"code": 200, "data": {"content": content}, "succeed": True, "msg": "Success"})
 
 
-def by_name(parts: list[Part]) -> dict[str, Part]:
-    fields: dict[str, Part] = {}
-    for part in parts:
-        if part.name not in FIELDS:
-            raise FormError(f"unknown field {part.name!r}")
-        if part.name in fields:
-            raise FormError(f"the field {part.name!r} was sent twice")
-        fields[part.name] = part
-    return fields
-
-
 def text(fields: dict[str, Part], name: str) -> str:
     """Return the text of a field; raise FormError if it is missing, a file part or not UTF-8."""
     part = fields.get(name)
@@ -132,3 +147,62 @@ def text(fields: dict[str, Part], name: str) -> str:
         return part.body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise FormError(f"the text field {name!r} is not UTF-8") from error
+
+
+class FormReader:
+    """Collects the parts of a body that is parsed in one piece; the parser calls the `on_…` methods."""
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+        self.header = ""
+        self.is_complete = False
+
+    def on_part_begin(self) -> None:
+        self.parts.append(Part())
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self.parts[-1].body += memoryview(data)[start:end]
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self.header = data[start:end].decode("latin-1").strip().lower()
+        self.parts[-1].headers[self.header] = ""
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self.parts[-1].headers[self.header] = data[start:end].decode("latin-1").strip()
+
+    def on_headers_finished(self) -> None:
+        part = self.parts[-1]
+        kind, options = parse_options_header(part.headers.get("content-disposition", ""))
+        if kind != b"form-data" or b"name" not in options:
+            raise FormError("a part of the form has no Content-Disposition: form-data with a name")
+        part.name = options[b"name"].decode("utf-8", "replace")
+        if b"filename" in options:
+            part.filename = options[b"filename"].decode("utf-8", "replace")
+
+    def on_end(self) -> None:
+        self.is_complete = True
+
+
+def read_form(content_type: str, body: bytes) -> dict[str, Part]:
+    """Return the parts of a multipart/form-data body by their names; raise FormError if it is malformed."""
+    kind, options = parse_options_header(content_type)
+    if kind != b"multipart/form-data":
+        raise FormError(f"Content-Type must be multipart/form-data, not {content_type or 'absent'!r}")
+    if not options.get(b"boundary"):
+        raise FormError("Content-Type multipart/form-data without a boundary")
+    reader = FormReader()
+    callbacks = {name: getattr(reader, name) for name in vars(FormReader) if name.startswith("on_")}
+    try:
+        MultipartParser(options[b"boundary"], callbacks).write(body)  # type: ignore[arg-type]
+    except MultipartParseError as error:
+        raise FormError(f"the multipart body is malformed: {error}") from error
+    if not reader.is_complete:
+        raise FormError("the multipart body ends before its last boundary")
+    fields: dict[str, Part] = {}
+    for part in reader.parts:
+        if part.name not in FIELDS:
+            raise FormError(f"unknown field {part.name!r}")
+        if part.name in fields:
+            raise FormError(f"the field {part.name!r} was sent twice")
+        fields[part.name] = part
+    return fields

@@ -32,11 +32,7 @@ class EmulatorProcess:
     """
 
     def __init__(
-        self,
-        *,
-        image_describer_key: str | None = None,
-        segmind_key: str | None = None,
-        start_timeout: float = 60.0,
+        self, *, image_describer_key: str | None = None, segmind_key: str | None = None, start_timeout: float = 60.0
     ) -> None:
         self.url = ""
         self.keys: dict[str, str] = {}

@@ -32,20 +32,19 @@ MAX_STORED_BYTES = 2 * 1024**3
 # Some platforms' tables do not know WebP.
 EXTENSIONS = {"image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".webp"}
 
-ERRORS = {
-    "bad_request": (400, "Invalid request body"),
-    "missing_key": (401, "Missing Authorization or x-api-key in header"),
-    "forbidden": (403, "Your account is not permitted to use the model ideogram-describe"),
-    "not_found": (404, "Model not found"),
-    "invalid_content_type": (406, "Invalid content type"),
-    "spend_limit": (406, "Team spend limit reached: your monthly limit of $50.00 is used up"),
-    "model_retired": (410, "The model ideogram-describe has been retired"),
-    "harmful": (422, UNSAFE),
-    "server_error": (500, "An internal server error occurred during processing"),
-}
-AUTH_ERRORS = {
+# An error's HTTP status, its text and, for some, its description.
+ERRORS: dict[str, tuple[int, str, str | None]] = {
+    "bad_request": (400, "Invalid request body", None),
+    "missing_key": (401, "Missing Authorization or x-api-key in header", None),
     "invalid_key": (401, "invalid_api_key", "Unauthorized. API key is invalid or may have expired"),
+    "forbidden": (403, "Your account is not permitted to use the model ideogram-describe", None),
+    "not_found": (404, "Model not found", None),
+    "invalid_content_type": (406, "Invalid content type", None),
+    "spend_limit": (406, "Team spend limit reached: your monthly limit of $50.00 is used up", None),
+    "model_retired": (410, "The model ideogram-describe has been retired", None),
+    "harmful": (422, UNSAFE, None),
     "rate_limited": (429, "rate_limit_exceeded", "Too many requests"),
+    "server_error": (500, "An internal server error occurred during processing", None),
 }
 HTML_ERRORS = {**GATEWAY_ERRORS, "method_not_allowed": 405}
 
@@ -136,11 +135,10 @@ class Segmind(Vendor):
         if kind == "insufficient_credits":
             has, needs = format_usd(self.balance), format_usd(self.price)
             return json_error(406, f"Insufficient credits: your balance is ${has}, this call needs ${needs}")
-        if kind not in AUTH_ERRORS:
-            status, message = ERRORS[kind]
-            return json_error(status, refused.detail or message)
-        status, code, meaning = AUTH_ERRORS[kind]
-        response = JSONResponse({"error": code, "error_description": meaning, "status_code": status}, status)
+        status, text, description = ERRORS[kind]
+        if description is None:
+            return json_error(status, refused.detail or text)
+        response = JSONResponse({"error": text, "error_description": description, "status_code": status}, status)
         if kind == "rate_limited":
             resets_at = refused.resets_at or time.time() + RATE_LIMITED_S
             response.headers["x-rate-limit-reset-at-utc"] = format_time(resets_at, self.settings.reset_format)

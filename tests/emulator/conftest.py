@@ -75,7 +75,7 @@ def uri() -> Callable[..., str]:
 
 
 class Caller:
-    """The three billable calls, with everything right about them unless a test says otherwise."""
+    """The three billable calls, valid unless a test changes something."""
 
     def __init__(self, emulator: EmulatorProcess, http: httpx.Client) -> None:
         self.emulator = emulator
@@ -106,16 +106,16 @@ class Caller:
             polled = self.http.get(submitted.json()["response_url"], headers=self.key)
             if polled.status_code != 502 and polled.json().get("status") in ("COMPLETED", "FAILED"):
                 return polled
-        raise AssertionError("the v2 request never ended")
+        raise AssertionError("the v2 request did not end within 60 s")
 
     def send_only(self, image: bytes | None = None, all_but: int = 0) -> socket.socket:
-        """Send a call, or all but its last bytes, down a socket, and leave the answer unread."""
+        """Send a call, or all of it but its last bytes, and return the socket with the answer unread."""
         request = self.http.build_request("POST", DESCRIBE, **self.form(image))
         head = b"".join(name + b": " + value + b"\r\n" for name, value in request.headers.raw)
-        line = socket.create_connection((str(request.url.host), request.url.port or 0))
+        connection = socket.create_connection((str(request.url.host), request.url.port or 0))
         body = request.read()
-        line.sendall(f"POST {DESCRIBE} HTTP/1.1\r\n".encode() + head + b"\r\n" + body[: len(body) - all_but])
-        return line
+        connection.sendall(f"POST {DESCRIBE} HTTP/1.1\r\n".encode() + head + b"\r\n" + body[: len(body) - all_but])
+        return connection
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def call(emulator: EmulatorProcess, http: httpx.Client) -> Caller:
 def eventually(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while not holds():
-        assert time.monotonic() < deadline, "this never came to hold"
+        assert time.monotonic() < deadline, "the condition did not become true within 60 s"
         time.sleep(0.01)
 
 
@@ -135,17 +135,17 @@ def eventually_fixture() -> Callable[[Callable[[], bool]], None]:
     return eventually
 
 
-class Bucket:
-    """A web server with one image on it and several ways of not delivering it."""
+class ImageServer:
+    """A web server with one image and several URLs that fail to deliver it."""
 
     def __init__(self) -> None:
         self.image = make_image("PNG")
-        self.over = threading.Event()
-        bucket = self
+        self.closed = threading.Event()
+        image_server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                bucket.answer(self)
+                image_server.answer(self)
 
             def log_message(self, *ignored: object) -> None:
                 pass
@@ -157,7 +157,7 @@ class Bucket:
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         path = handler.path
         if path == "/never.png":
-            self.over.wait()
+            self.closed.wait()
             return
         handler.send_response({"/gone.png": 404, "/file.png": 302, "/moved.png": 302}.get(path, 200))
         if path == "/file.png":
@@ -170,13 +170,13 @@ class Bucket:
         handler.wfile.write(body)
 
     def close(self) -> None:
-        self.over.set()
+        self.closed.set()
         self.server.shutdown()
         self.server.server_close()
 
 
 @pytest.fixture(scope="session")
-def bucket() -> Iterator[Bucket]:
-    bucket = Bucket()
-    yield bucket
-    bucket.close()
+def image_server() -> Iterator[ImageServer]:
+    image_server = ImageServer()
+    yield image_server
+    image_server.close()

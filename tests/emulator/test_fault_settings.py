@@ -1,4 +1,4 @@
-"""A misspelled fault must never silently mean "no fault"."""
+"""A misspelled fault is refused: it must never mean "no fault"."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def test_a_hanging_call_is_billed_and_never_answered(
 
 @pytest.mark.parametrize("way", ["describe", "v1", "v2"])
 @pytest.mark.parametrize("kind", ["html", "empty", "truncated", "wrong_types", "blank"])
-def test_a_garbled_answer_is_a_200_and_billed(
+def test_a_damaged_answer_is_a_200_and_billed(
     call: Caller, eventually: Callable[[Callable[[], bool]], None], way: str, kind: str
 ) -> None:
     call.emulator.faults({"all": everything(kind), "segmind": {"v2_delay_s": 0}})

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 if TYPE_CHECKING:
-    from tests.emulator.conftest import Bucket, Caller
+    from tests.emulator.conftest import Caller, ImageServer
 
 PATH = "/api/openapi-v2/describe-image"
 
@@ -75,10 +75,10 @@ def test_a_large_data_uri_is_described(
 
 
 @pytest.mark.parametrize("path", ["/a.png", "/moved.png"])
-def test_a_url_is_fetched_by_the_vendor(call: Caller, http: httpx.Client, bucket: Bucket, path: str) -> None:
-    fields = {"image": (None, bucket.url + path), "prompt": (None, "x")}
+def test_a_url_is_fetched_by_the_vendor(call: Caller, http: httpx.Client, image_server: ImageServer, path: str) -> None:
+    fields = {"image": (None, image_server.url + path), "prompt": (None, "x")}
     answer = http.post(PATH, files=fields, headers=call.bearer).json()
-    assert f"{len(bucket.image)} bytes" in answer["data"]["content"]
+    assert f"{len(image_server.image)} bytes" in answer["data"]["content"]
     assert call.emulator.ledger()["entries"][0]["image_via"] == "url"
 
 
@@ -93,10 +93,10 @@ def test_a_url_is_fetched_by_the_vendor(call: Caller, http: httpx.Client, bucket
     ],
 )
 def test_a_url_that_leads_to_no_image_is_refused(
-    call: Caller, http: httpx.Client, bucket: Bucket, path: str, why: str
+    call: Caller, http: httpx.Client, image_server: ImageServer, path: str, why: str
 ) -> None:
     call.emulator.faults({"image_describer": {"fetch_timeout_s": 0.2 if path == "/never.png" else 30}})
-    fields = {"image": (None, bucket.url + path), "prompt": (None, "x")}
+    fields = {"image": (None, image_server.url + path), "prompt": (None, "x")}
     assert why in refused(http.post(PATH, files=fields, headers=call.bearer), 10004)
     assert call.emulator.ledger()["billed"] == 0
 
@@ -113,7 +113,7 @@ def test_the_key_must_be_a_bearer_token(call: Caller, http: httpx.Client) -> Non
     refused(http.post(PATH, content=b"", headers=bare), 30001)
 
 
-def test_a_valid_key_without_an_image_is_told_so(call: Caller, http: httpx.Client) -> None:
+def test_a_valid_key_without_an_image_is_refused_with_a_reason(call: Caller, http: httpx.Client) -> None:
     response = http.post(PATH, files={"prompt": (None, "x")}, headers=call.bearer)
     assert "'image' is missing" in refused(response, 10004)
     assert call.emulator.ledger()["billed"] == 0
@@ -143,7 +143,7 @@ def test_a_valid_key_without_an_image_is_told_so(call: Caller, http: httpx.Clien
         ({"image": ("a.jpg", b"<svg/>", "image/jpeg")}, "not a readable image"),
     ],
 )
-def test_a_malformed_form_is_refused_and_told_why(
+def test_a_malformed_form_is_refused_with_a_reason(
     call: Caller, http: httpx.Client, image: Callable[..., bytes], fields: dict[str, Any], why: str
 ) -> None:
     form = {"image": ("a.jpg", b"JPEG", "image/jpeg"), "prompt": (None, b"x"), **fields}

@@ -61,10 +61,10 @@ def test_connections_and_requests_in_flight_are_counted(
     call: Caller, eventually: Callable[[Callable[[], bool]], None]
 ) -> None:
     call.emulator.faults({"image_describer": {"errors": [{"kind": "hang_after_bill", "share": 1}]}})
-    lines = [call.send_only() for _ in range(5)]
+    connections = [call.send_only() for _ in range(5)]
     eventually(lambda: call.emulator.ledger(entries=False)["in_flight"] == 5)
-    for line in lines:
-        line.close()
+    for connection in connections:
+        connection.close()
     eventually(lambda: call.emulator.ledger(entries=False)["in_flight"] == 0)
     ledger = call.emulator.ledger()
     assert (ledger["max_in_flight"], ledger["connections"], ledger["billed"]) == (5, 5, 5)

@@ -77,14 +77,14 @@ def test_a_signal_stops_it_with_requests_in_flight(
     with EmulatorProcess(image_describer_key=call.emulator.keys["image_describer"]) as other:
         other.faults({"image_describer": {"latency_s": 3600}})
         call.http.base_url = other.url
-        line = call.send_only()
+        connection = call.send_only()
         eventually(lambda: other.ledger(entries=False)["in_flight"] == 1)
         child = other._child
         assert child is not None
         child.send_signal(how)
         assert child.wait(60) == 0
-        assert line.recv(100) == b""
-        line.close()
+        assert connection.recv(100) == b""
+        connection.close()
         assert "Traceback" not in other.output
 
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 if TYPE_CHECKING:
-    from tests.emulator.conftest import Bucket, Caller
+    from tests.emulator.conftest import Caller, ImageServer
 
 V1 = "/v1/ideogram-describe"
 V2 = "/v2/ideogram-describe"
@@ -49,9 +49,9 @@ def test_answers_come_in_every_undocumented_form(
     assert "composition" in take(call.v1())
 
 
-def test_a_url_is_fetched_by_the_vendor(call: Caller, http: httpx.Client, bucket: Bucket) -> None:
-    response = http.post(V1, json={"image_file": f"{bucket.url}/a.png"}, headers=call.key)
-    assert f"{len(bucket.image)} bytes" in response.text
+def test_a_url_is_fetched_by_the_vendor(call: Caller, http: httpx.Client, image_server: ImageServer) -> None:
+    response = http.post(V1, json={"image_file": f"{image_server.url}/a.png"}, headers=call.key)
+    assert f"{len(image_server.image)} bytes" in response.text
     assert call.emulator.ledger()["entries"][0]["image_via"] == "url"
 
 
@@ -135,7 +135,7 @@ def test_an_unknown_model_is_a_404_and_another_method_an_html_405(call: Caller, 
     assert call.emulator.ledger()["requests"] == 0
 
 
-def test_credits_are_told_for_free(call: Caller, http: httpx.Client) -> None:
+def test_credits_are_free(call: Caller, http: httpx.Client) -> None:
     call.emulator.faults({"segmind": {"credits": 0.02}})
     assert http.get("/v1/get-user-credits", headers=call.key).json() == {"credits": 0.02, "free-credits": 0.0}
     ledger = call.emulator.ledger()
@@ -223,7 +223,7 @@ def test_v2_never_goes_backwards(call: Caller, http: httpx.Client) -> None:
     assert seen == sorted(seen, key=order.index)
 
 
-def test_v2_is_billed_whether_or_not_anybody_polls(
+def test_v2_is_billed_whether_or_not_a_client_polls(
     call: Caller, eventually: Callable[[Callable[[], bool]], None]
 ) -> None:
     call.v2()

@@ -1,4 +1,4 @@
-"""The vendor's own SDK takes the emulator for the vendor."""
+"""The vendor's own SDK works with the emulator as it does with the vendor."""
 
 from __future__ import annotations
 
