@@ -24,9 +24,9 @@ SHARD = 10_000
 def identified(number: int) -> IdentifiedImage:
     """Return a made-up image whose content is known."""
     spec = get_vendor("image_describer").spec()
-    ask = DescribeRequest(Image(f"/data/catalog/{number:09d}.jpg"), spec)
+    request = DescribeRequest(Image(f"/data/catalog/{number:09d}.jpg"), spec)
     sha256 = hashlib.sha256(str(number).encode()).hexdigest()
-    return IdentifiedImage(ask, identity_keys(spec, ask.image.uri, sha256, None), sha256, None)
+    return IdentifiedImage(request, identity_keys(spec, request.image.uri, sha256, None), sha256, None)
 
 
 def fill(store: str, count: int) -> None:

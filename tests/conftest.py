@@ -26,7 +26,7 @@ from airflow_provider_describer.images.reference import parse_images
 from airflow_provider_describer.vendors import get_vendor
 
 QUICK = RetryPolicy(base=0.01, cap=0.02)
-"""The usual number of attempts, without the usual patience."""
+"""The usual number of attempts, without the usual waits."""
 
 
 @pytest.fixture(scope="session")
@@ -82,13 +82,13 @@ def new_gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], C
 
 @pytest.fixture
 def s3(new_s3: Callable[[], Cloud]) -> Cloud:
-    """A bucket of this test's own, in an S3 that behaves until told otherwise."""
+    """A bucket of this test's own, in an S3 that behaves until a test says otherwise."""
     return new_s3()
 
 
 @pytest.fixture
 def gcs(new_gcs: Callable[[], Cloud]) -> Cloud:
-    """A bucket of this test's own, in a GCS that behaves until told otherwise."""
+    """A bucket of this test's own, in a GCS that behaves until a test says otherwise."""
     return new_gcs()
 
 
@@ -158,10 +158,10 @@ class Shop:
     def job(self, images: object, **options: Any) -> Job:
         """A job over the images. It keeps a store unless ``store`` is None; what is no option of a job is a limit."""
         vendor_calls = self.vendor_calls(options.pop("policy", None), **options.pop("fields", {}))
-        asks = parse_images(images, vendor_calls.vendor, prompt=options.pop("prompt", None))
+        requests = parse_images(images, vendor_calls.vendor, prompt=options.pop("prompt", None))
         names = [name for name in options if name in Job.__dataclass_fields__]
         about = {"store": self.store, "report": lambda line: None, **{name: options.pop(name) for name in names}}
-        return Job(vendor_calls, asks, TaskLimits(**{"max_failure_ratio": 1.0, **options}), **about)
+        return Job(vendor_calls, requests, TaskLimits(**{"max_failure_ratio": 1.0, **options}), **about)
 
     def describe(self, images: object, **options: Any) -> Result:
         """Run a job to its end and check what must hold after any."""

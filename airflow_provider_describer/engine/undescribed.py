@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow_provider_describer.engine.identify import identify_all
 from airflow_provider_describer.engine.plan import decide
@@ -14,16 +14,14 @@ from airflow_provider_describer.http.flow import VendorCalls
 from airflow_provider_describer.images.listing import ImageFilter, ListedImage, list_images
 from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.models import DescribeRequest
+from airflow_provider_describer.storage.open_bucket import OpenBucket
 from airflow_provider_describer.store.index import JournalIndex
-
-if TYPE_CHECKING:
-    from airflow_provider_describer.storage.open_bucket import OpenBucket
 
 TOGETHER = 1000
 """Listed images that are looked up at once: a page of a bucket."""
 _CONCURRENCY = 8
 
-Ask = Callable[[Sequence[dict[str, Any]]], Sequence[DescribeRequest]]
+ToRequests = Callable[[Sequence[dict[str, Any]]], Sequence[DescribeRequest]]
 """From listed images to what is asked about each, as `parse_images`; with several languages, more than one request."""
 
 
@@ -31,7 +29,7 @@ def list_undescribed(
     path: str,
     open_bucket: OpenBucket | None,
     wanted: ImageFilter,
-    ask: Ask,
+    to_requests: ToRequests,
     index: JournalIndex,
     vendor_calls: VendorCalls,
 ) -> Iterator[ListedImage]:
@@ -40,13 +38,13 @@ def list_undescribed(
     :raises DescriberError: as `list_images` and `undescribed_images`.
     """
     listed = list_images(path, open_bucket, replace(wanted, limit=None))
-    return islice(undescribed_images(listed, open_bucket, ask, index, vendor_calls), wanted.limit)
+    return islice(undescribed_images(listed, open_bucket, to_requests, index, vendor_calls), wanted.limit)
 
 
 def undescribed_images(
     listed: Iterator[ListedImage],
     open_bucket: OpenBucket | None,
-    ask: Ask,
+    to_requests: ToRequests,
     index: JournalIndex,
     vendor_calls: VendorCalls,
 ) -> Iterator[ListedImage]:
@@ -55,7 +53,7 @@ def undescribed_images(
     An object whose listing names a version is not read; other images, such as local files, are. An image that cannot be
     read or used is undescribed: the run that describes it reports why.
 
-    :raises DescriberError: as ``ask``, or as `identify_all`.
+    :raises DescriberError: as ``to_requests``, or as `identify_all`.
     """
 
     async def undescribed(requests: Sequence[DescribeRequest]) -> set[str]:
@@ -67,5 +65,5 @@ def undescribed_images(
         return {image.request.image.uri for image in new}
 
     while page := list(islice(listed, TOGETHER)):
-        uris = run(undescribed(ask([image.to_dict() for image in page])))
+        uris = run(undescribed(to_requests([image.to_dict() for image in page])))
         yield from (image for image in page if image.uri in uris)

@@ -255,9 +255,9 @@ def test_the_key_is_told_to_nobody(any_shop: Shop, pictures: Pictures, caplog: p
         result = any_shop.describe(pictures(12), concurrency=4)
     vendor_calls = any_shop.vendor_calls()
     request = vendor_calls.vendor.build_check(vendor_calls.account)
-    told = f"{result}{caplog.text}{vendor_calls!r}{request!r}{result.error!r}{any_shop.job(['a.jpg'])!r}"
+    printed = f"{result}{caplog.text}{vendor_calls!r}{request!r}{result.error!r}{any_shop.job(['a.jpg'])!r}"
     kept = "".join(path.read_text(errors="replace") for path in any_shop.store.rglob("*") if path.is_file())
-    assert key not in told.replace(repr(any_shop), "")
+    assert key not in printed.replace(repr(any_shop), "")
     assert key not in kept
 
 

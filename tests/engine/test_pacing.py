@@ -108,14 +108,14 @@ def test_binary_fractions_lose_and_give_away_no_call(price: float, calls: int) -
     free=st.floats(0, 1),
 )
 def test_a_budget_is_never_exceeded_whatever_the_order(max_cost: float, price: float, seed: int, free: float) -> None:
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     budget, under_way, paid = Budget(max_cost=max_cost, price=price), 0, 0.0
     for _ in range(100):
-        if dice.random() < 0.6 and budget.take():
+        if rng.random() < 0.6 and budget.take():
             under_way += 1
         elif under_way:
             under_way -= 1
-            cost = 0.0 if dice.random() < free else price
+            cost = 0.0 if rng.random() < free else price
             paid += cost
             budget.settle(cost)
         assert paid + under_way * price <= max_cost + price / 500

@@ -1,4 +1,4 @@
-"""Who is let in when, and how many images are in memory."""
+"""How many are let in and in which order, and how many images are in memory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_gate_lets_in_so_many_and_the_next_when_one_leaves():
         entered, _ = await queue_up(gate, 6)
         assert entered == [0, 1, 2]
         gate.leave()
-        # Whoever comes now is behind those who wait.
+        # A newcomer is behind those that wait.
         late = asyncio.create_task(gate.enter())
         await settled()
         assert (entered, late.done(), gate.inside) == ([0, 1, 2, 3], False, 3)

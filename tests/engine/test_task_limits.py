@@ -92,7 +92,7 @@ def test_every_image_may_be_told_to_wait_once(any_shop: Shop, pictures: Pictures
     assert Counter(entry["status"] for entry in result.ledger["entries"]) == {429: 6, 200: 6}
 
 
-def test_a_limit_that_lasts_past_our_patience_stops_the_run(any_shop: Shop, pictures: Pictures) -> None:
+def test_a_limit_that_lasts_longer_than_retries_wait_stops_the_run(any_shop: Shop, pictures: Pictures) -> None:
     any_shop.faults(errors=[{"kind": "rate_limited", "after": 2}], retry_after="7200")
     result = any_shop.describe(pictures(20), concurrency=2)
     assert type(result.error) is RateLimited and result.error.retry_at

@@ -30,19 +30,19 @@ def new(
     shop: Shop,
     path: object,
     *,
-    memory: JournalIndex | None = None,
+    index: JournalIndex | None = None,
     bucket: Bucket | None = None,
     wanted: ImageFilter | None = None,
     **asked: Any,
 ) -> list[str]:
-    """The uris of the images that are new to the shop's store, or to that memory."""
+    """The uris of the images that are new to the shop's store, or to that index."""
     vendor_calls = shop.vendor_calls()
     found = list_undescribed(
         str(path),
         (lambda scheme, name: bucket) if bucket else None,
         wanted or ImageFilter(),
         partial(parse_images, vendor=vendor_calls.vendor, **asked),
-        load_index(open_folder(shop.store)) if memory is None else memory,
+        load_index(open_folder(shop.store)) if index is None else index,
         vendor_calls,
     )
     return [image.uri for image in found]
@@ -82,7 +82,9 @@ def test_another_question_makes_every_image_new(shop: Shop, pictures: Pictures, 
     assert new(shop, tmp_path, lang=["en", "de"]) == list(map(str, paths))
 
 
-def test_what_cannot_be_used_is_new_so_that_somebody_is_told(shop: Shop, pictures: Pictures, tmp_path: Path) -> None:
+def test_what_cannot_be_used_is_new_so_that_its_error_is_reported(
+    shop: Shop, pictures: Pictures, tmp_path: Path
+) -> None:
     shop.describe(pictures(1))
     (tmp_path / "page.jpg").write_text("<!doctype html>")
     assert new(shop, tmp_path) == [str(tmp_path / "page.jpg")]
@@ -109,7 +111,7 @@ def test_inside_a_running_loop_the_way_out_is_named(shop: Shop, pictures: Pictur
 
 
 class Stock(Bucket):
-    """A bucket that lists, and that nobody may read from."""
+    """A bucket that lists but cannot be read from."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         super().__init__("s3", "shop", None)  # type: ignore[arg-type]  # it asks no server
@@ -130,55 +132,55 @@ def entry(number: int, version: str | None = "v1") -> Entry:
 
 
 def knows(*entries: Entry, described: bool = True, **asked: Any) -> JournalIndex:
-    """A memory of outcomes of these objects."""
-    memory = JournalIndex()
+    """An index of outcomes of these objects."""
+    index = JournalIndex()
     uris = [{"uri": f"s3://shop/{one.key}", "version": one.version, "size": one.size} for one in entries]
-    for ask in parse_images(uris, get_vendor("image_describer"), **asked):
-        for key in identity_keys(ask.spec, ask.image.uri, None, ask.image.version, ask.image.size):
-            memory.outcomes[key] = StoredOutcome(described, "2026-01-01", "shard", 0, 0)
-    return memory
+    for request in parse_images(uris, get_vendor("image_describer"), **asked):
+        for key in identity_keys(request.spec, request.image.uri, None, request.image.version, request.image.size):
+            index.outcomes[key] = StoredOutcome(described, "2026-01-01", "shard", 0, 0)
+    return index
 
 
 def test_an_object_of_a_known_version_is_not_new(shop: Shop) -> None:
     bucket = Stock([entry(1), entry(2), entry(3, "v2")])
-    memory = knows(entry(1), entry(3, "v1"))
-    assert new(shop, "s3://shop/", memory=memory, bucket=bucket) == ["s3://shop/000002.jpg", "s3://shop/000003.jpg"]
-    assert new(shop, "s3://shop/", memory=knows(entry(1), entry(2), described=False), bucket=bucket) == [
+    index = knows(entry(1), entry(3, "v1"))
+    assert new(shop, "s3://shop/", index=index, bucket=bucket) == ["s3://shop/000002.jpg", "s3://shop/000003.jpg"]
+    assert new(shop, "s3://shop/", index=knows(entry(1), entry(2), described=False), bucket=bucket) == [
         "s3://shop/000003.jpg"
     ]
-    assert len(new(shop, "s3://shop/", memory=memory, bucket=bucket, lang="de")) == 3
+    assert len(new(shop, "s3://shop/", index=index, bucket=bucket, lang="de")) == 3
 
 
 def test_a_copy_of_known_content_is_not_new(shop: Shop) -> None:
     md5 = "0123456789abcdef0123456789abcdef"
-    assert new(shop, "s3://shop/", memory=knows(entry(1, md5)), bucket=Stock([entry(2, md5)])) == []
+    assert new(shop, "s3://shop/", index=knows(entry(1, md5)), bucket=Stock([entry(2, md5)])) == []
 
 
 def test_an_image_that_lacks_one_of_the_languages_is_new(shop: Shop) -> None:
     bucket = Stock([entry(1), entry(2)])
-    memory = knows(entry(1), entry(2))
-    memory.outcomes |= knows(entry(2), lang="de").outcomes
-    assert new(shop, "s3://shop/", memory=memory, bucket=bucket, lang=["en", "de"]) == ["s3://shop/000001.jpg"]
+    index = knows(entry(1), entry(2))
+    index.outcomes |= knows(entry(2), lang="de").outcomes
+    assert new(shop, "s3://shop/", index=index, bucket=bucket, lang=["en", "de"]) == ["s3://shop/000001.jpg"]
 
 
 def test_a_request_that_runs_at_the_vendor_is_not_done(shop: Shop) -> None:
-    memory = knows(entry(1), described=False)
-    for key in memory.outcomes:
-        memory.open_by_key[key] = ["call"]
-    memory.open_calls["call"] = OpenCall(request_id="running")
-    assert new(shop, "s3://shop/", memory=memory, bucket=Stock([entry(1)])) == ["s3://shop/000001.jpg"]
+    index = knows(entry(1), described=False)
+    for key in index.outcomes:
+        index.open_by_key[key] = ["call"]
+    index.open_calls["call"] = OpenCall(request_id="running")
+    assert new(shop, "s3://shop/", index=index, bucket=Stock([entry(1)])) == ["s3://shop/000001.jpg"]
 
 
 def test_an_object_without_a_version_that_cannot_be_read_is_new(shop: Shop) -> None:
-    assert new(shop, "s3://shop/", memory=knows(), bucket=Stock([entry(1, None)])) == ["s3://shop/000001.jpg"]
+    assert new(shop, "s3://shop/", index=knows(), bucket=Stock([entry(1, None)])) == ["s3://shop/000001.jpg"]
 
 
 def test_no_more_pages_are_listed_than_new_images_are_wanted(shop: Shop) -> None:
     entries = [entry(number) for number in range(10 * TOGETHER)]
     bucket = Stock(entries)
-    memory = knows(*entries[: 2 * TOGETHER])
+    index = knows(*entries[: 2 * TOGETHER])
     wanted = ImageFilter(limit=3)
-    assert new(shop, "s3://shop/", memory=memory, bucket=bucket, wanted=wanted) == [
+    assert new(shop, "s3://shop/", index=index, bucket=bucket, wanted=wanted) == [
         f"s3://shop/{one.key}" for one in entries[2 * TOGETHER :][:3]
     ]
     assert bucket.pages == 3
@@ -186,4 +188,4 @@ def test_no_more_pages_are_listed_than_new_images_are_wanted(shop: Shop) -> None
 
 def test_a_question_that_cannot_be_asked_is_refused(shop: Shop) -> None:
     with pytest.raises(BadInput, match=r"s3://shop/000001\.jpg.*prompt asks for \{title\}"):
-        new(shop, "s3://shop/", memory=knows(), bucket=Stock([entry(1)]), prompt="The {title}")
+        new(shop, "s3://shop/", index=knows(), bucket=Stock([entry(1)]), prompt="The {title}")

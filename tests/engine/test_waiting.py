@@ -1,4 +1,4 @@
-"""Runs without the patience for long waits: they leave, say what for, and whoever resumes them pays nothing twice."""
+"""Runs that may not sit out long waits: they leave, say what they wait for, and the resumed run pays nothing twice."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from tests.conftest import Shop
 
 Pictures = Callable[..., list[Path]]
-PATIENCE = 0.3
+MAX_WAIT_S = 0.3
 
 
-def impatient(
+def work_a_slice(
     shop: Shop, paths: list[Path], *, later: float = 0.0, carried: CarriedTotals | None = None, **limits: Any
 ) -> Any:
-    """A slice of work, some seconds later than now; its outcome and what the shop's owner sees of it."""
-    job = shop.job(paths, **{"concurrency": 8, "max_wait": PATIENCE, **limits})
+    """Work as a deferrable task does, some seconds later than now; return the outcome and the checked result."""
+    job = shop.job(paths, **{"concurrency": 8, "max_wait": MAX_WAIT_S, **limits})
     job.vendor_calls = replace(job.vendor_calls, clock=lambda: time.time() + later)
     job.carried = carried
     outcome = job.work()
@@ -35,7 +35,7 @@ def test_a_rate_is_used_up_and_waited_for_elsewhere(shop: Shop, pictures: Pictur
     shop.fields = {"requests_per_minute": 10}
     paths = pictures(15)
     began = time.time()
-    outcome, result = impatient(shop, paths)
+    outcome, result = work_a_slice(shop, paths)
 
     assert result.error is None and result.counts["described"] == 10 and result.counts["pending"] == 5
     assert result.ledger["billed"] == 10
@@ -43,7 +43,7 @@ def test_a_rate_is_used_up_and_waited_for_elsewhere(shop: Shop, pictures: Pictur
     assert wait.requests == () and began + 60 <= wait.until <= time.time() + 60
     assert outcome.carried.calls == 10
 
-    outcome, result = impatient(shop, paths, later=wait.until - time.time(), carried=outcome.carried)
+    outcome, result = work_a_slice(shop, paths, later=wait.until - time.time(), carried=outcome.carried)
     assert outcome.wait is None and result.error is None
     # As if it had never been left.
     assert result.counts == {"requested": 15, "described": 15, "reused": 0, "rejected": 0, "unknown": 0, "pending": 0}
@@ -56,8 +56,8 @@ def test_a_rate_is_used_up_and_waited_for_elsewhere(shop: Shop, pictures: Pictur
 def test_a_run_that_is_not_resumed_reuses(shop: Shop, pictures: Pictures) -> None:
     shop.fields = {"requests_per_minute": 10}
     paths = pictures(12)
-    outcome, _ = impatient(shop, paths)
-    _, result = impatient(shop, paths, later=outcome.wait.until - time.time())
+    outcome, _ = work_a_slice(shop, paths)
+    _, result = work_a_slice(shop, paths, later=outcome.wait.until - time.time())
     assert (result.counts["reused"], result.counts["described"], result.manifest["calls"]) == (10, 2, 2)
     assert result.manifest["cost_usd"] == pytest.approx(0.03)
 
@@ -66,11 +66,11 @@ def test_a_named_moment_is_waited_for_elsewhere(shop: Shop, pictures: Pictures) 
     shop.vendor = "segmind"
     shop.faults(requests_per_minute=5, rate_window_s=30)
     paths = pictures(8)
-    outcome, result = impatient(shop, paths, concurrency=4)
+    outcome, result = work_a_slice(shop, paths, concurrency=4)
     assert result.error is None and result.ledger["billed"] == 5 and result.counts["described"] == 5
     assert time.time() + 15 < outcome.wait.until < time.time() + 35
     shop.faults()
-    outcome, result = impatient(shop, paths, carried=outcome.carried)
+    outcome, result = work_a_slice(shop, paths, carried=outcome.carried)
     assert result.counts["described"] == 8 and result.ledger["billed"] == 8
 
 
@@ -78,14 +78,14 @@ def test_running_requests_are_left_and_fetched_later(shop: Shop, pictures: Pictu
     shop.vendor, shop.fields = "segmind", {"api_version": "v2"}
     shop.faults(v2_delay_s=4)
     paths = pictures(6)
-    outcome, result = impatient(shop, paths)
+    outcome, result = work_a_slice(shop, paths)
     assert result.error is None and result.counts["pending"] == 6
     assert outcome.wait.until is None and len(outcome.wait.requests) == 6
     journaled = {row["request_id"] for row in result.rows}
     assert {request_id for request_id, _ in outcome.wait.requests} == journaled
 
     while outcome.wait is not None:
-        outcome, result = impatient(shop, paths, carried=outcome.carried)
+        outcome, result = work_a_slice(shop, paths, carried=outcome.carried)
     assert result.counts["described"] == 6 and result.manifest["calls"] == 6
     assert result.ledger["requests"] == result.ledger["billed"] == 6
     assert result.manifest["cost_usd"] == pytest.approx(0.09)
@@ -94,10 +94,10 @@ def test_running_requests_are_left_and_fetched_later(shop: Shop, pictures: Pictu
 def test_a_budget_spans_the_slices(shop: Shop, pictures: Pictures) -> None:
     shop.fields = {"requests_per_minute": 4}
     paths, later = pictures(12), 0.0
-    outcome, result = impatient(shop, paths, max_calls=6)
+    outcome, result = work_a_slice(shop, paths, max_calls=6)
     while outcome.wait is not None:
         later = outcome.wait.until - time.time()
-        outcome, result = impatient(shop, paths, later=later, carried=outcome.carried, max_calls=6)
+        outcome, result = work_a_slice(shop, paths, later=later, carried=outcome.carried, max_calls=6)
     assert result.error is None and result.ledger["billed"] == result.manifest["calls"] == 6
     assert (result.counts["described"], result.counts["pending"]) == (6, 6)
 
@@ -106,8 +106,8 @@ def test_rejected_images_count_once_over_the_slices(shop: Shop, pictures: Pictur
     shop.fields = {"requests_per_minute": 6}
     paths = pictures(10)
     shop.faults(errors=[{"kind": "harmful", "first": 2}])
-    outcome, _ = impatient(shop, paths, max_failure_ratio=0.25)
-    outcome, result = impatient(
+    outcome, _ = work_a_slice(shop, paths, max_failure_ratio=0.25)
+    outcome, result = work_a_slice(
         shop, paths, later=outcome.wait.until - time.time(), carried=outcome.carried, max_failure_ratio=0.25
     )
     assert result.error is None
@@ -118,7 +118,7 @@ def test_rejected_images_count_once_over_the_slices(shop: Shop, pictures: Pictur
 def test_an_account_at_fault_is_no_wait(shop: Shop, pictures: Pictures) -> None:
     shop.fields = {"requests_per_minute": 30}
     shop.faults(credits=0.0)
-    outcome, result = impatient(shop, pictures(8))
+    outcome, result = work_a_slice(shop, pictures(8))
     assert outcome.wait is None and isinstance(outcome.error, InsufficientCredits)
     assert result.ledger["billed"] == 0
 
@@ -126,11 +126,11 @@ def test_an_account_at_fault_is_no_wait(shop: Shop, pictures: Pictures) -> None:
 def test_short_waits_are_sat_out(shop: Shop, pictures: Pictures) -> None:
     shop.vendor = "segmind"
     shop.faults(requests_per_minute=5, rate_window_s=1)
-    outcome, result = impatient(shop, pictures(12), max_wait=20.0)
+    outcome, result = work_a_slice(shop, pictures(12), max_wait=20.0)
     assert outcome.wait is None and result.counts["described"] == result.ledger["billed"] == 12
 
 
-def test_whoever_waits_is_back_before_results_are_forgotten() -> None:
+def test_a_waiting_run_is_back_before_results_are_forgotten() -> None:
     wait = ResumeCondition(None, (("a", 100.0), ("b", 50.0)))
     assert wait.not_later_than() == 50.0 + FETCH_WITHIN_S
     assert replace(wait, until=60.0).not_later_than() == 60.0

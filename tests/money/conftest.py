@@ -66,7 +66,7 @@ class Worker:
     """A task in a child process."""
 
     child: subprocess.Popen[str]
-    told: dict[str, Any]
+    task: dict[str, Any]
 
     def kill(self, emulator: EmulatorProcess) -> dict[str, Any] | None:
         """Freeze the process, read the ledger of this very moment, and kill; None where it had ended already."""
@@ -107,7 +107,7 @@ class Works:
     def start(
         self, images: Sequence[Path | str], *, poll_s: float = 0.02, run: dict[str, Any] | None = None, **limits: Any
     ) -> Worker:
-        told = {
+        task = {
             "vendor": self.vendor,
             "key": self.emulator.keys[self.vendor],
             "host": self.emulator.url,
@@ -119,7 +119,7 @@ class Works:
             "poll_s": poll_s,
         }
         file = self.folder / f"task-{len(self.started)}.json"
-        file.write_text(json.dumps(told), encoding="utf-8")
+        file.write_text(json.dumps(task), encoding="utf-8")
         child = subprocess.Popen(
             [sys.executable, str(WORKER), str(file)],
             stdout=subprocess.PIPE,
@@ -127,7 +127,7 @@ class Works:
             text=True,
             env=child_environment() | (self.cloud.environment if self.cloud else {}),
         )
-        worker = Worker(child, told)
+        worker = Worker(child, task)
         self.started.append(worker)
         return worker
 
@@ -144,13 +144,13 @@ class Works:
         A moment is some requests after a start and some time after that, so that it does not depend on how busy this
         machine is; ``moments`` are the most of each. ``at_risk`` tells by the ledger and the journal.
         """
-        dice = random.Random(kills)
+        rng = random.Random(kills)
         risked: dict[str, bool] = {}
         before = 0
         for _ in range(kills):
             worker = self.start(images, **options)
-            self._wait_for_requests(worker, before + dice.randint(1, moments[0]))
-            time.sleep(dice.uniform(0, moments[1]))
+            self._wait_for_requests(worker, before + rng.randint(1, moments[0]))
+            time.sleep(rng.uniform(0, moments[1]))
             ledger = worker.kill(self.emulator)
             assert ledger is not None, "it was done before it could be killed so often"
             journaled = self.journaled()

@@ -22,7 +22,7 @@ KILLS, MANY, SOME = 5, 200, 30
 
 @pytest.fixture
 def fill(cloud, draw_into, tmp_path):
-    """Put so many pictures into the bucket; return their addresses, and the sha256 of each."""
+    """Put that many pictures into the bucket; return their addresses, and the sha256 of each."""
 
     def fill(count):
         bucket, sums = cloud.bucket(), {}

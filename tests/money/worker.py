@@ -19,18 +19,18 @@ from airflow_provider_describer.store.rows import TaskInstanceKey
 from airflow_provider_describer.vendors import get_vendor
 
 
-def main(told: dict[str, Any]) -> None:
-    vendor = get_vendor(told["vendor"])
+def main(task: dict[str, Any]) -> None:
+    vendor = get_vendor(task["vendor"])
     account = account_from_connection(
-        vendor.defaults(), conn_id="shop", password=told["key"], host=told["host"], extra=told["extra"]
+        vendor.defaults(), conn_id="shop", password=task["key"], host=task["host"], extra=task["extra"]
     )
-    flow.poll_pause = lambda asked: told["poll_s"]
+    flow.poll_pause = lambda asked: task["poll_s"]
     job = Job(
         flow.VendorCalls(vendor, account, RetryPolicy(base=0.01, cap=0.02)),
-        parse_images(told["images"], vendor),
-        TaskLimits(**told["limits"]),
-        store=told["store"],
-        run=TaskInstanceKey(**told["run"]),
+        parse_images(task["images"], vendor),
+        TaskLimits(**task["limits"]),
+        store=task["store"],
+        run=TaskInstanceKey(**task["run"]),
         report=lambda line: None,
         # Each is opened once, as the hooks do it.
         open_bucket=functools.cache(bucket_from_environment),

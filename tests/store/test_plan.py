@@ -113,10 +113,10 @@ def test_copies_in_one_list_are_one_call(image, spec):
 
 
 def test_what_cannot_be_used_is_no_call(image):
-    ask = image("a").request
+    request = image("a").request
     bad = [
-        IdentifiedImage(ask, error=RejectedImage("no image")),
-        IdentifiedImage(ask, error=UnreadableImage("not now")),
+        IdentifiedImage(request, error=RejectedImage("no image")),
+        IdentifiedImage(request, error=UnreadableImage("not now")),
     ]
     plan = make_plan([*bad, image("b")], JournalIndex())
     assert [entry.action for entry in plan.entries] == ["unusable", "unusable", "call"]
