@@ -1,4 +1,4 @@
-"""The hook: an Airflow connection of either vendor, and descriptions through it."""
+"""The hook: describes images through an Airflow connection of either vendor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
 from airflow_provider_describer.account import Account, account_from_connection
 from airflow_provider_describer.errors import BadConnection, DescriberError, UnexpectedAnswer
-from airflow_provider_describer.hooks.form import ui_behaviour_of_3_1, widgets
+from airflow_provider_describer.hooks.form import form_of_3_1
 from airflow_provider_describer.hooks.storage import buckets_of, open_ahead
 from airflow_provider_describer.http.client import AsyncClient, run
 from airflow_provider_describer.http.flow import VendorCalls
@@ -32,7 +32,7 @@ class DescriberHook(BaseHook):
     """
     Describes images through a connection of type ``image_describer`` or ``segmind``; the type chooses the vendor.
 
-    Errors are the leaves of :mod:`airflow_provider_describer.errors`.
+    It raises the errors of :mod:`airflow_provider_describer.errors`.
 
     :param describer_conn_id: the Airflow connection.
     :param policy: how calls are retried; by default five attempts, and never a call whose answer was lost.
@@ -84,21 +84,21 @@ class DescriberHook(BaseHook):
         return get_vendor(self.account.vendor)
 
     def vendor_calls(self, policy: RetryPolicy | None = None) -> VendorCalls:
-        """Return what all calls through this hook have in common, for a `Job`."""
+        """Return the vendor, the account and the retry policy of all calls through this hook."""
         return VendorCalls(self.vendor, self.account, policy or self.policy)
 
     def client(self, connections: int = 1) -> AsyncClient:
-        """Return a new HTTP client with the connection's timeout and at most that many connections."""
+        """Return a new HTTP client for the vendor, with the connection's timeout."""
         return AsyncClient(timeout=self.account.timeout, connections=connections, transport=self._transport)
 
     def image_client(self) -> AsyncClient:
-        """Return a new HTTP client for images, which connects to no address that the connection does not allow."""
+        """Return a new HTTP client for images, which connects only to addresses that the connection allows."""
         guard = guard_of(self.account.allow_private_hosts)
         return AsyncClient(timeout=self.account.timeout, transport=self._transport, guard=guard)
 
     @property
     def new_client(self) -> Callable[[int], AsyncClient] | None:
-        """How a job makes its clients; None for its own way."""
+        """What makes the clients of a job; None for the job's own."""
         return self.client if self._transport else None
 
     # --- descriptions ---
@@ -107,13 +107,13 @@ class DescriberHook(BaseHook):
         self, image: Any, *, prompt: str | None = None, lang: str | None = None, storage_conn_id: str | None = None
     ) -> Description:
         """
-        Describe one image. One billable call; blocking.
+        Describe one image with one billable call. Blocking.
 
         :param image: a uri or path, or a dict ``{"uri", "prompt"?, "lang"?, "fields"?}``.
         :param prompt: what to say about it; by default the vendor's own wording. Segmind's model takes none.
         :param lang: the language of the description; English by default.
-        :param storage_conn_id: connection of type ``aws`` or ``google_cloud_platform`` for s3:// and gs://.
-        :raises DescriberError: the leaf that says what to do.
+        :param storage_conn_id: connection of type ``aws`` or ``google_cloud_platform`` for ``s3://`` and ``gs://``.
+        :raises DescriberError: its class says what to do.
         """
         return self._blocking(lambda: self.adescribe(image, prompt=prompt, lang=lang, storage_conn_id=storage_conn_id))
 
@@ -126,7 +126,7 @@ class DescriberHook(BaseHook):
         vendor_calls = self.vendor_calls()
         open_bucket = buckets_of(storage_conn_id)
         request = parse_image(image, vendor_calls.vendor, prompt=prompt, lang=lang or vendor_calls.vendor.languages[0])
-        # Reading a connection blocks, and where it lies may be asked over the network.
+        # Reading the storage connection blocks, perhaps on the network.
         await asyncio.to_thread(open_ahead, open_bucket, [request.image.uri])
         async with self.client() as client, self.image_client() as images:
             reader = Reader(images, trust=Trust(None, account.allow_private_hosts), open_bucket=open_bucket)
@@ -135,7 +135,7 @@ class DescriberHook(BaseHook):
         return replace(description, uri=request.image.uri, sha256=shown.sha256)
 
     def warn_of_ignored(self, prompt: str | None) -> None:
-        """Say in the log where a prompt has no effect."""
+        """Log a warning if the vendor ignores prompts."""
         if prompt is not None and self.vendor.default_prompt is None:
             self.log.warning("%s's %s takes no prompt: it is ignored.", self.vendor.title, self.vendor.model)
 
@@ -157,20 +157,18 @@ class DescriberHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Return whether the key works, and a sentence about it. Never billed, never raises."""
-        good, said = self._tested()
-        # Airflow's test button makes up an id that nobody knows.
-        name = repr(self.describer_conn_id)
-        return good, said.replace(f"Connection {name}", "This connection").replace(
-            f"connection {name}", "this connection"
-        )
+        works, message = self._check()
+        # Airflow's test button makes up a connection id.
+        name = f"onnection {self.describer_conn_id!r}"
+        return works, message.replace(f"C{name}", "This connection").replace(f"c{name}", "this connection")
 
-    def _tested(self) -> tuple[bool, str]:
+    def _check(self) -> tuple[bool, str]:
         try:
             return True, self._blocking(self._acheck)
         except UnexpectedAnswer as error:
             return False, f"{error} Is {self.account.base_url} the vendor's API? It is the host of the connection."
         except (DescriberError, AirflowException) as error:
-            # Airflow's own: there is no such connection, or its field cannot be decrypted.
+            # Airflow's own errors: the connection is missing, or a field of it cannot be decrypted.
             return False, str(error)
 
     async def _acheck(self) -> str:
@@ -178,10 +176,10 @@ class DescriberHook(BaseHook):
             return await client.arun(self.vendor_calls().check())
 
     def _blocking(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run it with the connection read beforehand, the way blocking code reads connections."""
-        if not _in_a_loop():
+        """Run async work from blocking code, with the connection already read in the blocking way."""
+        if not _in_event_loop():
             _ = self.account
-        # Inside a loop this says what to do instead.
+        # In an event loop this raises an error that says to await the async method.
         return run(work())
 
 
@@ -190,18 +188,7 @@ class ImageDescriberHook(DescriberHook):
 
     conn_type = "image_describer"
     hook_name = "Image Describer"
-
-    # Airflow 3.1 asks for the form here, and looks for these two in the class itself, not in its bases.
-
-    @classmethod
-    def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Return the form's fields, for Airflow 3.1; later ones read the provider info."""
-        return widgets(cls.conn_type)
-
-    @classmethod
-    def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return how the form shows the standard fields, for Airflow 3.1; later ones read the provider info."""
-        return ui_behaviour_of_3_1(cls.conn_type)
+    get_connection_form_widgets, get_ui_field_behaviour = form_of_3_1(conn_type)
 
 
 class SegmindHook(DescriberHook):
@@ -210,21 +197,10 @@ class SegmindHook(DescriberHook):
     conn_type = "segmind"
     hook_name = "Segmind"
     default_conn_name = "segmind_default"
-
-    # Airflow 3.1 asks for the form here, and looks for these two in the class itself, not in its bases.
-
-    @classmethod
-    def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Return the form's fields, for Airflow 3.1; later ones read the provider info."""
-        return widgets(cls.conn_type)
-
-    @classmethod
-    def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return how the form shows the standard fields, for Airflow 3.1; later ones read the provider info."""
-        return ui_behaviour_of_3_1(cls.conn_type)
+    get_connection_form_widgets, get_ui_field_behaviour = form_of_3_1(conn_type)
 
 
-def _in_a_loop() -> bool:
+def _in_event_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:

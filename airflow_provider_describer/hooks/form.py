@@ -1,7 +1,8 @@
-"""The connection form, once: Airflow 3.2 and later read it from the provider info, 3.1 asks the hook for widgets."""
+"""The connection forms, one table: Airflow 3.2 and later read them from the provider info, 3.1 asks the hooks."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from airflow_provider_describer.vendors import get_vendor
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One extra field of the form. ``kind`` is a JSON schema type; ``choices`` make it a dropdown."""
+    """An extra of the connection. ``kind`` is a JSON schema type; ``choices`` make it a dropdown."""
 
     name: str
     label: str
@@ -55,11 +56,11 @@ def _price(default: float | None, about: str) -> Field:
 
 
 def _transport(*choices: str, signed: str = "") -> Field:
-    how = f"{choices[0]}; inline: within the call, as base64"
     return Field(
         "image_transport",
         "Image transport",
-        f"How images reach the vendor. auto: public web addresses as they are (url){signed}, others as bytes ({how}).",
+        f"How images reach the vendor. auto: public web addresses as they are (url){signed}, others as bytes "
+        f"({choices[0]}; inline: within the call, as base64).",
         choices=("auto", "url", *choices),
         default="auto",
     )
@@ -110,7 +111,7 @@ def conn_fields(conn_type: str) -> dict[str, Any]:
 
 
 def ui_behaviour(conn_type: str) -> dict[str, Any]:
-    """Return which standard fields are hidden, what the others are called and what they show while empty."""
+    """Return which standard fields the form hides, what it calls the others, and what they show while empty."""
     vendor = get_vendor(conn_type)
     return {
         "hidden-fields": ["login", "port", "schema"],
@@ -119,27 +120,35 @@ def ui_behaviour(conn_type: str) -> dict[str, Any]:
     }
 
 
-def ui_behaviour_of_3_1(conn_type: str) -> dict[str, Any]:
-    """Return `ui_behaviour` as Airflow 3.1 reads it from the hook."""
-    return {name.replace("-", "_"): value for name, value in ui_behaviour(conn_type).items()}
+Method = Callable[[], dict[str, Any]]
 
 
-def widgets(conn_type: str) -> dict[str, Any]:
-    """Return the form as Airflow 3.1 reads it from the hook."""
-    from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
-    from flask_babel import lazy_gettext
-    from wtforms import StringField
-    from wtforms.validators import Optional, any_of
+def form_of_3_1(conn_type: str) -> tuple[Method, Method]:
+    """Return ``get_connection_form_widgets`` and ``get_ui_field_behaviour`` for a hook's class body.
 
-    # 3.1 drops a whole connection type over a field of any kind but text, whole number, password and checkbox, and
-    # knows `any_of` but not `AnyOf`. Numbers and switches are text here, then; the connection is read with either.
-    return {
-        field.name: StringField(
-            lazy_gettext(field.label),
-            description=field.help,
-            widget=BS3TextFieldWidget(),
-            validators=[Optional(), *([any_of(list(field.choices))] if field.choices else [])],
-            default=None if field.default is None else str(field.default).lower(),
-        )
-        for field in FORMS[conn_type]
-    }
+    Airflow 3.1 reads the form from these two, and only if the class itself has them: inherited ones are ignored.
+    """
+
+    def widgets() -> dict[str, Any]:
+        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
+        from flask_babel import lazy_gettext
+        from wtforms import StringField
+        from wtforms.validators import Optional, any_of
+
+        # Airflow 3.1 drops a connection type with any field but text, whole number, password and checkbox, and knows
+        # `any_of` but not `AnyOf`. So numbers and switches are text here; the account parses either.
+        return {
+            field.name: StringField(
+                lazy_gettext(field.label),
+                description=field.help,
+                widget=BS3TextFieldWidget(),
+                validators=[Optional(), *([any_of(list(field.choices))] if field.choices else [])],
+                default=None if field.default is None else str(field.default).lower(),
+            )
+            for field in FORMS[conn_type]
+        }
+
+    def behaviour() -> dict[str, Any]:
+        return {name.replace("-", "_"): value for name, value in ui_behaviour(conn_type).items()}
+
+    return staticmethod(widgets), staticmethod(behaviour)
