@@ -1,4 +1,4 @@
-"""S3 and GCS through Airflow's own connections: their credentials, endpoints and signatures for the buckets room."""
+"""S3 and GCS buckets through Airflow's own connections: credentials, endpoints and presigned URLs."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from obstore.store import S3Credential
 
 LONGEST_S = 604_800
-"""A presigned address lives seven days at most, at both clouds."""
+"""The longest life of a presigned URL, seven days, at both clouds."""
 FRESH_FOR = timedelta(minutes=30)
-"""After this, credentials that name no end are asked for again: a file or a variable may hold others by then."""
+"""Credentials without an expiry are read again after this: a file or a variable may have changed."""
 SHOWN = 200
-"""How many characters of a cloud's own complaint are shown."""
+"""How many characters of a cloud's own error message are shown."""
 _CONN_TYPES = {"s3": "aws", "gs": "google_cloud_platform"}
 
 
@@ -35,31 +35,31 @@ def buckets_of(storage_conn_id: str | None = None) -> OpenBucket:
     """
     Return what opens buckets with the credentials of an Airflow connection.
 
-    To be called, and each bucket opened, before an event loop runs: connections are read in blocking ways. A bucket is
-    opened once; never at a DAG file's top level, as what speaks to it does not survive a fork.
+    Open buckets before an event loop runs, because reading a connection blocks, and never at a DAG file's top level,
+    because a client does not survive a fork. Each bucket is opened once.
 
-    :param storage_conn_id: connection of type ``aws`` or ``google_cloud_platform``, for addresses of its own cloud; the
-        other cloud, and both where it is None, take ``aws_default`` and ``google_cloud_default``.
-    :raises BadInput: where the connection is missing, of another type or without credentials, or its cloud's packages
+    :param storage_conn_id: connection of type ``aws`` or ``google_cloud_platform``, for buckets of its cloud. By
+        default, and for the other cloud, ``aws_default`` or ``google_cloud_default``.
+    :raises BadInput: if the connection is missing, has another type or has no credentials, or if the cloud's packages
         are not installed.
-    :raises BucketError: where a cloud refuses the credentials, or cannot be asked for them.
+    :raises BucketError: if the cloud refuses to give credentials or cannot be reached.
     """
 
     @cache
     def open_bucket(scheme: Scheme, name: str) -> Bucket:
-        conn_id = storage_conn_id if storage_conn_id and _fits(storage_conn_id, scheme) else None
+        conn_id = storage_conn_id if storage_conn_id and _is_of(storage_conn_id, scheme) else None
         return _OPENERS[scheme](name, conn_id)
 
     return open_bucket
 
 
 def open_ahead(open_bucket: OpenBucket, uris: Iterable[str | None]) -> None:
-    """Open every bucket that is named, where connections may still be read in a blocking way."""
-    for address in {(found.scheme, found.bucket) for uri in uris if uri and (found := bucket_address(uri))}:
-        open_bucket(*address)
+    """Open the bucket of every uri that has one, before an event loop runs."""
+    for scheme, name in {(key.scheme, key.bucket) for uri in uris if uri and (key := bucket_address(uri))}:
+        open_bucket(scheme, name)
 
 
-def _fits(conn_id: str, scheme: Scheme) -> bool:
+def _is_of(conn_id: str, scheme: Scheme) -> bool:
     try:
         conn_type = BaseHook.get_connection(conn_id).conn_type
     except AirflowNotFoundException:
@@ -81,14 +81,14 @@ def _missing(extra: str, error: ImportError) -> BadInput:
     )
 
 
-def _without_credentials(conn_id: str, error: Exception) -> BadInput:
+def _bad_credentials(conn_id: str, error: Exception) -> BadInput:
     return BadInput(
-        f"Connection {conn_id!r} has credentials that cannot work ({_said(error)}). Correct them, or leave them all "
-        "empty to take the environment's."
+        f"Connection {conn_id!r} has credentials that cannot work ({_text(error)}). Correct them, or leave them "
+        "all empty to use the environment's."
     )
 
 
-def _said(error: Exception) -> str:
+def _text(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error)[:SHOWN]}"
 
 
@@ -122,21 +122,15 @@ def _open_s3(name: str, conn_id: str | None) -> Bucket:
 
 
 def _session_of(name: str, hook: S3Hook) -> tuple[Any, Credentials]:
-    """The connection's session, and its credentials, with the role that it names."""
-    from botocore.exceptions import (
-        BotoCoreError,
-        ClientError,
-        ParamValidationError,
-        PartialCredentialsError,
-        ProfileNotFound,
-    )
+    """Return the connection's session and its credentials, with the role that it names."""
+    from botocore import exceptions as boto
 
     try:
         session = hook.get_session()
         credentials = session.get_credentials()
-    except (ProfileNotFound, PartialCredentialsError, ParamValidationError) as error:
-        raise _without_credentials(str(hook.aws_conn_id), error) from None
-    except (BotoCoreError, ClientError) as error:
+    except (boto.ProfileNotFound, boto.PartialCredentialsError, boto.ParamValidationError) as error:
+        raise _bad_credentials(str(hook.aws_conn_id), error) from None
+    except (boto.BotoCoreError, boto.ClientError) as error:
         raise _aws_failure(name, hook, error) from None
     if credentials is None:
         raise BadInput(
@@ -152,7 +146,7 @@ def _s3_signer(name: str, hook: S3Hook, session: Any, endpoint: str | None, styl
 
     config = hook.config.merge(Config(signature_version="s3v4", s3={"addressing_style": style}))
     try:
-        # A client of our own: the hook's signs in the old version 2 without a region, or in us-east-1.
+        # Not the hook's client: without a region, or in us-east-1, it signs with the old signature version 2.
         client = session.client("s3", endpoint_url=endpoint, verify=hook.verify, config=config)
     except ValueError:
         raise BadInput(
@@ -163,10 +157,10 @@ def _s3_signer(name: str, hook: S3Hook, session: Any, endpoint: str | None, styl
 
     def sign(key: str, seconds: float) -> Signed:
         try:
-            # Which refreshes them: an address that is signed with a role's token dies with the token.
+            # Refreshes them first, because a URL signed with a role's token expires with the token.
             credentials.get_frozen_credentials()
-            dies_at = _end_of(credentials)
-            left = LONGEST_S if dies_at is None else dies_at.timestamp() - time.time()
+            expiry = _expiry(credentials)
+            left = LONGEST_S if expiry is None else expiry.timestamp() - time.time()
             lives = int(min(seconds, LONGEST_S, left))
             url = client.generate_presigned_url("get_object", {"Bucket": name, "Key": key}, ExpiresIn=lives)
         except (BotoCoreError, ClientError) as error:
@@ -177,33 +171,33 @@ def _s3_signer(name: str, hook: S3Hook, session: Any, endpoint: str | None, styl
 
 
 def _aws_failure(name: str, hook: S3Hook, error: Exception) -> BucketError:
-    """Where a role is not given, or its giver does not answer."""
+    """Return the error for a role that is refused, or a token service that does not answer."""
     from botocore.exceptions import ConnectionError, HTTPClientError  # noqa: A004  # botocore's own
 
     kind = "unreachable" if isinstance(error, (ConnectionError, HTTPClientError)) else "denied"
-    return BucketError(f"s3://{name}: connection {hook.aws_conn_id!r} gets no credentials ({_said(error)}).", kind=kind)
+    return BucketError(f"s3://{name}: connection {hook.aws_conn_id!r} gets no credentials ({_text(error)}).", kind=kind)
 
 
 def _for_obstore(credentials: Credentials) -> S3Credential:
-    """What obstore signs with until it asks again: never past the end of a role's token, as with its own provider."""
+    """Return what obstore signs with until ``expires_at``, which is never past the expiry of a role's token."""
     frozen = credentials.get_frozen_credentials()
     fresh_until = datetime.now(UTC) + FRESH_FOR
     return {
         "access_key_id": frozen.access_key,
         "secret_access_key": frozen.secret_key,
         "token": frozen.token,
-        "expires_at": min(fresh_until, _end_of(credentials) or fresh_until),
+        "expires_at": min(fresh_until, _expiry(credentials) or fresh_until),
     }
 
 
-def _end_of(credentials: Credentials) -> datetime | None:
-    """When credentials of a role end; None for those that do not say."""
-    dies_at: datetime | None = getattr(credentials, "_expiry_time", None)
-    return dies_at.astimezone(UTC) if dies_at else None
+def _expiry(credentials: Credentials) -> datetime | None:
+    """Return when a role's credentials expire; None for others."""
+    expiry: datetime | None = getattr(credentials, "_expiry_time", None)
+    return expiry.astimezone(UTC) if expiry else None
 
 
 def _certificates(conn_id: str, verify: bool | str | None) -> dict[str, Any] | None:
-    """The connection's ``verify`` as obstore takes it: False, or the file of an authority's certificate."""
+    """Return the client options for the connection's ``verify``: False, or the path of a CA certificate."""
     if not isinstance(verify, str):
         return {"allow_invalid_certificates": True} if verify is False else None
     try:
@@ -232,11 +226,11 @@ def _open_gcs(name: str, conn_id: str | None) -> Bucket:
     except AirflowNotFoundException:
         raise BadInput(
             f"gs://{name} needs the connection {conn_id!r}, but there is no such connection. Add it under Admin > "
-            "Connections, or name another one as storage_conn_id."
+            "Connections, or set storage_conn_id to another one."
         ) from None
     except (AirflowException, GoogleAuthError, KeyError, OSError, ValueError) as error:
-        raise _without_credentials(conn_id, error) from None
-    # Where the filesystem of Airflow's Google provider and Google's own library look, too.
+        raise _bad_credentials(conn_id, error) from None
+    # The places where Airflow's Google provider and Google's own library look for it.
     endpoint = hook.extras.get("gcs.endpoint") or os.environ.get("STORAGE_EMULATOR_HOST") or None
     if isinstance(credentials, AnonymousCredentials):
         return gcs_bucket(name, anonymous=True, endpoint=endpoint)
@@ -266,9 +260,9 @@ def _gcs_signer(name: str, conn_id: str, credentials: Any, endpoint: str | None)
                 kind="unsupported",
             ) from None
         except (GoogleAuthError, OSError) as error:
-            # An impersonated account's signature is asked for over the network.
+            # Google signs for an impersonated account, so the network is involved.
             kind = "denied" if "PERMISSION_DENIED" in str(error) else "unreachable"
-            raise BucketError(f"gs://{name}: connection {conn_id!r} cannot sign ({_said(error)}).", kind=kind) from None
+            raise BucketError(f"gs://{name}: connection {conn_id!r} cannot sign ({_text(error)}).", kind=kind) from None
         return Signed(url, time.time() + lives.total_seconds())
 
     return sign

@@ -1,4 +1,4 @@
-"""The trigger of a sensor that waits for an account to be topped up."""
+"""The trigger of `CreditsSensor`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from airflow_provider_describer.hooks.describer import DescriberHook
 
 class CreditsTrigger(BaseTrigger):
     """
-    Asks for the balance of an account until it is high enough, or nobody can tell any more. Free of charge.
+    Asks for an account's balance until it is high enough, or until asking fails for good. Free of charge.
 
-    Fires too early rather than never: whoever resumes asks for itself.
+    It may fire too early, but never too late: the sensor looks again.
 
     :param describer_conn_id: the connection.
     :param min_credits: USD.
     :param poke_interval: seconds between two looks; at least 15.
-    :param deadline: epoch seconds; handed back in the event.
+    :param deadline: epoch seconds; given back in the event.
     """
 
     def __init__(
@@ -42,16 +42,16 @@ class CreditsTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Fire once with ``{"deadline": …}``."""
         while True:
-            # The first look was the worker's.
+            # Sleeps first, because the worker has just looked.
             await asyncio.sleep(max(SHORTEST_S, self.poke_interval))
             try:
-                # A hook of its own each time: somebody may have put another key into the connection.
+                # A new hook each time: the connection's key may have been replaced.
                 if await DescriberHook(self.describer_conn_id).acredits() >= self.min_credits:
                     break
             except RetryLater as error:
                 self.log.warning("The balance is not known now: %s", error)
             except DescriberError as error:
-                # The worker meets the same error, and ends with it.
-                self.log.warning("The balance cannot be asked for: %s", error)
+                # The sensor meets the same error and fails with it.
+                self.log.warning("The balance cannot be read: %s", error)
                 break
         yield TriggerEvent({"deadline": self.deadline})

@@ -1,4 +1,4 @@
-"""The trigger of a task that waits for its vendor."""
+"""The trigger of `DescribeImagesOperator`."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from airflow_provider_describer.engine.deferral import SHORTEST_S, ResumeConditi
 from airflow_provider_describer.hooks.describer import DescriberHook
 
 POLL_EVERY_S = 15.0
-"""Between two looks at all running requests."""
-AT_A_TIME = 4
-"""Connections with which running requests are looked at."""
+"""Seconds between two polls of all running requests."""
+CONNECTIONS = 4
+"""How many requests are polled at the same time."""
 
 
 class VendorTrigger(BaseTrigger):
     """
-    Waits until a moment, or until requests that run at the vendor have ended. Sends nothing but GETs, which are free.
+    Waits until a given time, or until requests that run at the vendor have ended. It sends only GETs, which are free.
 
-    May be run again from the start, or twice at once: it changes nothing. It fires too early rather than never: whoever
-    resumes plans again from the store.
+    It may run again from the start, or twice at once: it changes nothing. It may fire too early, but never too late:
+    the operator plans again from its store.
 
-    There is no ``on_kill``: no vendor lets a request be cancelled. What runs there when somebody clears or marks the
-    task is paid for, stands in the store, and its result is fetched by the next run that asks for the image.
+    There is no ``on_kill``, because no vendor can cancel a request. If the task is cleared or marked meanwhile, the
+    request is paid and in the store, and the next run that asks for the image fetches its result.
 
     :param describer_conn_id: the connection whose vendor is asked.
     :param until: epoch seconds, or None.
-    :param requests: ``[request id, epoch seconds of its submission]`` each.
-    :param carried: handed back in the event.
-    :param began: epoch seconds at which the task began; handed back too.
+    :param requests: a pair ``[request id, epoch seconds of its submission]`` for each request.
+    :param carried: given back in the event.
+    :param began: epoch seconds at which the task began; given back too.
     """
 
     def __init__(
@@ -53,16 +53,8 @@ class VendorTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what the metadata database keeps: ids, times and sums."""
-        return (
-            f"{__name__}.{type(self).__name__}",
-            {
-                "describer_conn_id": self.describer_conn_id,
-                "until": self.until,
-                "requests": self.requests,
-                "carried": self.carried,
-                "began": self.began,
-            },
-        )
+        names = ("describer_conn_id", "until", "requests", "carried", "began")
+        return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire once with ``{"carried": …, "began": …}``."""
@@ -70,25 +62,25 @@ class VendorTrigger(BaseTrigger):
         wait = ResumeCondition(self.until, tuple((str(request_id), float(at)) for request_id, at in self.requests))
         latest = wait.not_later_than()
         if wait.until is None and wait.requests:
-            await self._watch(wait, latest)
+            await self._poll(wait, latest)
         elif latest is not None:
             await asyncio.sleep(max(0.0, latest - time.time()))
-        # Waiting may have been over at once.
+        # The wait may have been over at once.
         await asyncio.sleep(max(0.0, started + SHORTEST_S - time.time()))
         yield TriggerEvent({"carried": self.carried, "began": self.began})
 
-    async def _watch(self, wait: ResumeCondition, latest: float | None) -> None:
-        """Poll until none of the requests runs any more, or their results would soon be forgotten."""
+    async def _poll(self, wait: ResumeCondition, latest: float | None) -> None:
+        """Poll until no request runs any more, or until the vendor will soon forget their results."""
         hook = DescriberHook(self.describer_conn_id)
         try:
-            # Cancelled in the middle of a question to its supervisor, a triggerer of Airflow 3.1 ends with all it runs.
+            # A triggerer of Airflow 3.1 dies if a trigger is cancelled while it waits for an answer of its supervisor.
             await asyncio.shield(hook.aload())
-        except Exception as error:  # noqa: BLE001  whatever it is, the worker that resumes says it
+        except Exception as error:  # noqa: BLE001  the worker that resumes reports it
             self.log.warning("The connection cannot be read here: %s", error)
             return
         vendor_calls = hook.vendor_calls()
         running = [request_id for request_id, _ in wait.requests]
-        async with hook.client(AT_A_TIME) as client:
+        async with hook.client(CONNECTIONS) as client:
             while running and (latest is None or time.time() < latest):
                 await asyncio.sleep(POLL_EVERY_S)
                 ended = await asyncio.gather(

@@ -1,8 +1,9 @@
-"""Triggers that see images arrive. They list, and read or pay for none."""
+"""Triggers that notice new images. They only list: no image is read, and nothing is paid."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -22,16 +23,16 @@ from airflow_provider_describer.storage.open_bucket import OpenBucket
 
 class ListingTrigger(BaseTrigger):
     """
-    Waits until a listing is another one than it was, or a moment has come. Fires too early rather than never: whoever
-    resumes looks for itself.
+    Waits for `NewImagesSensor` until a listing has changed or a time has come. It may fire too early, but never too
+    late: the sensor looks again.
 
     :param path: what is listed.
-    :param fingerprint: of the listing as it was.
+    :param fingerprint: of the listing before.
     :param types: suffixes of names, as for ``NewImagesSensor``.
     :param storage_conn_id: connection for a bucket.
     :param poll_interval: seconds between two listings; at least 15.
     :param until: epoch seconds at which to fire in any case, or None.
-    :param deadline: epoch seconds; handed back in the event.
+    :param deadline: epoch seconds; given back in the event.
     """
 
     def __init__(
@@ -68,54 +69,41 @@ class ListingTrigger(BaseTrigger):
             if due:
                 break
             try:
-                open_bucket = open_bucket or await opened(self.storage_conn_id, self.path)
+                open_bucket = open_bucket or await open_buckets(self.storage_conn_id, self.path)
                 if await asyncio.to_thread(fingerprint_of, self.path, open_bucket, self.types) != self.fingerprint:
                     break
             except (DescriberError, AirflowException) as error:
-                # The worker meets the same error, and knows whether it may pass.
+                # The sensor meets the same error and knows whether to wait on.
                 self.log.warning("%s cannot be listed now: %s", self.path, error)
                 break
         yield TriggerEvent({"deadline": self.deadline})
 
 
-_ARGUMENTS = (
-    "path",
-    "state_path",
-    "storage_conn_id",
-    "types",
-    "min_images",
-    "settle_seconds",
-    "poll_interval",
-    "inline_limit",
-)
-
-
 class NewImagesTrigger(BaseEventTrigger):
     """
-    Tells again and again what is new or changed in a bucket or a folder; for an ``AssetWatcher``.
+    Fires an event whenever there are new or changed images in a bucket or a folder; for an ``AssetWatcher``.
 
     The event's ``extra["payload"]`` is ``{"delta": id, "count", "images", "path", "state"}``: ``images`` is a list as
     ``DescribeImagesOperator(images=…)`` takes it, or the path of a file that lists them. At the first look every image
     is new.
 
-    What has been seen is kept in ``state_path``, so that a triggerer which ends, is killed or runs the trigger twice
-    loses no image. An event is fired at least once: a triggerer that ends within half a minute after it was fired may
-    have told the database or not, so it comes again, with the same ``delta`` and the same images; never otherwise.
-    ``arrived_images`` (in ``operators.assets``) drops what came twice, and with a store nothing is paid for twice. What
-    fires while a DAG is paused, Airflow keeps from that DAG.
+    What was seen is kept in ``state_path``, so no image is lost when a triggerer ends, is killed or runs the trigger
+    twice. Each event is fired at least once. A triggerer that ends within 30 seconds of firing may not have stored the
+    event, so it is fired again, with the same ``delta`` and the same images; ``arrived_images`` (in
+    ``operators.assets``) drops the duplicate, and with a store nothing is paid twice. A paused DAG gets no events.
 
-    Of a folder with more than 100 000 images an older one is not noticed where it appears, or is changed, with a time
-    before that of the 100 000 latest. Where listing fails, the triggerer's log says why, and it is tried again.
+    The state remembers the 100 000 images that were changed last: in a larger folder, an image that appears or is
+    changed with an older time is missed. If listing fails, the triggerer's log says why, and the next look tries again.
 
     :param path: ``s3://bucket/inbox``, ``gs://…``, a folder or a pattern, as for ``ListImagesOperator``.
-    :param state_path: a folder for this path's memory, local or in a bucket; another one for each path.
+    :param state_path: a folder for the state of this path alone, local or in a bucket.
     :param storage_conn_id: connection of type ``aws`` or ``google_cloud_platform`` for both; by default ``aws_default``
         or ``google_cloud_default``.
     :param types: suffixes of names, such as ``["jpg", "png"]``; ``["*"]`` for every name. By default those of images.
-    :param min_images: so many new images before an event is fired.
-    :param settle_seconds: and none of them younger than that, nor, of local files, growing between two looks.
+    :param min_images: wait for at least this many new images.
+    :param settle_seconds: wait until each of them is at least this old, and no local file grows between two looks.
     :param poll_interval: seconds between two looks.
-    :param inline_limit: images that the event names itself; of more it names a file below ``state_path``.
+    :param inline_limit: the most images that the event itself lists; more are listed in a file below ``state_path``.
     :raises BadInput: naming an argument that cannot work.
     """
 
@@ -132,50 +120,51 @@ class NewImagesTrigger(BaseEventTrigger):
         inline_limit: int = 100,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow annotates no constructor of a trigger
-        self.path = _text("path", path)
-        self.state_path = _text("state_path", state_path)
+        self.path = _checked_path("path", path)
+        self.state_path = _checked_path("state_path", state_path)
         self.storage_conn_id = storage_conn_id
         self.types = None if types is None else list(types)
         self.min_images = min_images
         self.settle_seconds = settle_seconds
         self.poll_interval = poll_interval
         self.inline_limit = inline_limit
-        # Where the DAG is parsed, and not in a log that nobody reads.
+        # Checked here, so that the DAG's import error shows a mistake and not only the triggerer's log.
         ArrivalTerms(min_images, settle_seconds)
         parse_state_path(self.state_path)
         check_seconds("poll_interval", poll_interval, 1)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what the metadata database keeps; the same arguments, the same trigger."""
-        return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in _ARGUMENTS}
+        """Return what the metadata database keeps. Equal arguments make an equal trigger."""
+        names = [name for name in inspect.signature(type(self).__init__).parameters if name != "self"]
+        return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Fire whenever images have arrived; never ends."""
-        watch: ArrivalWatcher | None = None
-        said = ""
+        watcher: ArrivalWatcher | None = None
+        logged = ""
         while True:
             delta = None
             try:
-                watch = watch or await self._watch()
-                delta = await asyncio.to_thread(watch.look)
-                now_said = watch.status
+                watcher = watcher or await self._watcher()
+                delta = await asyncio.to_thread(watcher.look)
+                status = watcher.status
             except (DescriberError, AirflowException) as error:
-                # Going on: a trigger that has failed is started again at once, over and over.
-                now_said = f"{type(error).__name__}: {error}"
-                self.log.error("%s: %s", self.path, now_said)
+                # Goes on, because Airflow would start a failed trigger again at once, over and over.
+                status = f"{type(error).__name__}: {error}"
+                self.log.error("%s: %s", self.path, status)
             else:
-                if now_said != said:
-                    self.log.info("%s: %s", self.path, now_said or "new images")
-            said = now_said
+                if status != logged:
+                    self.log.info("%s: %s", self.path, status or "new images")
+            logged = status
             if delta is not None:
                 yield TriggerEvent(delta)
             await asyncio.sleep(self.poll_interval if delta is None else HANDED_OVER_S)
 
-    async def _watch(self) -> ArrivalWatcher:
+    async def _watcher(self) -> ArrivalWatcher:
         return ArrivalWatcher(
             self.path,
             self.state_path,
-            await opened(self.storage_conn_id, self.path, self.state_path),
+            await open_buckets(self.storage_conn_id, self.path, self.state_path),
             self.types,
             ArrivalTerms(self.min_images, self.settle_seconds),
             self.inline_limit,
@@ -183,15 +172,15 @@ class NewImagesTrigger(BaseEventTrigger):
         )
 
 
-async def opened(storage_conn_id: str | None, *paths: str) -> OpenBucket:
-    """Open the buckets of these paths in a triggerer, whose connections only `sync_to_async` reads from a thread."""
+async def open_buckets(storage_conn_id: str | None, *paths: str) -> OpenBucket:
+    """Open the buckets of these paths, in the one kind of thread in which a triggerer can read connections."""
     open_bucket = buckets_of(storage_conn_id)
     await sync_to_async(open_ahead)(open_bucket, paths)
     return open_bucket
 
 
-def _text(name: str, path: object) -> str:
+def _checked_path(argument: str, path: object) -> str:
     text = as_path(path)
     if not isinstance(text, str) or not text.strip():
-        raise BadInput(f"{name} is {text!r}, expected something like 's3://bucket/inbox'.")
+        raise BadInput(f"{argument} is {text!r}, expected something like 's3://bucket/inbox'.")
     return text
