@@ -35,7 +35,15 @@ ERRORS = [
     if issubclass(error, errors.DescriberError) and error is not errors.DescriberError
 ]
 # What may be over by the time of the next try; all others end the task for good.
-PASSING = {"BucketError", "RateLimited", "StoreError", "Unfinished", "UnreadableImage", "VendorUnavailable"}
+PASSING = {
+    "BucketError",
+    "RateLimited",
+    "RetryLater",
+    "StoreError",
+    "Unfinished",
+    "UnreadableImage",
+    "VendorUnavailable",
+}
 
 
 def make(operator: type[Any], **more: Any) -> Any:
