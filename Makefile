@@ -136,7 +136,7 @@ lint: .venv/airflow-$(AIRFLOW_NEWEST)/.ready ## check style, architecture and ty
 	$(call quietly,ruff check,.venv/airflow-$(AIRFLOW_NEWEST)/bin/ruff check $(CODE))
 	$(call quietly,ruff check: who may import Airflow,$(call only,$(airflow_rooms),airflow))
 	$(call quietly,ruff check: who may speak to clouds,$(call only,storage hooks,obstore boto3 botocore google.cloud google.auth))
-	$(call quietly,ruff check: who may speak HTTP,$(call only,http/client.py http/over_httpx.py http/connections.py emulator,httpx httpcore h11 requests aiohttp urllib3 urllib.request http.client))
+	$(call quietly,ruff check: who may speak HTTP,$(call only,http/library.py emulator,httpx httpcore h11 requests aiohttp urllib3 urllib.request http.client))
 	$(call quietly,ruff format,.venv/airflow-$(AIRFLOW_NEWEST)/bin/ruff format --check --diff $(CODE))
 	$(call quietly,mypy,.venv/airflow-$(AIRFLOW_NEWEST)/bin/mypy $(CODE))
 

@@ -1,7 +1,6 @@
-"""Drives a flow async (`AsyncClient.arun`), and that blocking (`run`): our values to HTTP and back.
+"""Drives a flow: `AsyncClient.arun` awaits it, `run` blocks. Turns our values into HTTP and back.
 
-Its second task is to tell failures apart that differ by money: a request that was never fully sent cost nothing, one
-whose answer was lost may have been billed.
+Tells failures apart by money: a request that was not fully sent cost nothing, one whose answer was lost may be billed.
 """
 
 from __future__ import annotations
@@ -9,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from base64 import b64encode
 from collections.abc import Coroutine
 from dataclasses import replace
-from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from functools import cache, lru_cache
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 from urllib.parse import quote
 
 from airflow_provider_describer.errors import (
@@ -23,37 +23,28 @@ from airflow_provider_describer.errors import (
     UnexpectedAnswer,
     VendorUnavailable,
 )
-from airflow_provider_describer.http.connections import (
-    Answer,
-    AnswerLost,
-    CannotBeAsked,
-    Connection,
-    NotSent,
-    Outgoing,
-    Slot,
-    Slots,
-    TooLarge,
-    Way,
-)
-from airflow_provider_describer.http.flow import Accepted, Admit, Driver, Flow, Sleep, Step
-from airflow_provider_describer.http.line import Guard, Patience, Refused, allowed, literal
-from airflow_provider_describer.http.over_httpx import OverHttpx, Target, ssl_context, target_of, through, unpacked
+from airflow_provider_describer.http.addresses import AddressRefused, Guard
+from airflow_provider_describer.http.exchange import TooLarge, Upload, read_whole
+from airflow_provider_describer.http.flow import Accepted, Admit, Flow, Sleep, Step
+from airflow_provider_describer.http.library import httpx
+from airflow_provider_describer.http.transport import PooledTransport
 from airflow_provider_describer.models import Picture, Running
 from airflow_provider_describer.storage.address import mask_query
 from airflow_provider_describer.vendors.wire import Request, Response
 
-if TYPE_CHECKING:
-    import httpx
-
 T = TypeVar("T")
 
 USER_AGENT = "airflow-provider-describer"
+CONNECT_TIMEOUT_S = 15.0
+"""A connection that takes longer to open will not come."""
+WRITE_TIMEOUT_S = 60.0
+"""A server that takes nothing of an upload for longer is gone."""
 MAX_ANSWER = 8 * 1024 * 1024
-"""Bytes of an answer that are read where the request sets no limit of its own; no vendor's answer comes near."""
+"""Bytes of an answer that are read unless the request sets its own limit; no vendor's answer comes near."""
 
 
 class CallHooks(Protocol):
-    """What the batch engine adds to a flow while it is driven; a lone call has none."""
+    """What the engine adds to a flow while it is driven; a lone call has none."""
 
     async def before_call(self) -> None:
         """Called before each billable request is made and sent. May wait; may raise anything, and nothing is sent."""
@@ -87,10 +78,10 @@ class AsyncClient:
     """Async calls, at most ``connections`` at a time. An async context manager, bound to one event loop.
 
     :param timeout: seconds to wait for an answer.
-    :param transport: an httpx transport to ask over, in place of connections of its own.
-    :param guard: asked with every IP address that a host resolves to; only those that it allows are connected to, and
-        no other resolution comes between. A proxy of the environment resolves names itself: there the guard is asked
-        about addresses that are IP addresses only. Nor is it asked where a ``transport`` was passed in.
+    :param transport: an httpx transport to use in place of `PooledTransport`.
+    :param guard: called with every IP address that a host resolves to; only those that it allows are connected to. A
+        proxy of the environment resolves names itself: there the guard is called for hosts that are IP addresses only.
+        With a ``transport`` it is not called.
     """
 
     def __init__(
@@ -101,28 +92,28 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
         guard: Guard | None = None,
     ) -> None:
-        # The answer may take `timeout`; a connection that takes more than 15 s to open will not come, and taking
-        # nothing of an upload for a minute is a dead line. Waiting for a free slot is no failure, so it has no limit.
-        self._patience = Patience(connect=min(15.0, timeout), read=timeout, write=max(60.0, timeout))
-        self._guard = guard
-        self._slots = OverHttpx(transport, self._patience) if transport else Slots(connections, self._slot)
-
-    def _slot(self, way: Way) -> Slot:
-        if way.proxy is None:
-            return Connection(way.server, ssl_context, self._patience, self._guard)
-        # Raises where the guard refuses.
-        allowed(literal(way.server), way.server.host, self._guard)
-        return OverHttpx(through(way.proxy), self._patience)
+        # Waiting for a free connection is no failure, so it has no timeout.
+        self._timeouts = {
+            "connect": min(CONNECT_TIMEOUT_S, timeout),
+            "read": timeout,
+            "write": max(WRITE_TIMEOUT_S, timeout),
+        }
+        self._transport = transport or PooledTransport(connections, guard)
 
     async def arun(self, flow: Flow[T], hooks: CallHooks | None = None) -> T:
         """Drive the flow to its end and return its result, or raise its error."""
-        driver = Driver(flow)
-        while (step := driver.step) is not None:
-            try:
-                driver.reply(await self._do(step, hooks))
-            except DescriberError as error:
-                driver.fail(error)
-        return driver.result()
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    result = await self._do(step, hooks)
+                except DescriberError as error:
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(result)
+        except StopIteration as end:
+            returned: T = end.value
+            return returned
 
     async def _do(self, step: Step, hooks: CallHooks | None) -> Response | Picture | None:
         match step:
@@ -142,42 +133,111 @@ class AsyncClient:
 
     async def _send(self, request: Request) -> Response:
         began = time.monotonic()
-        target = target_of(request.url)
+        target = _target_of(request.url)
+        upload = Upload(request.body)
+        extensions = {"timeout": self._timeouts, "trace": upload.trace}
         try:
-            answer = await self._slots.ask(_outgoing(request, target))
-            if any(name == b"content-encoding" for name, _ in answer.headers):
-                answer = unpacked(answer, request.max_answer or MAX_ANSWER)
-        except (NotSent, AnswerLost, TooLarge, CannotBeAsked, Refused) as error:
-            raise _failure(error, request, target) from None
-        return _response(answer, request.secrets, time.monotonic() - began)
+            headers = _headers(request, target)
+            outgoing = httpx.Request(request.method, target.url, headers=headers, stream=upload, extensions=extensions)
+            response = await self._transport.handle_async_request(outgoing)
+            try:
+                content = await read_whole(response, request.max_answer or MAX_ANSWER)
+            finally:
+                await response.aclose()
+        except (httpx.HTTPError, httpx.StreamError, OSError, UnicodeError, TooLarge, AddressRefused) as error:
+            raise self._failure(error, upload.may_have_arrived(error), request, target) from None
+        return _response(response, content, request.secrets, time.monotonic() - began)
+
+    def _failure(self, error: Exception, sent: bool, request: Request, target: Target) -> DescriberError:
+        """Return our error for it, by what it means for money."""
+        host, shown = target.url.host, mask_query(request.url)
+        # The text may hold the URL, whose query may be a presigned secret, or quote what the server said.
+        said = self._words(error).replace(request.url, shown)
+        said = _masked(said.encode(), request.secrets).decode()
+        match error:
+            case AddressRefused():
+                return BadInput(
+                    f"{shown!r} is not asked: {said}, a private address. Expected a host on the public internet.",
+                    kind="forbidden_address",
+                )
+            case httpx.UnsupportedProtocol() | httpx.LocalProtocolError() | UnicodeError():
+                return BadInput(f"{shown!r} cannot be asked ({said})", kind="bad_address")
+            case TooLarge():
+                billed: Billed = "unknown" if request.billable else "no"
+                return UnexpectedAnswer(f"{host}: {said}", kind="too_large", billed=billed)
+        if sent and request.billable:
+            return AmbiguousCall(f"{host} took the call and its answer was lost ({said}); it may be billed")
+        return VendorUnavailable(f"{host} cannot be reached or does not answer ({said})")
+
+    def _words(self, error: Exception) -> str:
+        match error:
+            case httpx.ConnectTimeout():
+                return f"no connection within {self._timeouts['connect']:g} s"
+            case httpx.ReadTimeout():
+                return f"no answer within {self._timeouts['read']:g} s"
+            case httpx.WriteTimeout():
+                return f"the server took nothing for {self._timeouts['write']:g} s"
+            case TooLarge() | AddressRefused():
+                return str(error)
+        cause: BaseException = error
+        while cause.__cause__:
+            cause = cause.__cause__
+        return f"{type(cause).__name__}: {cause}"
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._slots.aclose()
+        await self._transport.aclose()
 
 
 # --- our values to HTTP's and back -----------------------------------------------------------------------------------
 
 
-def _outgoing(request: Request, target: Target) -> Outgoing:
+class Target(NamedTuple):
+    """A request's address, and what the request's head repeats of it."""
+
+    url: httpx.URL
+    host: str
+    authorization: str | None
+
+
+@lru_cache(maxsize=512)
+def _target_of(address: str) -> Target:
+    """Parse an address. Cached, as parsing costs as much as sending a request.
+
+    :raises BadInput: it is no address of a web server.
+    """
+    shown = repr(mask_query(address))
+    try:
+        url = httpx.URL(address)
+    except httpx.InvalidURL as error:
+        raise BadInput(f"{shown} is not a URL: {error}", kind="bad_address") from None
+    if not url.host or (url.port or 0) > 65535:
+        raise BadInput(f"{shown} names no host and port to ask.", kind="bad_address")
+    if url.scheme not in ("http", "https"):
+        raise BadInput(f"{shown} cannot be asked: expected http:// or https://.", kind="bad_address")
+    login = f"{url.username}:{url.password}".encode() if url.userinfo else None
+    authorization = f"Basic {b64encode(login).decode()}" if login else None
+    return Target(url, url.netloc.decode("ascii"), authorization)
+
+
+def _headers(request: Request, target: Target) -> dict[str, str]:
     headers = {"host": target.host, "user-agent": USER_AGENT, **request.headers}
     if request.body:
         headers["content-length"] = str(sum(map(len, request.body)))
     if target.authorization:
         headers["authorization"] = target.authorization
-    limit = request.max_answer or MAX_ANSWER
-    return Outgoing(target.way, request.url, request.method, target.path, list(headers.items()), request.body, limit)
+    return headers
 
 
-def _response(answer: Answer, secrets: tuple[str, ...], elapsed: float) -> Response:
+def _response(response: httpx.Response, content: bytes, secrets: tuple[str, ...], elapsed: float) -> Response:
     # A vendor that quotes the key back must not bring it into an error, a log or the store.
     headers: dict[str, str] = {}
-    for raw_name, raw_value in answer.headers:
-        name, value = raw_name.decode("latin-1"), _masked(raw_value, secrets).decode("utf-8", "replace")
+    for raw_name, raw_value in response.headers.raw:
+        name, value = raw_name.decode("latin-1").lower(), _masked(raw_value, secrets).decode("utf-8", "replace")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return Response(answer.status, headers, _masked(answer.content, secrets), time.time(), elapsed)
+    return Response(response.status_code, headers, _masked(content, secrets), time.time(), elapsed)
 
 
 def _masked(text: bytes, secrets: tuple[str, ...]) -> bytes:
@@ -194,24 +254,3 @@ def _forms(secret: str) -> tuple[bytes, ...]:
     in_json = json.dumps(secret)[1:-1]
     forms = (secret, in_json, in_json.replace("/", "\\/"), quote(secret), quote(secret, safe=""))
     return tuple(form.encode() for form in dict.fromkeys(forms))
-
-
-def _failure(error: Exception, request: Request, target: Target) -> DescriberError:
-    """Return our error for it, by what it means for money."""
-    host, shown = target.way.server.host, mask_query(request.url)
-    # The text may hold the URL, whose query may be a presigned secret, or quote what the server said.
-    said = _masked(str(error).replace(request.url, shown).encode(), request.secrets).decode()
-    match error:
-        case Refused():
-            return BadInput(
-                f"{shown!r} is not asked: {said}, a private address. Expected a host on the public internet.",
-                kind="forbidden_address",
-            )
-        case CannotBeAsked():
-            return BadInput(f"{shown!r} cannot be asked ({said})", kind="bad_address")
-        case TooLarge():
-            billed: Billed = "unknown" if request.billable else "no"
-            return UnexpectedAnswer(f"{host}: {said}", kind="too_large", billed=billed)
-        case AnswerLost() if request.billable:
-            return AmbiguousCall(f"{host} took the call and its answer was lost ({said}); it may be billed")
-    return VendorUnavailable(f"{host} cannot be reached or does not answer ({said})")

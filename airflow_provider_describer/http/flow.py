@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.errors import DescriberError, RateLimited, RequestExpired, VendorUnavailable
@@ -164,28 +164,3 @@ def _once(request: Request) -> Flow[Response]:
 def poll_pause(asked: int) -> float:
     """Return the seconds before the next look at a running request: a model takes 4 s warm and minutes cold."""
     return min(15.0, 1.0 * 1.5 ** min(asked, 20))
-
-
-class Driver(Generic[T]):
-    """Walks a flow: `step` is what to do next, or None when it has returned."""
-
-    def __init__(self, flow: Flow[T]) -> None:
-        self._flow = flow
-        self._result: list[T] = []
-        self.step: Step | None = self._advance(lambda: next(flow))
-
-    def reply(self, answer: Response | Picture | None) -> None:
-        self.step = self._advance(lambda: self._flow.send(answer))
-
-    def fail(self, error: DescriberError) -> None:
-        self.step = self._advance(lambda: self._flow.throw(error))
-
-    def result(self) -> T:
-        return self._result[0]
-
-    def _advance(self, move: Callable[[], Step]) -> Step | None:
-        try:
-            return move()
-        except StopIteration as stop:
-            self._result.append(stop.value)
-            return None

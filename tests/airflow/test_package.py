@@ -112,7 +112,14 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) ->
 def test_the_wheel_asks_for_what_the_package_imports() -> None:
     needed = [line for line in requires(NAME) or () if "extra ==" not in line]
     names = {re.match(r"[\w-]+", line)[0] for line in needed}  # type: ignore[index]
-    assert names == {"apache-airflow", "apache-airflow-providers-common-compat", "h11", "httpx", "sniffio"}
+    assert names == {
+        "apache-airflow",
+        "apache-airflow-providers-common-compat",
+        "anyio",
+        "httpcore",
+        "httpx",
+        "sniffio",
+    }
 
 
 @of_the_wheel

@@ -18,19 +18,8 @@ from cryptography.x509.oid import NameOID
 
 from airflow_provider_describer.errors import DescriberError
 from airflow_provider_describer.http.client import AsyncClient
-from airflow_provider_describer.http.connections import (
-    Answer,
-    AnswerLost,
-    CannotBeAsked,
-    Connection,
-    NotSent,
-    Outgoing,
-    TooLarge,
-    Way,
-)
 from airflow_provider_describer.http.flow import Flow
-from airflow_provider_describer.http.line import Patience, Server
-from airflow_provider_describer.http.over_httpx import ssl_context
+from airflow_provider_describer.http.proxies import ssl_context
 from airflow_provider_describer.vendors.wire import Request, Response
 
 if TYPE_CHECKING:
@@ -61,46 +50,23 @@ def call(url: str, body: tuple[bytes, ...] = (b"picture",), *, billable: bool = 
 async def send(request: Request, **settings: Any) -> Response | DescriberError:
     """Send it over a client of its own; errors are returned, as they are what is looked at."""
     async with AsyncClient(**{"timeout": 10.0, **settings}) as client:
-        try:
-            return await client.arun(ask(request))
-        except DescriberError as error:
-            return error
+        return await attempt(client, request)
 
 
-LATER = Patience(connect=10, read=30, write=30)
-
-
-def way(server: Loopback) -> Way:
-    return Way(Server(server.tls is not None, "127.0.0.1", server.port))
-
-
-def connect(server: Loopback, max_wait: Patience = LATER) -> Connection:
-    """One connection of our own."""
-    return Connection(way(server).server, ssl_context, max_wait, None)
-
-
-def post(server: Loopback, *body: bytes, **headers: str) -> Outgoing:
-    about = {"host": "v.example", "content-length": str(sum(map(len, body))), **headers}
-    return Outgoing(way(server), server.url, "POST", b"/", list(about.items()), body, 1 << 20)
-
-
-async def asked(connection: Connection, outgoing: Outgoing) -> Answer | Exception:
-    """Errors are returned, as they are what is looked at."""
+async def attempt(client: AsyncClient, request: Request) -> Response | DescriberError:
+    """Send it over this client; errors are returned, as they are what is looked at."""
     try:
-        return await connection.ask(outgoing)
-    except (NotSent, AnswerLost, TooLarge, CannotBeAsked) as error:
+        return await client.arun(ask(request))
+    except DescriberError as error:
         return error
 
 
-def in_one_round(serve: Serve, talk: Any, *body: bytes, max_wait: Patience = LATER) -> tuple[Any, Loopback]:
-    """Ask a server once, over a connection of our own, and return what came of it."""
+def send_once(serve: Serve, talk: Any, *body: bytes, timeout: float = 10.0) -> tuple[Any, Loopback]:
+    """Send a billable call to such a server, and return what came of it."""
 
     async def scene() -> tuple[Any, Loopback]:
         async with serve(talk) as server:
-            connection = connect(server, max_wait)
-            result = await asked(connection, post(server, *body))
-            await connection.aclose()
-        return result, server
+            return await send(call(server.url, body), timeout=timeout), server
 
     return asyncio.run(scene())
 
@@ -113,13 +79,8 @@ class Tools:
     call = staticmethod(call)
     send = staticmethod(send)
     key = KEY
-    soon = Patience(connect=10, read=0.3, write=0.3)
-    later = LATER
-    way = staticmethod(way)
-    connect = staticmethod(connect)
-    post = staticmethod(post)
-    asked = staticmethod(asked)
-    in_one_round = staticmethod(in_one_round)
+    attempt = staticmethod(attempt)
+    send_once = staticmethod(send_once)
 
     def __init__(self, serve: type[Loopback]) -> None:
         self.serve = serve

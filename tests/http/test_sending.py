@@ -1,4 +1,4 @@
-"""Whether all of a request was sent, plain and with TLS: what a connection of our own says of every way to fail."""
+"""Whether all of a request was sent, plain and with TLS: what a billable call becomes in every way to fail."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import asyncio
 import contextlib
 import socket
 import struct
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_describer.http.connections import PIECE, Answer, AnswerLost, NotSent, _pieces
-from airflow_provider_describer.http.line import MOST_UNREAD, Broken, Line, open_line
-from airflow_provider_describer.http.over_httpx import ssl_context
+from airflow_provider_describer.errors import AmbiguousCall, VendorUnavailable
+from airflow_provider_describer.http import client
+from airflow_provider_describer.http.addresses import CheckedBackend
+from airflow_provider_describer.http.exchange import PIECE, Upload
+from airflow_provider_describer.http.library import httpcore, httpx
+from airflow_provider_describer.http.proxies import ssl_context
+from airflow_provider_describer.vendors.wire import Response
 
 if TYPE_CHECKING:
-    from tests.conftest import Visit
+    from tests.conftest import Loopback, Visit
     from tests.http.conftest import Serve, Tools
 
 HUGE = b"x" * (48 * 1024 * 1024)
@@ -81,8 +84,8 @@ async def only_continue(visit: Visit) -> None:
     "body", [(b"picture",), (b"head", b"x" * (PIECE + 1), b"tail"), (b"x" * PIECE * 2, b""), ()], ids=len
 )
 def test_what_was_sent_and_not_answered_is_lost(tools: Tools, serve: Serve, talk: Any, body: tuple[bytes, ...]) -> None:
-    error, server = tools.in_one_round(serve, talk, *body, max_wait=tools.soon)
-    assert type(error) is AnswerLost, error
+    error, server = tools.send_once(serve, talk, *body, timeout=0.3)
+    assert type(error) is AmbiguousCall, error
     assert [received.body for received in server.requests] == [b"".join(body)]
 
 
@@ -105,10 +108,11 @@ async def read_no_more(visit: Visit) -> None:
 @pytest.mark.parametrize("talk", [read_the_head, read_a_little_and_close, read_no_more])
 @pytest.mark.parametrize("body", [(HUGE,), (HUGE, b"tail"), (b"head", HUGE, b"tail")], ids=len)
 def test_what_was_not_all_sent_is_known_to_be_so(
-    tools: Tools, serve: Serve, talk: Any, body: tuple[bytes, ...]
+    tools: Tools, serve: Serve, talk: Any, body: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    error, server = tools.in_one_round(serve, talk, *body, max_wait=tools.soon)
-    assert type(error) is NotSent, error
+    monkeypatch.setattr(client, "WRITE_TIMEOUT_S", 0.3)
+    error, server = tools.send_once(serve, talk, *body, timeout=0.3)
+    assert type(error) is VendorUnavailable and error.billed == "no", error
     assert len(server.requests) == 1
 
 
@@ -121,8 +125,8 @@ def test_an_answer_to_half_a_request_is_taken_though_the_line_breaks(tools: Tool
             await asyncio.sleep(0)
         visit.cut()
 
-    answer, _ = tools.in_one_round(serve, refuse, HUGE)
-    assert isinstance(answer, Answer) and (answer.status, answer.content) == (413, b"too large")
+    answer, _ = tools.send_once(serve, refuse, HUGE)
+    assert isinstance(answer, Response) and (answer.status, answer.content) == (413, b"too large")
 
 
 def test_half_an_answer_to_half_a_request_means_that_it_was_not_sent(tools: Tools, serve: Serve) -> None:
@@ -133,22 +137,31 @@ def test_half_an_answer_to_half_a_request_means_that_it_was_not_sent(tools: Tool
             await asyncio.sleep(0)
         visit.cut()
 
-    error, _ = tools.in_one_round(serve, refuse, HUGE)
-    assert type(error) is NotSent, error
+    error, _ = tools.send_once(serve, refuse, HUGE)
+    assert type(error) is VendorUnavailable and error.billed == "no", error
 
 
 @pytest.mark.parametrize(
     "body", [(), (b"",), (b"a",), (b"a", b""), (b"x" * PIECE * 2, b""), (b"a", b"x" * PIECE, b"b"), (b"x" * PIECE,) * 3]
 )
-def test_a_body_is_cut_into_pieces_that_say_something(body: tuple[bytes, ...]) -> None:
-    """Of a line that breaks before it is written, an empty one would say that the request was not all sent."""
-    pieces = [bytes(piece) for piece in _pieces(b"head", body)]
-    assert b"".join(pieces) == b"head" + b"".join(body)
-    assert all(0 < len(piece) <= PIECE for piece in pieces)
+def test_a_body_is_sent_in_pieces_that_each_have_the_write_timeout(body: tuple[bytes, ...]) -> None:
+    async def scene() -> None:
+        upload = Upload(body)
+        pieces = [piece async for piece in upload]
+        assert b"".join(pieces) == b"".join(body)
+        assert all(len(piece) <= PIECE for piece in pieces)
+        assert [piece async for piece in upload] == [], "a body is handed over once, and not kept"
+
+    asyncio.run(scene())
+
+
+async def connect(server: Loopback) -> httpcore.AsyncNetworkStream:
+    stream = await CheckedBackend().connect_tcp("127.0.0.1", server.port, timeout=10)
+    return await stream.start_tls(ssl_context(), "127.0.0.1", timeout=10) if server.tls else stream
 
 
 def test_what_the_system_is_said_to_have_taken_arrives(tools: Tools, serve: Serve) -> None:
-    """Also where the line is closed right after: nothing waits in this process that was called sent."""
+    """Also where the connection is closed right after: nothing waits in this process that was called sent."""
     got: asyncio.Future[int]
 
     async def late_reader(visit: Visit) -> None:
@@ -163,95 +176,78 @@ def test_what_the_system_is_said_to_have_taken_arrives(tools: Tools, serve: Serv
         nonlocal got
         got = asyncio.get_running_loop().create_future()
         async with serve(late_reader) as server:
-            line = await open_line(tools.way(server).server, ssl_context, tools.later)
+            stream = await connect(server)
             taken = 0
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(httpcore.WriteTimeout):
                 while True:
-                    await line.write(b"x" * 4096, 0.1)
+                    await stream.write(b"x" * 4096, 0.1)
                     taken += 4096
-            line.close()
+            await stream.aclose()
             closed.set()
-            # TLS has one piece in hand; that it counts as sent errs on the safe side.
-            assert taken - (4096 if server.tls else 0) <= await got <= taken + 4096
+            assert taken <= await got <= taken + 4096
 
     asyncio.run(scene())
 
 
 def test_what_comes_while_nobody_reads_is_not_kept_without_end(tools: Tools, serve: Serve) -> None:
+    piece = 1 << 20
+    written = 0
+
     async def flood(visit: Visit) -> None:
-        for _ in range(32):
-            visit.writer.write(b"x" * (1 << 20))
+        nonlocal written
+        for _ in range(64):
+            visit.writer.write(b"x" * piece)
             await visit.writer.drain()
+            written += piece
 
     async def scene() -> None:
         async with serve(flood) as server:
-            line = await open_line(tools.way(server).server, ssl_context, tools.later)
-            while line._transport.is_reading():  # noqa: ASYNC110  # asyncio has no event for it
-                await asyncio.sleep(0)
-            assert line._unread < MOST_UNREAD + (1 << 20)
+            stream = await connect(server)
+            before = -1
+            while before < written or not written:
+                before = written
+                await asyncio.sleep(0.1)
+            assert written < 32 * piece
             total = 0
-            while data := await line.read(10):
+            while data := await stream.read(1 << 16, 10):
                 total += len(data)
-            line.close()
-        assert total == 32 << 20
+            await stream.aclose()
+        assert total == 64 * piece
 
     asyncio.run(scene())
 
 
-class Stuck(asyncio.Transport):
-    """A socket that takes nothing until it is told to, or none any more."""
-
-    def __init__(self, line: Line, *, broken: bool = False) -> None:
-        super().__init__()
-        self.line, self.broken, self.closing = line, broken, False
-        self.written: list[bytes] = []
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        pass
-
-    def is_closing(self) -> bool:
-        return self.closing
-
-    def write(self, data: Any) -> None:
-        self.written.append(data)
-        if self.broken:
-            self.closing = True
-        else:
-            self.line.pause_writing()
-
-
-def test_bytes_that_leave_in_the_very_moment_of_the_timeout_are_sent() -> None:
+def test_bytes_that_may_have_left_in_the_very_moment_of_the_timeout_count_as_sent() -> None:
     async def scene() -> None:
-        loop, line = asyncio.get_running_loop(), Line()
-        line.connection_made(Stuck(line))
-        deadline = loop.time() + 0.05
-        writing = asyncio.create_task(line.write(b"all", 0.05))
-        # One round of the event loop in which both are due.
-        loop.call_at(deadline + 0.001, line.resume_writing)
-        loop.call_at(deadline - 0.001, time.sleep, 0.01)
-        await writing
+        late = httpx.WriteTimeout("")
+        upload = Upload((b"head", b"x" * PIECE * 2))
+        await upload.trace("http11.send_request_headers.started", {"request": httpcore.Request("POST", "http://v")})
+        may_have_arrived = [upload.may_have_arrived(late) async for _ in upload]
+        assert may_have_arrived == [False, False, True]
+        assert Upload(()).may_have_arrived(late)
 
     asyncio.run(scene())
 
 
-def test_bytes_that_the_system_refuses_are_not_sent() -> None:
+def test_bytes_that_the_system_refuses_are_not_sent(tools: Tools, serve: Serve) -> None:
     async def scene() -> None:
-        line = Line()
-        line.connection_made(Stuck(line, broken=True))
-        with pytest.raises(Broken):
-            await line.write(b"all", 1)
+        async with serve(say_nothing) as server:
+            stream = await connect(server)
+            await stream.write(b"some", 10)
+            # Unknown to the event loop, so that it tries.
+            stream.get_extra_info("socket")._sock.shutdown(socket.SHUT_WR)
+            with pytest.raises(httpcore.WriteError):
+                await stream.write(b"all", 10)
 
     asyncio.run(scene())
 
 
-def test_nothing_is_written_to_a_line_that_is_closing() -> None:
+def test_nothing_is_written_to_a_connection_that_is_closed(tools: Tools, serve: Serve) -> None:
     async def scene() -> None:
-        line = Line()
-        transport = Stuck(line)
-        line.connection_made(transport)
-        transport.closing = True
-        with pytest.raises(Broken):
-            await line.write(b"all", 1)
-        assert transport.written == []
+        async with serve(say_nothing) as server:
+            stream = await connect(server)
+            await stream.aclose()
+            with pytest.raises(httpcore.WriteError):
+                await stream.write(b"all", 10)
 
     asyncio.run(scene())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -10,8 +11,6 @@ import pytest
 
 from airflow_provider_describer.errors import AmbiguousCall, BadInput, VendorUnavailable
 from airflow_provider_describer.http.client import AsyncClient
-from airflow_provider_describer.http.connections import Answer, Outgoing, Slots, Way
-from airflow_provider_describer.http.line import Server
 from airflow_provider_describer.vendors.wire import Response
 
 if TYPE_CHECKING:
@@ -50,30 +49,26 @@ def test_turns_between_two_servers_break_no_connection(tools: Tools) -> None:
     asyncio.run(scene())
 
 
-def test_many_servers_leave_few_connections_open() -> None:
-    made: list[Named] = []
+def test_many_servers_leave_few_connections_open(tools: Tools) -> None:
+    open_now: set[int] = set()
 
-    class Named:
-        closed = False
-
-        async def ask(self, outgoing: Outgoing) -> Answer:
-            return Answer(200, [], b"")
-
-        async def aclose(self) -> None:
-            self.closed = True
-
-    def make(way: Way) -> Named:
-        made.append(Named())
-        return made[-1]
+    async def count(visit: Visit) -> None:
+        open_now.add(visit.server.port)
+        await tools.polite(visit)
+        open_now.remove(visit.server.port)
 
     async def scene() -> None:
-        slots = Slots(2, make)
-        for number in range(50):
-            way = Way(Server(False, f"host-{number}.example", 80))
-            await slots.ask(Outgoing(way, "", "GET", b"/", [], (), 1))
-        assert sum(not each.closed for each in made) <= 2 * 2
-        await slots.aclose()
-        assert len(made) == 50 and all(each.closed for each in made)
+        async with AsyncExitStack() as servers, AsyncClient(timeout=10, connections=2) as client:
+            visited = [await servers.enter_async_context(tools.serve(count)) for _ in range(20)]
+            for server in visited:
+                assert (await client.arun(tools.ask(tools.call(server.url)))).status == 200
+            assert [server.connections for server in visited] == [1] * 20
+            while len(open_now) > 2 * 2:  # noqa: ASYNC110  the servers see it a little later
+                await asyncio.sleep(0.01)
+            assert open_now == {server.port for server in visited[-4:]}, "the one used least recently is closed first"
+            await client.__aexit__()
+            while open_now:  # noqa: ASYNC110  likewise
+                await asyncio.sleep(0.01)
 
     asyncio.run(scene())
 

@@ -1,0 +1,195 @@
+"""The httpx transport that all requests take: at most so many at a time, each over a connection of its own.
+
+httpx's own pool looks at all its connections at each request, which at 64 of them costs more than the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
+
+from airflow_provider_describer.http.addresses import CheckedBackend, Guard, check_addresses, literal_addresses
+from airflow_provider_describer.http.library import httpcore, httpx
+from airflow_provider_describer.http.proxies import proxy_for, ssl_context, transport_through
+
+KEEP_ALIVE_S = 4.0
+"""Below the 5 s after which common servers close an idle connection, so that none is closed under a paid request."""
+
+
+class Route(NamedTuple):
+    """Where a request goes: a server, directly or through a proxy."""
+
+    scheme: str
+    host: str
+    port: int | None
+    proxy: str | None
+
+
+class PooledTransport(httpx.AsyncBaseTransport):
+    """At most ``size`` requests at a time; the connection that was used last is used first.
+
+    Connections are kept apart by route, so that alternating between two servers (uploads and calls) closes none.
+    A connection is kept once its response was read whole and closed; a failed or cancelled request closes its own.
+    """
+
+    def __init__(self, size: int = 1, guard: Guard | None = None) -> None:
+        self._guard = guard
+        self._backend = CheckedBackend(guard)
+        self._turns = asyncio.Semaphore(size)
+        # As many again for a second server; of a thousand servers, most are not met again.
+        self._max_idle = 2 * size
+        self._idle: dict[Route, list[httpx.AsyncBaseTransport]] = {}
+        self._idle_count = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send the request once fewer than ``size`` are under way."""
+        url = request.url
+        route = Route(url.scheme, url.raw_host.decode("ascii"), url.port, proxy_for(url))
+        await self._turns.acquire()
+        connection = None
+        try:
+            connection = await self._take(route)
+            response = await connection.handle_async_request(request)
+        except BaseException:
+            try:
+                if connection:
+                    await connection.aclose()
+            finally:
+                self._turns.release()
+            raise
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        response.stream = _Body(response.stream, partial(self._put_back, route, connection))
+        return response
+
+    async def aclose(self) -> None:
+        """Close every idle connection."""
+        while self._idle:
+            for connection in self._idle.popitem()[1]:
+                await connection.aclose()
+        self._idle_count = 0
+
+    async def _take(self, route: Route) -> httpx.AsyncBaseTransport:
+        if route in self._idle:
+            return self._pop(route, -1)
+        if self._idle_count >= self._max_idle:
+            await self._pop(next(iter(self._idle)), 0).aclose()
+        if route.proxy is None:
+            return Connection(self._backend)
+        # The proxy resolves names itself.
+        check_addresses(route.host, literal_addresses(route.host), self._guard)
+        return transport_through(route.proxy, KEEP_ALIVE_S)
+
+    def _pop(self, route: Route, index: int) -> httpx.AsyncBaseTransport:
+        self._idle_count -= 1
+        connection = self._idle[route].pop(index)
+        if not self._idle[route]:
+            del self._idle[route]
+        return connection
+
+    def _put_back(self, route: Route, connection: httpx.AsyncBaseTransport) -> None:
+        self._idle.setdefault(route, []).append(connection)
+        self._idle_count += 1
+        self._turns.release()
+
+
+class Connection(httpx.AsyncBaseTransport):
+    """One connection to one server, opened when a request needs it. Takes one request at a time."""
+
+    def __init__(self, backend: httpcore.AsyncNetworkBackend) -> None:
+        self._backend = backend
+        self._http: _Http11 | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send the request, over a new connection where the last one cannot be used again."""
+        url = request.url
+        core_url = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+        with _as_httpx_errors():
+            if self._http is None or not self._http.is_reusable():
+                await self.aclose()
+                self._http = await self._open(core_url.origin, request.extensions.get("timeout", {}).get("connect"))
+            assert isinstance(request.stream, httpx.AsyncByteStream)
+            response = await self._http.handle_async_request(
+                httpcore.Request(
+                    request.method,
+                    core_url,
+                    headers=request.headers.raw,
+                    content=request.stream,
+                    extensions=request.extensions,
+                )
+            )
+        return httpx.Response(
+            response.status, headers=response.headers, stream=_CoreBody(response), extensions=response.extensions
+        )
+
+    async def aclose(self) -> None:
+        """Close it."""
+        http, self._http = self._http, None
+        if http:
+            await http.aclose()
+
+    async def _open(self, origin: httpcore.Origin, max_wait: float | None) -> _Http11:
+        host = origin.host.decode("ascii")
+        try:
+            async with asyncio.timeout(max_wait):
+                stream = await self._backend.connect_tcp(host, origin.port)
+                if origin.scheme == b"https":
+                    stream = await stream.start_tls(ssl_context(), host)
+        except TimeoutError as error:
+            raise httpcore.ConnectTimeout(error) from error
+        return _Http11(origin, stream, KEEP_ALIVE_S)
+
+
+class _Http11(httpcore.AsyncHTTP11Connection):
+    def is_reusable(self) -> bool:
+        """Whether it is open, not idle for too long, and the server has sent nothing since the last answer.
+
+        httpcore looks at the socket alone. What came together with the last answer would be taken for the next one.
+        """
+        return self.is_idle() and not self.has_expired() and not self._h11_state.trailing_data[0]
+
+
+class _CoreBody(httpx.AsyncByteStream):
+    """The body of a response of httpcore."""
+
+    def __init__(self, response: httpcore.Response) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _as_httpx_errors():
+            async for chunk in self._response.aiter_stream():
+                yield chunk
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+
+class _Body(httpx.AsyncByteStream):
+    """The body of a response; closing it puts its connection back."""
+
+    def __init__(self, body: httpx.AsyncByteStream, put_back: Callable[[], None]) -> None:
+        self._body = body
+        self._put_back: Callable[[], None] | None = put_back
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._body:
+            yield chunk
+
+    async def aclose(self) -> None:
+        put_back, self._put_back = self._put_back, None
+        if put_back:
+            try:
+                await self._body.aclose()
+            finally:
+                put_back()
+
+
+@contextmanager
+def _as_httpx_errors() -> Iterator[None]:
+    try:
+        yield
+    except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
+        # Both libraries give their errors the same names.
+        raise getattr(httpx, type(error).__name__)(str(error)) from error
