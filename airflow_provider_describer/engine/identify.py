@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.engine.plan import IdentifiedImage
 from airflow_provider_describer.errors import RejectedImage, UnreadableImage
-from airflow_provider_describer.images.prepare import check_head, check_whole, max_bytes_to_read, prepare
+from airflow_provider_describer.images.checks import check_head
+from airflow_provider_describer.images.prepare import check_whole, max_bytes_to_read, prepare
 from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.models import DescribeRequest
 from airflow_provider_describer.storage.address import LocalFile, ObjectKey, is_local, parse_uri
@@ -86,7 +87,7 @@ async def _identify_one(reader: Reader, vendor: Vendor, account: Account, reques
             return identified_image(request, prepared.sha256, prepared.version, prepared.size)
         head, size, version = await reader.read_head(location, vendor.max_bytes)
         if not request.spec.preprocessing:
-            check_head(vendor, image, head, size)
+            check_head(vendor, str(location), head, size)
         return identified_image(request, None, version, size)
     except (RejectedImage, UnreadableImage) as error:
         return _unusable(request, error)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 
 from airflow_provider_describer.errors import RejectedImage
 from airflow_provider_describer.images.dimensions import Measured, measure
+from airflow_provider_describer.vendors.vendor import Vendor
 
 HEAD = 4096
 """How many bytes from the start decide the type."""
@@ -80,14 +80,12 @@ def _markup_type(head: bytes) -> str | None:
     return None
 
 
-def check_image(
-    uri: str, head: bytes, size: int | None, *, accepted: Collection[str], max_bytes: int, taker: str
-) -> str:
+def check_head(vendor: Vendor, uri: str, head: bytes, size: int | None) -> str:
     """Return the media type of an image, once its type and size are found to be ones that the vendor takes.
 
+    :param uri: the image as messages name it.
     :param head: the file's first 4 KiB, or more.
     :param size: the whole file's size in bytes, where known.
-    :param taker: the vendor's name for messages.
     :raises RejectedImage: naming the image and what is wrong with it; kinds ``empty``, ``not_an_image``,
         ``unsupported_type``, ``too_large``.
     """
@@ -97,26 +95,24 @@ def check_image(
     if kind is None or not kind.startswith("image/"):
         found = f"is {kind}" if kind else f"begins with {head[:16]!r}"
         raise RejectedImage(f"{uri}: not an image: the content {found}, whatever its name says.", kind="not_an_image")
-    if kind not in accepted:
+    if kind not in vendor.media_types:
         raise RejectedImage(
-            f"{uri}: {taker} takes no {kind}, only {', '.join(sorted(accepted))}. Convert it first.",
+            f"{uri}: {vendor.title} takes no {kind}, only {', '.join(sorted(vendor.media_types))}. Convert it first.",
             kind="unsupported_type",
         )
-    if size is not None and size > max_bytes:
-        raise RejectedImage(
-            f"{uri}: {size / 1e6:.1f} MB is more than the {max_bytes / 1e6:.1f} MB that {taker} takes. Scale it down.",
-            kind="too_large",
-        )
+    if size is not None and size > vendor.max_bytes:
+        limit = f"{vendor.max_bytes / 1e6:.1f} MB that {vendor.title} takes"
+        raise RejectedImage(f"{uri}: {size / 1e6:.1f} MB is more than the {limit}. Scale it down.", kind="too_large")
     return kind
 
 
-def check_content(uri: str, content: bytes, kind: str, *, taker: str, takes_animation: bool = False) -> Measured:
+def check_content(vendor: Vendor, uri: str, content: bytes, kind: str, *, takes_animation: bool = False) -> Measured:
     """Return what a whole file's headers say, once nothing is found that speaks against paying for it.
 
     Takes about 10 µs for a JPEG of any size. The picture is not decoded, so damage in its middle goes unseen.
 
-    :param kind: the media type, as `check_image` returned it.
-    :param taker: the vendor's name for messages.
+    :param uri: the image as messages name it.
+    :param kind: the media type, as `check_head` returned it.
     :param takes_animation: whether the vendor documents which frames of an animated image it describes.
     :raises RejectedImage: naming the image and what is wrong with it; kinds ``corrupt``, ``too_many_pixels``,
         ``animated``.
@@ -135,7 +131,8 @@ def check_content(uri: str, content: bytes, kind: str, *, taker: str, takes_anim
         )
     if measured.frames > 1 and not takes_animation:
         raise RejectedImage(
-            f"{uri}: is animated, and {taker} does not say which picture of it would be described. Extract a frame.",
+            f"{uri}: is animated, and {vendor.title} does not say which picture of it would be described. "
+            "Extract a frame.",
             kind="animated",
         )
     return measured

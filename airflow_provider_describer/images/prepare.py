@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
@@ -14,12 +13,11 @@ from urllib.parse import urlsplit
 
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.errors import BadInput, UnreadableImage
-from airflow_provider_describer.images.checks import HEAD, check_content, check_image
+from airflow_provider_describer.images.checks import HEAD, check_content, check_head
 from airflow_provider_describer.images.reading import Reader, Visibility, is_private_host
 from airflow_provider_describer.images.scaling import scale_down
 from airflow_provider_describer.models import DescribeRequest, Image, Picture, Spec
 from airflow_provider_describer.storage.address import LocalFile, Location, ObjectKey, WebUrl, masked, parse_uri
-from airflow_provider_describer.storage.bucket import Signed
 from airflow_provider_describer.vendors.vendor import Vendor
 
 SIGNED_FOR_S = 2 * 3600.0
@@ -140,10 +138,10 @@ def _prepare_file(
 async def _prepare_address(reader: Reader, vendor: Vendor, image: Image, location: ObjectKey | WebUrl) -> PreparedImage:
     """Check the image's first bytes only; the vendor fetches the rest."""
     head, size, version = await reader.read_head(location, vendor.max_bytes)
-    kind = check_head(vendor, image, head, size)
+    kind = check_head(vendor, str(location), head, size)
     if isinstance(location, ObjectKey):
-        sign = partial(_sign, image.uri, reader.signer(location))
-        return PreparedImage(Picture(kind, sign=sign), False, None, choose_version(image.version, version), size)
+        picture = Picture(kind, sign=partial(_sign, reader, location))
+        return PreparedImage(picture, False, None, choose_version(image.version, version), size)
     version, sha256 = image.version or version, None
     if not version:
         # Only its bytes tell whether it is the image that was described before.
@@ -165,14 +163,14 @@ def choose_version(listed: str | None, read: str | None) -> str | None:
     return read if same_kind else listed
 
 
-def _sign(uri: str, sign: Callable[[float], Signed]) -> str:
-    signed = sign(SIGNED_FOR_S)
+def _sign(reader: Reader, location: ObjectKey) -> str:
+    signed = reader.sign(location, SIGNED_FOR_S)
     left = signed.expires_at - time.time()
     if left < SHORTEST_S:
         raise UnreadableImage(
-            f"{uri}: an address signed now would live for {max(0.0, left):.0f} s only, as the storage connection's "
-            f"credentials end then; the vendor may need {SHORTEST_S:.0f} s. Use longer-lived credentials, or "
-            "image_transport 'upload'.",
+            f"{location}: an address signed now would live for {max(0.0, left):.0f} s only, as the storage "
+            f"connection's credentials end then; the vendor may need {SHORTEST_S:.0f} s. Use longer-lived "
+            "credentials, or image_transport 'upload'.",
             kind="credentials_end",
         )
     return signed.url
@@ -181,13 +179,13 @@ def _sign(uri: str, sign: Callable[[float], Signed]) -> str:
 def _prepare_bytes(
     vendor: Vendor, request: DescribeRequest, transport: str, content: bytes, version: str | None
 ) -> PreparedImage:
-    image, size = request.image, len(content)
+    uri, size = masked(request.image.uri), len(content)
     sha256 = hashlib.sha256(content).hexdigest()
     kind = check_whole(vendor, request, content)
     if max_pixels := _max_pixels(request.spec):
-        content = scale_down(content, max_pixels, uri=masked(image.uri)).content
-        kind = check_head(vendor, image, content[:HEAD], len(content))
-    picture = Picture(kind, content, filename=_filename(image.uri, kind), inline=transport == "inline")
+        content = scale_down(content, max_pixels, uri=uri)
+        kind = check_head(vendor, uri, content[:HEAD], len(content))
+    picture = Picture(kind, content, filename=_filename(request.image.uri, kind), inline=transport == "inline")
     return PreparedImage(picture, transport == "upload", sha256, version, size, size - len(content))
 
 
@@ -201,18 +199,10 @@ def check_whole(vendor: Vendor, request: DescribeRequest, content: bytes) -> str
 
     :raises RejectedImage: naming the image and what is wrong with it.
     """
-    kind = check_head(vendor, request.image, content[:HEAD], None if _max_pixels(request.spec) else len(content))
-    check_content(masked(request.image.uri), content, kind, taker=vendor.title)
+    uri = masked(request.image.uri)
+    kind = check_head(vendor, uri, content[:HEAD], None if _max_pixels(request.spec) else len(content))
+    check_content(vendor, uri, content, kind)
     return kind
-
-
-def check_head(vendor: Vendor, image: Image, head: bytes, size: int | None) -> str:
-    """Return the media type of an image, of which these are the first 4 KiB and, where known, the size.
-
-    :raises RejectedImage: naming the image and what is wrong with it.
-    """
-    name = masked(image.uri)
-    return check_image(name, head, size, accepted=vendor.media_types, max_bytes=vendor.max_bytes, taker=vendor.title)
 
 
 def _max_pixels(spec: Spec) -> int:

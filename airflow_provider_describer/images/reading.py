@@ -130,16 +130,15 @@ class Reader:
         """Whether `visibility` would not block."""
         return not isinstance(location, ObjectKey) or (location.scheme, location.bucket) in self._visibilities
 
-    def signer(self, location: ObjectKey) -> Callable[[float], Signed]:
-        """Return what signs an address of the object for that many seconds; it may ask the cloud and block."""
+    def sign(self, location: ObjectKey, seconds: float) -> Signed:
+        """Return an address of the object for this many seconds; it may ask the cloud and block.
 
-        def sign(seconds: float) -> Signed:
-            try:
-                return self._bucket(location).sign(location.key, seconds)
-            except BucketError as error:
-                raise UnreadableImage(str(error), kind=error.kind) from None
-
-        return sign
+        :raises UnreadableImage: where it cannot be signed now.
+        """
+        try:
+            return self._bucket(location).sign(location.key, seconds)
+        except BucketError as error:
+            raise UnreadableImage(str(error), kind=error.kind) from None
 
     async def _read_object(self, location: ObjectKey, max_bytes: int | None, length: int | None = None) -> Content:
         try:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from airflow_provider_describer.errors import RejectedImage
-from airflow_provider_describer.images.checks import MOST_PIXELS, check_content, check_image, media_type
+from airflow_provider_describer.images.checks import MOST_PIXELS, check_content, check_head, media_type
+from airflow_provider_describer.vendors.segmind import Segmind
 
 
 def box(major: bytes, *compatible: bytes, size: int | None = None) -> bytes:
@@ -142,10 +143,15 @@ def test_a_long_run_of_comments_takes_no_time_to_speak_of() -> None:
     assert media_type(b"<?" * 2000) is None
 
 
+class Taker(Segmind):
+    """A vendor with round limits."""
+
+    media_types = frozenset({"image/jpeg", "image/png"})
+    max_bytes = 10_000_000
+
+
 def check(head: bytes, size: int | None = 5000) -> str:
-    return check_image(
-        "s/a.jpg", head, size, accepted={"image/jpeg", "image/png"}, max_bytes=10_000_000, taker="Segmind"
-    )
+    return check_head(Taker(), "s/a.jpg", head, size)
 
 
 @pytest.mark.parametrize("size", [None, 1, 10_000_000])
@@ -208,7 +214,7 @@ def png(width: int, height: int, filling: int = 0) -> bytes:
 
 def refused(content: bytes, form: str, **options: bool) -> RejectedImage:
     with pytest.raises(RejectedImage, match=r"^s/a\.jpg: ") as caught:
-        check_content("s/a.jpg", content, f"image/{form.lower()}", taker="Segmind", **options)
+        check_content(Taker(), "s/a.jpg", content, f"image/{form.lower()}", **options)
     assert caught.value.billed == "no"
     return caught.value
 
@@ -216,7 +222,7 @@ def refused(content: bytes, form: str, **options: bool) -> RejectedImage:
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP"])
 def test_a_whole_image_passes_and_its_size_is_told(draw: Callable[..., bytes], form: str) -> None:
     for padding in (b"", bytes(3)):
-        found = check_content("s/a.jpg", draw(3, form) + padding, f"image/{form.lower()}", taker="Segmind")
+        found = check_content(Taker(), "s/a.jpg", draw(3, form) + padding, f"image/{form.lower()}")
         assert (found.width, found.height, found.frames) == (32, 24, 1)
 
 
@@ -231,7 +237,7 @@ def test_an_image_that_is_cut_short_is_not_paid_for(draw: Callable[..., bytes], 
 
 @pytest.mark.parametrize("form", ["TIFF", "BMP"])
 def test_a_type_that_cannot_be_measured_passes(draw: Callable[..., bytes], form: str) -> None:
-    found = check_content("s/a.jpg", draw(3, form), f"image/{form.lower()}", taker="Segmind")
+    found = check_content(Taker(), "s/a.jpg", draw(3, form), f"image/{form.lower()}")
     assert (found.pixels, found.frames) == (None, 1)
 
 
@@ -251,7 +257,7 @@ def test_an_image_of_too_many_pixels_is_not_paid_for(width: int, height: int) ->
 
 def test_as_many_pixels_as_pillow_opens_are_taken() -> None:
     assert Image.MAX_IMAGE_PIXELS and 2 * Image.MAX_IMAGE_PIXELS == MOST_PIXELS
-    assert check_content("a", png(10_000, 17_895), "image/png", taker="Segmind").pixels == 178_950_000
+    assert check_content(Taker(), "a", png(10_000, 17_895), "image/png").pixels == 178_950_000
 
 
 @pytest.mark.parametrize(
@@ -263,7 +269,7 @@ def test_a_long_edge_must_be_backed_by_a_file_of_a_fitting_size(
 ) -> None:
     content = png(width, height, filling)
     if taken:
-        assert check_content("a", content, "image/png", taker="Segmind").width == width
+        assert check_content(Taker(), "a", content, "image/png").width == width
     else:
         error = refused(content, "PNG")
         assert error.kind == "too_many_pixels" and f"in a file of {len(content)} bytes" in str(error)
@@ -274,5 +280,5 @@ def test_an_animated_image_is_taken_only_by_a_vendor_that_says_what_it_makes_of_
     error = refused(moving(form), form)
     assert error.kind == "animated"
     assert "Segmind does not say which picture of it would be described. Extract a frame" in str(error)
-    assert check_content("a", moving(form), f"image/{form.lower()}", taker="x", takes_animation=True).frames > 1
+    assert check_content(Taker(), "a", moving(form), f"image/{form.lower()}", takes_animation=True).frames > 1
     assert refused(moving(form)[:40], form, takes_animation=True).kind == "corrupt"
