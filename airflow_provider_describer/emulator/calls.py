@@ -35,7 +35,7 @@ from airflow_provider_describer.emulator.ledger import Entry, Ledger, to_micro_u
 MAX_BODY_BYTES = 128 * 1024 * 1024
 
 
-@dataclass
+@dataclass(eq=False)
 class RefusedError(Exception):
     """The vendor answers with an error, and nothing is billed. `kind` is the error's name."""
 

@@ -203,14 +203,14 @@ def read_rules(value: object, where: str, kinds: tuple[str, ...]) -> tuple[Fault
 
 
 def read_rule(value: object, where: str, kinds: tuple[str, ...]) -> FaultRule:
-    rule = dict(as_object(value, where))
+    rule: dict[str, Any] = dict(as_object(value, where))
     kind = rule.pop("kind", None)
     if kind not in kinds:
         raise FaultError(f"{where}.kind {kind!r} is unknown: expected one of {', '.join(kinds)}")
-    for name in rule:
-        if name not in CONDITIONS:
-            raise FaultError(f"unknown condition {where}.{name}: expected {', '.join(CONDITIONS)}")
     if not rule:
         raise FaultError(f"{where} has no condition: give at least one of {', '.join(CONDITIONS)}")
-    conditions = {name: CONDITIONS[name]["read"](given, f"{where}.{name}") for name, given in rule.items()}
-    return FaultRule(str(kind), **conditions)
+    for name, given in rule.items():
+        if name not in CONDITIONS:
+            raise FaultError(f"unknown condition {where}.{name}: expected {', '.join(CONDITIONS)}")
+        rule[name] = CONDITIONS[name]["read"](given, f"{where}.{name}")
+    return FaultRule(str(kind), **rule)
