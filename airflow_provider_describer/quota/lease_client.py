@@ -97,10 +97,11 @@ class LeaseClient:
         self.paused_until = max(self.paused_until, until)
         self.slots = [slot for slot in self.slots if slot >= self.paused_until]
 
-    def request(
-        self, now: float, calls: int, *, horizon: float = 0.0, latency: float = 0.0, interval: float = 0.5
-    ) -> LeaseRequest:
-        """Return the request for that many calls. Slots and money beyond them are given up here and now."""
+    def request(self, now: float, calls: int, **timing: float) -> LeaseRequest:
+        """Return the request for that many calls. Slots and money beyond them are given up here and now.
+
+        :param timing: the request's ``horizon``, ``latency`` and ``interval``.
+        """
         today = day_of(now)
         prepaid = min(calls, self._prepaid // self._price) if self._day == today else 0
         self._day, self._prepaid = today, prepaid * self._price
@@ -118,11 +119,9 @@ class LeaseClient:
             rate=self.rate,
             slots_held=len(self.slots),
             calls=calls,
-            horizon=horizon,
-            latency=latency,
             price=self._price,
             cap=self.cap,
-            interval=interval,
+            **timing,
         )
 
     def apply(self, grant: Grant) -> None:

@@ -141,8 +141,7 @@ def exchange(request: LeaseRequest, leases: Leases, now: float) -> tuple[Leases,
     leases = expire_leases(leases, now)
     if request.renews and request.holder not in leases.holders:
         return leases, Grant(expired=True, paused_until=leases.paused_until)
-    leases = _return_slots(_pause(leases, request.paused_until), request, now)
-    leases = _renew(leases, request, now)
+    leases = _renew(_record(leases, request, now), request, now)
     leases, slots = _grant_slots(leases, request, now)
     day = day_of(now)
     leases, money = _reserve(leases, request, day, slots_held=request.slots_held + len(slots))
@@ -152,8 +151,7 @@ def exchange(request: LeaseRequest, leases: Leases, now: float) -> tuple[Leases,
 
 def end_lease(request: LeaseRequest, leases: Leases, now: float) -> tuple[Leases, Grant]:
     """End the client's lease. What it still holds is for calls under way, and counts as spent."""
-    leases = expire_leases(leases, now)
-    leases = _return_slots(_pause(leases, request.paused_until), request, now)
+    leases = _record(expire_leases(leases, now), request, now)
     if request.holder in leases.holders:
         others = {name: lease for name, lease in leases.holders.items() if name != request.holder}
         leases = replace(leases, spent=_sum(leases.spent, request.spent, request.held), holders=others)
@@ -174,19 +172,13 @@ def expire_leases(leases: Leases, now: float) -> Leases:
     )
 
 
-def _pause(leases: Leases, until: float) -> Leases:
-    """Let no call start before that time; never shorten a pause."""
-    if until <= leases.paused_until:
-        return leases
-    free = tuple(slot for slot in leases.free if slot >= until)
-    return replace(leases, paused_until=until, next_at=max(leases.next_at, until), free=free)
-
-
-def _return_slots(leases: Leases, request: LeaseRequest, now: float) -> Leases:
-    earliest = max(now, leases.paused_until)
+def _record(leases: Leases, request: LeaseRequest, now: float) -> Leases:
+    """Begin the pause that the client reports, unless a longer one is known, and take back the slots it returns."""
+    paused_until = max(leases.paused_until, request.paused_until)
     # A slot at or after `next_at` was never granted by this state.
-    returned = {slot for slot in request.returned if earliest <= slot < leases.next_at}
-    return replace(leases, free=tuple(sorted({*leases.free, *returned}))) if returned else leases
+    returned = {slot for slot in request.returned if now <= slot < leases.next_at}
+    free = tuple(sorted(slot for slot in {*leases.free, *returned} if slot >= paused_until))
+    return replace(leases, paused_until=paused_until, next_at=max(leases.next_at, paused_until), free=free)
 
 
 def _renew(leases: Leases, request: LeaseRequest, now: float) -> Leases:
