@@ -46,8 +46,8 @@ def serve(count: str) -> None:
             server.objects.put(NAME, key_of(number), os.urandom(SIZE))
         print(json.dumps({"url": server.url, "token": server.access.new_token()}), flush=True)
         for _ in sys.stdin:
-            print(len(server.asked()), flush=True)
-            server.calm()
+            print(len(server.received()), flush=True)
+            server.reset()
 
 
 def key_of(number: int) -> str:

@@ -158,10 +158,10 @@ def test_a_connection_without_keys_takes_the_environments(
 def test_a_sessions_token(s3: Cloud, aws: Connect) -> None:
     role = assumed(s3)
     aws(login=role["AccessKeyId"], password=role["SecretAccessKey"], aws_session_token=role["SessionToken"])
-    s3.server.calm()
+    s3.server.reset()
     bucket = opened(s3, "minio")
     check_it_works(bucket)
-    sent = s3.server.asked("PUT")
+    sent = s3.server.received("PUT")
     assert [asked.headers["x-amz-security-token"] for asked in sent] == [role["SessionToken"]]
     assert told(bucket.sign("x", 60))["X-Amz-Security-Token"] == role["SessionToken"]
 
@@ -182,14 +182,14 @@ def role_of(s3: Cloud, **extra: Any) -> dict[str, Any]:
 
 def test_an_assumed_role(s3: Cloud, aws: Connect) -> None:
     aws(**role_of(s3))
-    s3.server.calm()
+    s3.server.reset()
     bucket = opened(s3, "minio")
-    assert [asked.body.count(b"AssumeRole") for asked in s3.server.asked("POST")] == [1]
+    assert [asked.body.count(b"AssumeRole") for asked in s3.server.received("POST")] == [1]
     check_it_works(bucket)
-    [written] = s3.server.asked("PUT")
+    [written] = s3.server.received("PUT")
     assert written.headers["x-amz-security-token"]
     assert s3.environment["AWS_ACCESS_KEY_ID"] not in written.headers["Authorization"]
-    assert len(s3.server.asked("POST")) == 1
+    assert len(s3.server.received("POST")) == 1
 
 
 def test_an_address_dies_with_the_role(s3: Cloud, aws: Connect) -> None:
@@ -292,7 +292,7 @@ def test_a_public_bucket(s3: Cloud, gcs: Cloud, connect: Connect, google: Connec
     connect("minio", conn_type="aws", extra=unsigned)
     google(is_anonymous=True)
     for cloud, conn_id in ((s3, "minio"), (gcs, "gcp")):
-        cloud.server.calm()
+        cloud.server.reset()
         bucket = opened(cloud, conn_id)
         with pytest.raises(BucketError):
             bucket.read("x")
@@ -342,8 +342,8 @@ def test_a_service_accounts_key(gcs: Cloud, google: Connect, form: Callable[[Any
     bucket = opened(gcs, "gcp")
     assert gcs.server.requests == []
     check_it_works(bucket)
-    assert len(gcs.server.asked(path="^/token$")) == 1
-    gcs.server.calm()
+    assert len(gcs.server.received(path="^/token$")) == 1
+    gcs.server.reset()
     signed = bucket.sign("x", 60)
     assert told(signed)["X-Goog-Algorithm"] == "GOOG4-RSA-SHA256"
     assert gcs.server.requests == []
@@ -414,7 +414,7 @@ def test_an_impersonated_account(gcs: Cloud, google: Connect, internet: Any) -> 
     token = impersonation(gcs, internet)
     google(impersonation_chain=key_file(gcs)["client_email"])
     check_it_works(opened(gcs, "gcp"))
-    [written] = gcs.server.asked("PUT")
+    [written] = gcs.server.received("PUT")
     assert written.headers["Authorization"] == f"Bearer {token}"
     asked = [request.path.rpartition(":")[2] for request in internet.request_history if request.method == "POST"]
     assert sorted(asked) == ["/token", "generateaccesstoken", "signblob"]

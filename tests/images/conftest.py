@@ -78,7 +78,7 @@ class Objects:
         """Write an object, and return its version as a listing tells it; no request is remembered."""
         self.cloud.bucket().put(key, content)
         version = self.version(key)
-        self.cloud.server.calm()
+        self.cloud.server.reset()
         return version
 
     def version(self, key: str) -> str:

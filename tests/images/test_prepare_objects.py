@@ -154,7 +154,7 @@ def test_a_copy_and_a_renamed_object_are_known_by_their_listing(
     objects.put("copies/c.jpg", draw(1))
     objects.cloud.bucket().delete("a.jpg")
     images = listing()
-    objects.server.calm()
+    objects.server.reset()
     result = shop.describe(images, open_bucket=objects.opener())
     assert (result.counts["reused"], result.counts["requested"]) == (2, 2)
     assert objects.server.requests == [] and result.ledger["billed"] == 1

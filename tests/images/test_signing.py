@@ -117,7 +117,7 @@ def test_the_address_of_an_object_is_signed_when_its_turn_comes(
     assert isinstance(found, PreparedImage) and found.picture.sign is not None
     assert (found.sha256, found.size, found.version) == (None, len(content), objects.version("a b#c.jpg"))
     assert (found.picture.content, found.picture.url, found.upload) == (None, None, False)
-    assert [asked.headers.get("Range") for asked in objects.server.asked(path="a b#c")] == [f"bytes=0-{HEAD - 1}"]
+    assert [asked.headers.get("Range") for asked in objects.server.received(path="a b#c")] == [f"bytes=0-{HEAD - 1}"]
     assert SIGNED_FOR_S not in seconds
     assert get(found.picture.sign()) == (200, content)
     assert seconds[-1] == SIGNED_FOR_S
@@ -150,7 +150,9 @@ def test_the_vendor_fetches_a_signed_address_and_nobody_else_sees_it(
         "url",
         True,
     )
-    signed = [asked.query for asked in objects.server.asked("GET") if any("Signature" in name for name in asked.query)]
+    signed = [
+        asked.query for asked in objects.server.received("GET") if any("Signature" in name for name in asked.query)
+    ]
     hidden = {value for query in signed for name, value in query.items() if "Signature" in name}
     assert len(signed) == len(hidden) == 1
     seen = f"{result} {caplog.text} {files_of(shop.store)}"

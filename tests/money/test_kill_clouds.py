@@ -30,7 +30,7 @@ def fill(cloud, draw_into, tmp_path):
         for path in draw_into(tmp_path / "pictures", count):
             bucket.put(f"photos/{path.name}", path.read_bytes())
             sums[f"{cloud.uri}/photos/{path.name}"] = sha256(path.read_bytes()).hexdigest()
-        cloud.server.calm()
+        cloud.server.reset()
         return sums
 
     return fill
@@ -82,7 +82,7 @@ def test_a_shard_whose_answer_was_lost_is_there_once(cloud, fill, describe):
     cloud.server.lose_answers(method="PUT", path="/store/journal/", times=6)
     _, rows, ledger = describe(list(pictures), concurrency=4)
     assert not any(fault.times for fault in cloud.server._faults), "fewer shards than answers to be lost"
-    written = Counter(asked.path for asked in cloud.server.asked("PUT", "/store/journal/"))
+    written = Counter(asked.path for asked in cloud.server.received("PUT", "/store/journal/"))
     assert written.total() > len(written), "nothing was sent again"
     assert {uri: row["status"] for uri, row in rows.items()} == dict.fromkeys(pictures, "described")
     assert ledger["by_image"] == dict.fromkeys(pictures.values(), 1)
@@ -114,7 +114,7 @@ def test_a_store_that_goes_on_throttling_ends_the_run_and_a_later_one_pays_the_r
     outcome = job.work()
     assert outcome.error is not None and outcome.error.kind == "store" and cloud.uri in str(outcome.error)
     assert shop.emulator.ledger()["billed"] == 0, "called without an intent on disk"
-    cloud.server.calm()
+    cloud.server.reset()
     _, _, ledger = describe(list(pictures))
     assert ledger["by_image"] == dict.fromkeys(pictures.values(), 1)
 

@@ -1,4 +1,4 @@
-"""Both clouds for tests: a server each for the whole session, and buckets of a test's own."""
+"""Both clouds for tests: one server each for the whole session, and a bucket for each test."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from airflow_provider_describer.storage.bucket import Bucket
 from airflow_provider_describer.storage.open_bucket import RetrySettings, gcs_bucket, s3_bucket
 
 QUICK = RetrySettings(retries=2, first=0.01, longest=0.05)
-"""Tries again, and not for long."""
+"""Retries only briefly."""
 
 
 @dataclass
 class Cloud:
-    """A server of one cloud, and the name of a bucket there that nobody else uses."""
+    """A server of one cloud, and the name of a bucket there that no other test uses."""
 
     scheme: Scheme
     server: LoopbackServer
     name: str
     environment: dict[str, str]
-    """Variables by which the cloud's own libraries find the server and the credentials."""
+    """Variables that lead the cloud's own libraries to the server and the credentials."""
     _credentials: Callable[[], Any]
 
     @property
@@ -51,18 +51,18 @@ class Cloud:
         return self.bucket(name)
 
     def secrets(self) -> list[str]:
-        """What no message may hold."""
+        """Return what no message may contain."""
         return [SECRET] if self.scheme == "s3" else [str(self._credentials()["token"])]
 
 
 @contextmanager
 def s3_cloud(folder: Path) -> Iterator[Callable[[], Cloud]]:
-    """Start S3; what is yielded makes a new bucket at each call."""
+    """Start S3; yield a function that makes a new bucket."""
     with Ministack(folder) as ministack, S3Gate(ministack) as gate:
 
         def new() -> Cloud:
             name = f"shop-{secrets.token_hex(6)}"
-            gate.calm()
+            gate.reset()
             gate.make_bucket(name)
             environment = {
                 "AWS_ACCESS_KEY_ID": KEY,
@@ -78,7 +78,7 @@ def s3_cloud(folder: Path) -> Iterator[Callable[[], Cloud]]:
 
 @contextmanager
 def gcs_cloud(folder: Path) -> Iterator[Callable[[], Cloud]]:
-    """Start GCS; what is yielded makes a new bucket at each call."""
+    """Start GCS; yield a function that makes a new bucket."""
     with FakeGcs() as server:
         key_file = folder / "service_account.json"
         key_file.write_text(json.dumps(server.access.key_file))
@@ -87,7 +87,7 @@ def gcs_cloud(folder: Path) -> Iterator[Callable[[], Cloud]]:
 
         def new() -> Cloud:
             name = f"shop-{secrets.token_hex(6)}"
-            server.calm()
+            server.reset()
             server.objects.make_bucket(name)
             return Cloud("gs", server, name, environment, lambda: credentials)
 

@@ -1,4 +1,4 @@
-"""What a fake GCS keeps: buckets of objects, each with a generation that conditions are about."""
+"""The state of the fake GCS: buckets of objects, each with a generation that conditions refer to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGE = 1000
 
 
 class Refused(Exception):
-    """What is asked cannot be: the status, and the code that stands in the answer."""
+    """A request is refused, with this status and error code."""
 
     def __init__(self, status: int, code: str, message: str = "") -> None:
         super().__init__(code)
@@ -57,7 +57,7 @@ class Stored:
         return {"crc32c": base64.b64encode(crc32c).decode(), "md5": base64.b64encode(self.md5).decode()}
 
     def resource(self) -> dict[str, Any]:
-        """As the JSON API shows it."""
+        """Return it as the JSON API does."""
         return {
             "kind": "storage#object",
             "id": f"{self.bucket}/{self.name}/{self.generation}",
@@ -79,13 +79,13 @@ class Stored:
 
 @dataclass(frozen=True)
 class Condition:
-    """What must hold of the generation that is there, 0 standing for none."""
+    """A condition on the current generation; 0 stands for no object."""
 
     match: int | None = None
     differ: int | None = None
 
-    def check(self, there: Stored | None) -> None:
-        generation = there.generation if there else 0
+    def check(self, current: Stored | None) -> None:
+        generation = current.generation if current else 0
         if self.match is not None and self.match != generation:
             raise Refused(412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold.")
         if self.differ is not None and self.differ == generation:
@@ -94,7 +94,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Page:
-    """A page of a listing; ``last`` is the key that the next one comes after, where there is a next one."""
+    """A page of a listing; ``last`` is the key that the next page continues after, or None on the last page."""
 
     objects: Sequence[Stored]
     prefixes: Sequence[str]
@@ -123,25 +123,25 @@ class Objects:
             raise Refused(404, "NoSuchBucket", "The specified bucket does not exist.")
         return self._buckets[name]
 
-    def put(self, bucket: str, name: str, data: bytes, condition: Condition = Condition(), **about: Any) -> Stored:
+    def put(self, bucket: str, name: str, data: bytes, condition: Condition = Condition(), **properties: Any) -> Stored:
         with self._lock:
-            there = self._bucket(bucket)
-            condition.check(there.get(name))
+            current = self._bucket(bucket)
+            condition.check(current.get(name))
             self._generation += 1
-            given = {key: value for key, value in about.items() if value}
-            stored = there[name] = Stored(bucket, name, data, self._generation, **given)
+            given = {key: value for key, value in properties.items() if value}
+            stored = current[name] = Stored(bucket, name, data, self._generation, **given)
             return stored
 
     def get(self, bucket: str, name: str, condition: Condition = Condition(), generation: str | None = None) -> Stored:
         with self._lock:
-            there = self._bucket(bucket).get(name)
-        if there is None or generation not in (None, str(there.generation)):
+            current = self._bucket(bucket).get(name)
+        if current is None or generation not in (None, str(current.generation)):
             raise Refused(404, "NoSuchKey", "The specified key does not exist.")
-        condition.check(there)
-        return there
+        condition.check(current)
+        return current
 
     def exchange(self, old: Stored, new: Stored) -> None:
-        """Change what is known about an object, which leaves its generation as it is."""
+        """Change an object's metadata; its generation stays."""
         with self._lock:
             if self._bucket(old.bucket).get(old.name) is old:
                 self._bucket(old.bucket)[old.name] = new
@@ -156,8 +156,8 @@ class Objects:
     ) -> Page:
         """List keys after ``after``, from ``start`` on; those below a delimiter are one prefix."""
         with self._lock:
-            there = dict(self._bucket(bucket))
-        keys = sorted(key for key in there if key.startswith(prefix) and key > after and key >= start)
+            current = dict(self._bucket(bucket))
+        keys = sorted(key for key in current if key.startswith(prefix) and key > after and key >= start)
         objects: list[Stored] = []
         prefixes: list[str] = []
         last = None
@@ -172,6 +172,6 @@ class Objects:
             if folder:
                 prefixes.append(folder)
             else:
-                objects.append(there[key])
+                objects.append(current[key])
             last = key
         return Page(objects, prefixes, None)

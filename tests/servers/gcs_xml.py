@@ -1,4 +1,4 @@
-"""The XML API of a fake GCS, ``/bucket/key``: what obstore speaks, and what signed addresses lead to."""
+"""The XML API of a fake GCS, ``/bucket/key``: used by obstore and by signed URLs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from xml.sax.saxutils import escape
 
 from gcs_objects import Condition, Objects, Refused, Stored
-from loopback import Answer, Asked
+from loopback import Answer, Request
 
 XML = {"Content-Type": "application/xml"}
 
@@ -19,23 +19,23 @@ class XmlApi:
         self._objects = objects
         self._uploads: dict[str, dict[int, bytes]] = {}
 
-    def answer(self, asked: Asked) -> Answer:
-        bucket, _, key = asked.raw_path[1:].partition("/")
-        bucket, key, query = unquote(bucket), unquote(key), asked.query
-        match asked.method:
+    def answer(self, request: Request) -> Answer:
+        bucket, _, key = request.raw_path[1:].partition("/")
+        bucket, key, query = unquote(bucket), unquote(key), request.query
+        match request.method:
             case "GET" if not key:
                 return self._list(bucket, query)
             case "GET" | "HEAD":
-                return media(self._objects.get(bucket, key, generation=query.get("generation")), asked)
+                return media(self._objects.get(bucket, key, generation=query.get("generation")), request)
             case "PUT" if "uploadId" in query:
-                self._uploads[query["uploadId"]][int(query["partNumber"])] = asked.body
+                self._uploads[query["uploadId"]][int(query["partNumber"])] = request.body
                 return Answer(200, headers={"ETag": f'"{query["partNumber"]}"'})
             case "PUT":
-                return self._put(bucket, key, asked, asked.body)
+                return self._put(bucket, key, request, request.body)
             case "POST" if "uploads" in query:
                 return self._begin(bucket, key)
             case "POST" if "uploadId" in query:
-                return self._complete(bucket, key, asked)
+                return self._complete(bucket, key, request)
             case "DELETE" if "uploadId" in query:
                 self._uploads.pop(query["uploadId"], None)
                 return Answer(204)
@@ -64,37 +64,37 @@ class XmlApi:
         body = f"<?xml version='1.0' encoding='UTF-8'?><ListBucketResult>{''.join(parts)}</ListBucketResult>"
         return Answer(200, body.encode(), XML)
 
-    def _put(self, bucket: str, key: str, asked: Asked, data: bytes) -> Answer:
-        match = asked.headers.get("x-goog-if-generation-match")
+    def _put(self, bucket: str, key: str, request: Request, data: bytes) -> Answer:
+        match = request.headers.get("x-goog-if-generation-match")
         condition = Condition(match=None if match is None else int(match))
-        stored = self._objects.put(bucket, key, data, condition, content_type=asked.headers.get("Content-Type"))
-        return Answer(200, headers=_about(stored))
+        stored = self._objects.put(bucket, key, data, condition, content_type=request.headers.get("Content-Type"))
+        return Answer(200, headers=_headers(stored))
 
     def _begin(self, bucket: str, key: str) -> Answer:
         if not self._objects.has_bucket(bucket):
             raise Refused(404, "NoSuchBucket")
         upload = secrets.token_hex(8)
         self._uploads[upload] = {}
-        told = f"<Bucket>{escape(bucket)}</Bucket><Key>{escape(key)}</Key><UploadId>{upload}</UploadId>"
-        body = f"<InitiateMultipartUploadResult>{told}</InitiateMultipartUploadResult>"
+        fields = f"<Bucket>{escape(bucket)}</Bucket><Key>{escape(key)}</Key><UploadId>{upload}</UploadId>"
+        body = f"<InitiateMultipartUploadResult>{fields}</InitiateMultipartUploadResult>"
         return Answer(200, body.encode(), XML)
 
-    def _complete(self, bucket: str, key: str, asked: Asked) -> Answer:
-        parts = self._uploads.pop(asked.query["uploadId"])
-        wanted = [int(number) for number in re.findall(r"<PartNumber>(\d+)</PartNumber>", asked.body.decode())]
-        answer = self._put(bucket, key, asked, b"".join(parts[number] for number in wanted))
+    def _complete(self, bucket: str, key: str, request: Request) -> Answer:
+        parts = self._uploads.pop(request.query["uploadId"])
+        wanted = [int(number) for number in re.findall(r"<PartNumber>(\d+)</PartNumber>", request.body.decode())]
+        answer = self._put(bucket, key, request, b"".join(parts[number] for number in wanted))
         e_tag = answer.headers["ETag"]
         body = f"<CompleteMultipartUploadResult><ETag>{e_tag}</ETag></CompleteMultipartUploadResult>"
         return Answer(200, body.encode(), {**answer.headers, **XML})
 
 
-def media(stored: Stored, asked: Asked) -> Answer:
-    """The bytes of an object, or the range of them that is asked for."""
-    headers = {**_about(stored), "Content-Type": stored.content_type, "Accept-Ranges": "bytes"}
+def media(stored: Stored, request: Request) -> Answer:
+    """Return an object's bytes, or the requested range of them."""
+    headers = {**_headers(stored), "Content-Type": stored.content_type, "Accept-Ranges": "bytes"}
     size = len(stored.data)
-    asked_range = re.fullmatch(r"bytes=(\d*)-(\d*)", asked.headers.get("Range", ""))
-    if asked_range:
-        first, last = asked_range.groups()
+    wanted_range = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("Range", ""))
+    if wanted_range:
+        first, last = wanted_range.groups()
         start = int(first) if first else max(0, size - int(last))
         end = min(size, int(last) + 1) if first and last else size
         if start >= size:
@@ -104,7 +104,7 @@ def media(stored: Stored, asked: Asked) -> Answer:
     return Answer(200, stored.data, headers)
 
 
-def _about(stored: Stored) -> dict[str, str]:
+def _headers(stored: Stored) -> dict[str, str]:
     return {
         "ETag": stored.e_tag,
         "Last-Modified": format_datetime(stored.at, usegmt=True),

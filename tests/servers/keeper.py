@@ -1,4 +1,4 @@
-"""Keeps a session's processes, and ends them all, with whatever they have started, when its stdin closes.
+"""Starts the processes of a test session, and ends them with all their children when its stdin closes.
 
 A test session may be killed without a chance to clean up; its end of the pipe closes all the same. Run as a program: a
 JSON object a line on stdin, ``{"start": name, "command": […], "log": path, "env": {…}}``, ``{"kill": name}`` or
@@ -24,52 +24,52 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 class Keeper:
-    """The keeper, as whoever has started it sees it."""
+    """The side of the test session."""
 
     def __init__(self) -> None:
-        self._one_at_a_time = threading.Lock()
+        self._lock = threading.Lock()
         self._child = subprocess.Popen(
             [sys.executable, __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            # What is sent to the test session's group (Ctrl-C, a timeout) is not for us.
+            # Signals to the group of the test session (Ctrl-C, a timeout) must not reach it.
             start_new_session=True,
         )
 
     def start(self, name: str, command: list[str], log: Path, env: dict[str, str]) -> int:
         """Start a process in a group of its own and return its id; it appends to the log."""
-        answer = self._tell(start=name, command=command, log=str(log), env=env)
+        answer = self._order(start=name, command=command, log=str(log), env=env)
         pid: int = answer["pid"]
         return pid
 
     def kill(self, name: str) -> None:
         """`kill -9` a process and all that it has started; return when they are gone."""
-        self._tell(kill=name)
+        self._order(kill=name)
 
     def remove(self, folder: Path) -> None:
         """Have a folder removed when all processes are gone."""
-        self._tell(remove=str(folder))
+        self._order(remove=str(folder))
 
     def close(self) -> None:
-        """End all; return when they are gone."""
+        """End all processes; return when they are gone."""
         assert self._child.stdin and self._child.stdout
         self._child.stdin.close()
         self._child.wait()
         self._child.stdout.close()
 
-    def _tell(self, **order: Any) -> dict[str, Any]:
+    def _order(self, **order: Any) -> dict[str, Any]:
         assert self._child.stdin and self._child.stdout
-        with self._one_at_a_time:
+        with self._lock:
             print(json.dumps(order), file=self._child.stdin, flush=True)
             answer: dict[str, Any] = json.loads(self._child.stdout.readline())
         return answer
 
 
 def keep() -> None:
-    """Do as stdin says until it closes, then end everything."""
+    """Carry out the orders on stdin until it closes, then end everything."""
     if sys.platform == "linux":
-        # Orphans of those that are killed become ours, so that they are found.
+        # Orphans of killed processes become our children, so that they are found.
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     kept: dict[str, subprocess.Popen[bytes]] = {}
     folders: list[str] = []
@@ -111,7 +111,7 @@ def end(processes: list[psutil.Process], grace: float) -> None:
     if grace:
         send(processes, signal.SIGTERM)
         psutil.wait_procs(family, grace)
-        # Orphans that have come to us meanwhile.
+        # Orphans that became our children meanwhile.
         family += psutil.Process().children(recursive=True)
     send(family, signal.SIGKILL)
     psutil.wait_procs(family, GRACE_S)

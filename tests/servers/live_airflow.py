@@ -21,7 +21,7 @@ from typing import Any
 
 import postgresql
 from keeper import Keeper
-from live_run import LOOK_EVERY_S, PATIENCE_S, LiveRun
+from live_run import LOOK_EVERY_S, MAX_WAIT_S, LiveRun
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
@@ -37,7 +37,7 @@ COMPONENTS = {
 
 
 class ApiError(RuntimeError):
-    """Airflow's API has refused what it was asked."""
+    """Airflow's API refused a request."""
 
 
 @dataclass
@@ -69,7 +69,7 @@ class LiveAirflow:
             self.database_url = postgresql.start_postgresql(bin_folder, self.keeper, _free_port(), log)
         else:
             assert self.database != "postgresql", "PostgreSQL, psycopg2 or asyncpg is not installed"
-            # Several write: each waits for the others, and in write-ahead mode not for those who read.
+            # Writers wait for each other; in write-ahead mode they do not wait for readers.
             self.database_url = f"sqlite:///{self._file}?timeout=60"
         self._engine = create_engine(self.database_url, poolclass=NullPool)
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -81,7 +81,7 @@ class LiveAirflow:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What every component is told."""
+        """Return the environment variables of every component."""
         bundle = {
             "name": "live",
             "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
@@ -101,7 +101,7 @@ class LiveAirflow:
             "AIRFLOW__CORE__PARALLELISM": "16",
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([bundle]),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database_url,
-            # A triggerer that has died is noticed in seconds.
+            # A dead triggerer is noticed within seconds.
             "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
             "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "6",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "2",
@@ -120,12 +120,10 @@ class LiveAirflow:
         self.until(lambda: self._files_read() >= len(files), f"the DAGs of {files}")
 
     def kill_triggerer(self, when: Callable[[], Any], meanwhile: Callable[[], object] = lambda: None) -> int:
-        """`kill -9` the triggerer and all its children when the time has come, and start another.
+        """`kill -9` the triggerer and all its children, and start another; return the id of the killed one's job.
 
-        Return the id of its job, by which triggers say whose they are.
-
-        :param when: true where it is time.
-        :param meanwhile: done while there is no triggerer.
+        :param when: waited for before the kill, until it returns true.
+        :param meanwhile: called while there is no triggerer.
         """
         with self._killing:
             self.until(when, "the moment to kill the triggerer")
@@ -137,7 +135,7 @@ class LiveAirflow:
             return self._last_killed
 
     def is_held(self, trigger_id: int | None) -> bool:
-        """Whether the triggerer, and none that was killed, has this trigger."""
+        """Whether the present triggerer, not a killed one, has this trigger."""
         found = self.rows("select triggerer_id from trigger where id = :id", id=trigger_id)
         return bool(found) and (found[0].triggerer_id or 0) > self._last_killed
 
@@ -145,7 +143,7 @@ class LiveAirflow:
         airflow = str(Path(sys.executable).with_name("airflow"))
         environment = self.environment
         if name == "api-server":
-            # On SQLite its event loop may wait for a request of its own, which waits for the event loop: not for long.
+            # On SQLite its event loop may wait for a request that waits for the event loop: so not for long.
             environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = self.database_url.replace("=60", "=3")
         self.keeper.start(name, [airflow, *COMPONENTS[name]], self.logs / f"{name}.log", environment)
 
@@ -154,7 +152,7 @@ class LiveAirflow:
         self.keeper.close()
         self._engine.dispose()
 
-    # --- asking it ---
+    # --- requests to it ---
 
     def _ask(self, method: str, path: str, body: object = None) -> Any:
         request = urllib.request.Request(
@@ -172,21 +170,21 @@ class LiveAirflow:
         return json.loads(content) if content else None
 
     def api(self, method: str, path: str, body: object = None) -> Any:
-        """Ask Airflow's public API; raise ApiError with what it says where it refuses."""
+        """Ask Airflow's public API; raise ApiError with its message where it refuses."""
         with self._asking:
             self._token = self._token or self._ask("GET", "auth/token")["access_token"]
-            deadline = time.monotonic() + PATIENCE_S
+            deadline = time.monotonic() + MAX_WAIT_S
             while True:
                 try:
                     return self._ask(method, f"api/v2/{path}", body)
                 except ApiError as error:
-                    # It has done nothing then; SQLite's lock is why.
+                    # SQLite was locked, and nothing was done.
                     if "Database error" not in str(error) or time.monotonic() > deadline:
                         raise
 
     def rows(self, statement: str, **values: Any) -> list[Any]:
-        """Ask the metadata database."""
-        deadline = time.monotonic() + PATIENCE_S
+        """Query the metadata database."""
+        deadline = time.monotonic() + MAX_WAIT_S
         while True:
             try:
                 with self._engine.connect() as connection:
@@ -197,8 +195,8 @@ class LiveAirflow:
                     raise
                 time.sleep(LOOK_EVERY_S)
 
-    def until(self, found: Callable[[], Any], what: str, within: float = PATIENCE_S) -> Any:
-        """Ask again and again until the answer is true; return it."""
+    def until(self, found: Callable[[], Any], what: str, within: float = MAX_WAIT_S) -> Any:
+        """Call ``found`` until it returns something true; return that."""
         deadline = time.monotonic() + within
         while not (answer := found()):
             assert time.monotonic() < deadline, f"no sign of {what} within {within:.0f} s"
@@ -206,7 +204,7 @@ class LiveAirflow:
         return answer
 
     def until_beaten(self, job_type: str, times: int) -> None:
-        """Wait until the job has said so often that it is alive: a round of its work is done each time."""
+        """Wait for that many heartbeats of the job, which sends one in each round of its work."""
         seen: set[str] = set()
 
         def beaten() -> bool:
@@ -221,7 +219,7 @@ class LiveAirflow:
         from airflow.models.trigger import Trigger
 
         found = self.rows("select kwargs from trigger where id = :id", id=trigger_id)
-        # Text as it lies there: no key may be in it in any form.
+        # The whole text, as no key may be in it in any form.
         return json.dumps(Trigger._decrypt_kwargs(found[0].kwargs), default=str) if found else ""
 
     def run(self, dag_id: str, run_id: str, **conf: Any) -> LiveRun:

@@ -1,4 +1,4 @@
-"""A DAG run in a real Airflow: watched, and meddled with as people do."""
+"""A DAG run in a real Airflow: observed, and changed as a user does in the UI."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from urllib.parse import quote
 if TYPE_CHECKING:
     from live_airflow import LiveAirflow
 
-PATIENCE_S = 240.0
-"""For what takes seconds on an idle machine, and a minute where its vendor does."""
+MAX_WAIT_S = 240.0
+"""For steps that take seconds on an idle machine, or a minute where the vendor does."""
 LOOK_EVERY_S = 0.2
 ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
 BUSY = ("queued", "running")
@@ -22,7 +22,7 @@ BUSY = ("queued", "running")
 
 @dataclass(frozen=True)
 class Seen:
-    """A task instance at one look; ``at`` is in epoch seconds."""
+    """A task instance at one time; ``at`` is in epoch seconds."""
 
     at: float
     state: str | None
@@ -33,7 +33,7 @@ class Seen:
 
 @dataclass
 class LiveRun:
-    """A DAG run, of whose tasks the one named `describe` is looked at."""
+    """A DAG run; its task `describe` is the one that is observed."""
 
     airflow: LiveAirflow
     dag_id: str
@@ -41,7 +41,7 @@ class LiveRun:
     task_id: str = "describe"
 
     def look(self) -> Seen:
-        """Return how the task is now; a state of None where it is not scheduled yet, or gone."""
+        """Return the task as it is now; a state of None where it is not scheduled yet, or gone."""
         found = self.airflow.rows(
             "select state, try_number, pid, trigger_id from task_instance "
             "where dag_id = :dag_id and run_id = :run_id and task_id = :task_id",
@@ -52,7 +52,7 @@ class LiveRun:
         now = time.time()
         return Seen(now, *found[0]) if found else Seen(now, None, 0, None, None)
 
-    def changes(self, within: float = PATIENCE_S) -> Iterator[Seen]:
+    def changes(self, within: float = MAX_WAIT_S) -> Iterator[Seen]:
         """Yield the task at every change, the last time when it has ended."""
         deadline, last = time.monotonic() + within, None
         while last is None or last.state not in ENDED:
@@ -63,7 +63,7 @@ class LiveRun:
             assert time.monotonic() < deadline, f"{self.run_id} is {now.state} after {within:.0f} s"
             time.sleep(LOOK_EVERY_S)
 
-    def until(self, *states: str, within: float = PATIENCE_S) -> Seen:
+    def until(self, *states: str, within: float = MAX_WAIT_S) -> Seen:
         """Wait until the task is in one of the states; fail where it ends in another."""
         for seen in self.changes(within):
             if seen.state in states:
@@ -71,9 +71,9 @@ class LiveRun:
         raise AssertionError(f"{self.run_id} is {seen.state}, not {' or '.join(states)}")
 
     def at_rest(self) -> Seen:
-        """Wait until the task is deferred and the scheduler is done with it; return it then.
+        """Wait until the task is deferred and the scheduler has handled that; return it.
 
-        Whoever changes a task instance in the second before that may make a scheduler end itself: Airflow's own race.
+        Changing a task instance in the second before that may end the scheduler: a race in Airflow.
         """
         self.until("deferred")
         log = self.airflow.logs / "scheduler.log"
@@ -93,16 +93,16 @@ class LiveRun:
         return json.loads(value) if isinstance(value, str) else value
 
     def mark(self, state: str) -> None:
-        """Mark the task as somebody does in the UI."""
+        """Mark the task as a user does in the UI."""
         self.airflow.api("PATCH", self._instance, {"new_state": state})
 
     def clear(self) -> None:
-        """Clear the task as somebody does in the UI."""
+        """Clear the task as a user does in the UI."""
         body = {"dry_run": False, "only_failed": False, "dag_run_id": self.run_id, "task_ids": [self.task_id]}
         self.airflow.api("POST", f"dags/{self.dag_id}/clearTaskInstances", body)
 
     def delete(self) -> None:
-        """Delete the DAG run as somebody does in the UI: one that runs has to be marked first."""
+        """Delete the DAG run as a user does in the UI. A run that is active has to be marked first."""
         self.airflow.api("PATCH", self._run, {"state": "failed"})
         self.airflow.api("DELETE", self._run)
 

@@ -1,4 +1,4 @@
-"""A server on a free port of this machine, which can be told to misbehave, and remembers what it was asked."""
+"""A server on a free port of this machine, which misbehaves on demand and records its requests."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from urllib.parse import parse_qsl, unquote
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One request. ``target`` is its path and query as they came; ``headers`` know no case."""
+class Request:
+    """One request. ``target`` is its path and query as they came; ``headers`` ignore case."""
 
     method: str
     target: str
@@ -41,7 +41,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer. Its length is that of its body, unless a header tells another, as that of a HEAD does."""
+    """One answer. Its length is that of its body, unless a header says otherwise, as for HEAD."""
 
     status: int = 200
     body: bytes = b""
@@ -49,14 +49,14 @@ class Answer:
 
 
 def xml_error(status: int, code: str, message: str = "") -> Answer:
-    """What both clouds answer where something is wrong."""
+    """Return an error as both clouds send it."""
     body = f"<?xml version='1.0' encoding='UTF-8'?><Error><Code>{code}</Code><Message>{message}</Message></Error>"
     return Answer(status, body.encode(), {"Content-Type": "application/xml"})
 
 
 @dataclass
 class Fault:
-    """What is answered in place of an answer; None: nothing, the connection is cut. ``carried_out``: after the deed."""
+    """An answer in place of the real one; None cuts the connection. ``carried_out``: the request takes effect first."""
 
     answer: Answer | None
     method: str
@@ -64,22 +64,22 @@ class Fault:
     times: float
     carried_out: bool
 
-    def takes(self, asked: Asked) -> bool:
-        fits = re.fullmatch(self.method, asked.method) and re.search(self.path, asked.path)
-        return self.times > 0 and fits is not None
+    def matches(self, request: Request) -> bool:
+        found = re.fullmatch(self.method, request.method) and re.search(self.path, request.path)
+        return self.times > 0 and found is not None
 
 
 class LoopbackServer:
-    """Answers as `answer` does, except where a fault says otherwise."""
+    """Answers as `answer` does, except where a fault applies."""
 
     def __init__(self) -> None:
-        self.requests: list[Asked] = []
+        self.requests: list[Request] = []
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _handler_of(self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, request: Request) -> Answer:
         raise NotImplementedError
 
     @property
@@ -104,7 +104,7 @@ class LoopbackServer:
     def fail(
         self, status: int, code: str, message: str = "", *, method: str = ".*", path: str = "", times: float = 1
     ) -> None:
-        """Answer with an error and do nothing."""
+        """Answer with an error; the request takes no effect."""
         self.instead(xml_error(status, code, message), method=method, path=path, times=times)
 
     def slow_down(self, **when: object) -> None:
@@ -112,41 +112,41 @@ class LoopbackServer:
         self.fail(503, "SlowDown", "Please reduce your request rate.", **when)  # type: ignore[arg-type]
 
     def deny(self, **when: object) -> None:
-        """Refuse, from now on."""
+        """Refuse from now on."""
         self.fail(403, "AccessDenied", "Access Denied", **{"times": float("inf"), **when})  # type: ignore[arg-type]
 
     def instead(self, answer: Answer, *, method: str = ".*", path: str = "", times: float = 1) -> None:
-        """Give this answer and do nothing."""
+        """Give this answer; the request takes no effect."""
         self._faults.append(Fault(answer, method, path, times, carried_out=False))
 
     def lose_answers(self, *, method: str = ".*", path: str = "", times: float = 1) -> None:
-        """Do what is asked, then cut the connection."""
+        """Let the request take effect, then cut the connection."""
         self._faults.append(Fault(None, method, path, times, carried_out=True))
 
     def cut(self, *, method: str = ".*", path: str = "", times: float = 1) -> None:
-        """Cut the connection and do nothing."""
+        """Cut the connection; the request takes no effect."""
         self._faults.append(Fault(None, method, path, times, carried_out=False))
 
-    def calm(self) -> None:
-        """Behave, and forget what was asked."""
+    def reset(self) -> None:
+        """Remove all faults and forget the recorded requests."""
         with self._lock:
             self._faults.clear()
             self.requests.clear()
 
-    def asked(self, method: str = ".*", path: str = "") -> list[Asked]:
-        """Return the requests that came, in their order."""
+    def received(self, method: str = ".*", path: str = "") -> list[Request]:
+        """Return the matching requests, in order."""
         return [one for one in self.requests if re.fullmatch(method, one.method) and re.search(path, one.path)]
 
-    def respond(self, asked: Asked) -> Answer | None:
-        """Return the answer to be given; None where the connection is to be cut."""
+    def respond(self, request: Request) -> Answer | None:
+        """Return the answer; None to cut the connection."""
         with self._lock:
-            self.requests.append(asked)
-            fault = next((one for one in self._faults if one.takes(asked)), None)
+            self.requests.append(request)
+            fault = next((one for one in self._faults if one.matches(request)), None)
             if fault:
                 fault.times -= 1
         if fault and not fault.carried_out:
             return fault.answer
-        answer = self.answer(asked)
+        answer = self.answer(request)
         return fault.answer if fault else answer
 
 
@@ -155,7 +155,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 256
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of a client that hung up, as those do that tests kill."""
+        """Ignore clients that hung up, as killed ones do."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
@@ -167,8 +167,8 @@ def _handler_of(server: LoopbackServer) -> type[BaseHTTPRequestHandler]:
         wbufsize = 1 << 16
 
         def _serve(self) -> None:
-            asked = Asked(self.command, self.path, self.headers, self._body())
-            answer = server.respond(asked)
+            request = Request(self.command, self.path, self.headers, self._body())
+            answer = server.respond(request)
             if answer is None:
                 self.close_connection = True
                 return

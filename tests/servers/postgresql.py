@@ -1,4 +1,4 @@
-"""A PostgreSQL of a test session's own, where the machine has its programs and Airflow its drivers."""
+"""A PostgreSQL for one test session, where its programs and Airflow's drivers for it are installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from keeper import Keeper
 
-PATIENCE_S = 60.0
+MAX_WAIT_S = 60.0
 USER = "airflow"
 
 
@@ -22,7 +22,7 @@ def programs() -> Path | None:
     if not (find_spec("psycopg2") and find_spec("asyncpg")):
         return None
     if os.geteuid() == 0 and (shutil.which("runuser") is None or not _has_user("postgres")):
-        # It refuses to be run by root.
+        # PostgreSQL refuses to run as root.
         return None
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     return found[-1].parent if found else None
@@ -30,7 +30,7 @@ def programs() -> Path | None:
 
 def start_postgresql(bin_folder: Path, keeper: Keeper, port: int, log: Path) -> str:
     """Start a server on the port, with an empty database; return its address for Airflow. Gone with the keeper."""
-    # Not in a test's own folder, into which PostgreSQL's user may not look.
+    # Not in a test's folder, which PostgreSQL's user may not read.
     folder = Path(tempfile.mkdtemp(prefix="describer-postgresql-"))
     keeper.remove(folder)
     as_user = []
@@ -45,7 +45,7 @@ def start_postgresql(bin_folder: Path, keeper: Keeper, port: int, log: Path) -> 
         "listen_addresses": "127.0.0.1",
         "port": port,
         "unix_socket_directories": folder,
-        # Nothing of it is to survive the machine.
+        # The data need not survive a crash.
         "fsync": "off",
         "max_connections": 200,
     }
@@ -58,7 +58,7 @@ def start_postgresql(bin_folder: Path, keeper: Keeper, port: int, log: Path) -> 
 
 def _create_database(bin_folder: Path, port: int) -> None:
     command = [str(bin_folder / "createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", USER, USER]
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + MAX_WAIT_S
     while (made := subprocess.run(command, capture_output=True, text=True, check=False)).returncode:
         assert time.monotonic() < deadline, made.stderr
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""S3: ministack in a process of its own, behind a gate that checks signatures, can be told to fail, and remembers."""
+"""S3 for tests: ministack in a process of its own, behind a gate that checks signatures and fails on demand."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from typing import Self
 from urllib.parse import parse_qsl, quote
 from xml.sax.saxutils import escape
 
-from loopback import Answer, Asked, LoopbackServer, xml_error
+from loopback import Answer, LoopbackServer, Request, xml_error
 
 KEY, SECRET = "AKIASHOPCATALOG12345", "sesame/" + secrets.token_urlsafe(24)
-"""The one key that the gate knows from the start; those that STS hands out it learns."""
+"""The key that the gate knows from the start; it learns those that STS hands out."""
 
 REGION = "eu-central-1"
 HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "expect", "keep-alive", "date", "server"}
 
 
 class Ministack:
-    """The process. ``port`` is its own, which nothing but the gate needs to know."""
+    """The process. Only the gate uses its ``port``."""
 
     def __init__(self, folder: Path) -> None:
         with socket.socket() as free:
@@ -78,7 +78,7 @@ class Ministack:
 
 
 class S3Gate(LoopbackServer):
-    """Lets through what is signed rightly; ministack itself checks no more than the signatures of addresses."""
+    """Passes on requests with a valid signature; ministack itself checks presigned URLs only."""
 
     def __init__(self, ministack: Ministack) -> None:
         super().__init__()
@@ -91,11 +91,11 @@ class S3Gate(LoopbackServer):
         made = self._forward("PUT", f"/{name}", [("Host", "127.0.0.1"), ("Authorization", signed)], b"")
         assert made.status == 200, made
 
-    def answer(self, asked: Asked) -> Answer:
-        refused = self._check(asked)
+    def answer(self, request: Request) -> Answer:
+        refused = self._check(request)
         if refused:
             return refused
-        answer = self._forward(asked.method, asked.target, asked.headers.items(), asked.body)
+        answer = self._forward(request.method, request.target, request.headers.items(), request.body)
         if b"<SecretAccessKey>" in answer.body:
             text = answer.body.decode()
             key, secret = (re.findall(f"<{name}>([^<]+)<", text)[0] for name in ("AccessKeyId", "SecretAccessKey"))
@@ -113,12 +113,12 @@ class S3Gate(LoopbackServer):
         response = connection.getresponse()
         content = response.read()
         self._idle.append((time.monotonic(), connection))
-        told = {name: value for name, value in response.getheaders() if name.lower() not in HOP_BY_HOP}
+        copied = {name: value for name, value in response.getheaders() if name.lower() not in HOP_BY_HOP}
         length = response.getheader("Content-Length")
-        return Answer(response.status, content, {**told, **({"Content-Length": length} if length else {})})
+        return Answer(response.status, content, {**copied, **({"Content-Length": length} if length else {})})
 
     def _connection(self) -> http.client.HTTPConnection:
-        """One that was used a moment ago: ministack closes those that idle for seconds."""
+        """Return a connection that was used within a second: ministack closes idle ones."""
         while self._idle:
             used_at, connection = self._idle.pop()
             if time.monotonic() - used_at < 1:
@@ -126,42 +126,42 @@ class S3Gate(LoopbackServer):
             connection.close()
         return http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
 
-    def __exit__(self, *about: object) -> None:
-        super().__exit__(*about)
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)
         for _, connection in self._idle:
             connection.close()
 
-    def _check(self, asked: Asked) -> Answer | None:
-        """Check a signature of version 4 in the headers, as S3 does, which tells what it should have been made of."""
-        given = asked.headers.get("Authorization", "")
+    def _check(self, request: Request) -> Answer | None:
+        """Check a version 4 signature in the headers. Like S3, the refusal quotes the canonical request."""
+        given = request.headers.get("Authorization", "")
         signed = re.fullmatch(r"AWS4-HMAC-SHA256 Credential=(.+?)/(.+), ?SignedHeaders=(.+), ?Signature=(.+)", given)
         if not signed:
-            # An address may be signed instead.
-            return None if "X-Amz-Signature" in asked.query else xml_error(403, "AccessDenied", "Access Denied")
+            # A presigned URL has its signature in the query.
+            return None if "X-Amz-Signature" in request.query else xml_error(403, "AccessDenied", "Access Denied")
         key, scope, names, signature = signed.groups()
         if key not in self._known:
             return xml_error(403, "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist.")
-        request = _canonical(asked, names)
+        canonical = _canonical(request, names)
         text = "\n".join(
-            ["AWS4-HMAC-SHA256", asked.headers["x-amz-date"], scope, hashlib.sha256(request.encode()).hexdigest()]
+            ["AWS4-HMAC-SHA256", request.headers["x-amz-date"], scope, hashlib.sha256(canonical.encode()).hexdigest()]
         )
         if hmac.compare_digest(_signature(self._known[key], scope, text), signature):
             return None
         body = (
             "<Error><Code>SignatureDoesNotMatch</Code><Message>The request signature we calculated does not match."
             f"</Message><AWSAccessKeyId>{key}</AWSAccessKeyId><SignatureProvided>{signature}</SignatureProvided>"
-            f"<CanonicalRequest>{escape(request)}</CanonicalRequest></Error>"
+            f"<CanonicalRequest>{escape(canonical)}</CanonicalRequest></Error>"
         )
         return Answer(403, body.encode(), {"Content-Type": "application/xml"})
 
 
-def _canonical(asked: Asked, names: str) -> str:
-    """The request as it is signed."""
-    given = parse_qsl(asked.raw_query, keep_blank_values=True)
+def _canonical(request: Request, names: str) -> str:
+    """Return the canonical request, which is what the client signs."""
+    given = parse_qsl(request.raw_query, keep_blank_values=True)
     fields = [f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in given]
-    headers = "".join(f"{name}:{' '.join(asked.headers.get(name, '').split())}\n" for name in names.split(";"))
-    payload = asked.headers.get("x-amz-content-sha256") or hashlib.sha256(asked.body).hexdigest()
-    return "\n".join([asked.method, asked.raw_path, "&".join(sorted(fields)), headers, names, payload])
+    headers = "".join(f"{name}:{' '.join(request.headers.get(name, '').split())}\n" for name in names.split(";"))
+    payload = request.headers.get("x-amz-content-sha256") or hashlib.sha256(request.body).hexdigest()
+    return "\n".join([request.method, request.raw_path, "&".join(sorted(fields)), headers, names, payload])
 
 
 def _signature(secret: str, scope: str, text: str) -> str:

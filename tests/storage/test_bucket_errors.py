@@ -160,7 +160,7 @@ def test_no_answer_puts_a_secret_into_an_error(bucket, cloud, act):
         f"</Message><CanonicalRequest>x-amz-security-token:{TOKEN} {secret[-1]}</CanonicalRequest></Error>"
     )
     for status in (400, 401, 403, 404, 409, 412, 416, 500, 503):
-        cloud.server.calm()
+        cloud.server.reset()
         cloud.server.instead(Answer(status, body.encode()), times=99)
         shown = texts_of(act, bucket)
         assert not [one for one in secret if one in shown]

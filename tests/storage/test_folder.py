@@ -240,7 +240,7 @@ def test_a_bucket_that_cannot_be_reached_is_an_error_and_not_nothing(cloud, tmp_
     ):
         with pytest.raises(StoreError, match=f"{cloud.uri}/s/journal.* cannot be "):
             act()
-    cloud.server.calm()
+    cloud.server.reset()
     assert folder.names("journal") == [NAME] and folder.read(NAME) == b"x"
 
 

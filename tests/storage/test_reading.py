@@ -58,7 +58,7 @@ def test_a_part_is_read(bucket, read, start, length, expected):
 
 def test_a_part_is_all_that_is_fetched(bucket, cloud, read):
     bucket.put("x", b"0123456789")
-    cloud.server.calm()
+    cloud.server.reset()
     read("x", start=2, length=3)
     [asked] = cloud.server.requests
     assert asked.headers["Range"] == "bytes=2-4"
@@ -73,7 +73,7 @@ def test_an_object_of_no_bytes(bucket, read):
 
 def test_one_request_reads_one_object(bucket, cloud):
     bucket.put("x", b"x")
-    cloud.server.calm()
+    cloud.server.reset()
     aread(bucket, "x", max_bytes=10)
     assert [asked.method for asked in cloud.server.requests] == ["GET"]
 
@@ -147,7 +147,7 @@ def test_a_long_listing_comes_page_by_page_as_it_is_asked_for(bucket, cloud):
     with ThreadPoolExecutor(16) as threads:
         list(threads.map(lambda name: bucket.put(name, b"x"), names))
     bucket.put("other/x", b"x")
-    cloud.server.calm()
+    cloud.server.reset()
     pages = bucket.entries("many/")
     assert cloud.server.requests == []
     first = keys([next(pages)])

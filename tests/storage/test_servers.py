@@ -52,7 +52,7 @@ def test_google_lists_page_by_page(gcs, google):
     for number in range(1500):
         gcs.server.objects.put(gcs.name, f"{number:04d}", b"")
     assert [one.name for one in google.client.list_blobs(google)] == [f"{number:04d}" for number in range(1500)]
-    assert len(gcs.server.asked("GET", "/o$")) == 2
+    assert len(gcs.server.received("GET", "/o$")) == 2
 
 
 def test_generations_are_compared(google):

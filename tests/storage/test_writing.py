@@ -72,7 +72,7 @@ def test_a_store_without_conditional_writes_creates_plainly_and_replaces_not(buc
     cloud.server.fail(501, "NotImplemented", "A header you provided implies functionality.", method="PUT", times=3)
     bucket.create("journal/a", b"shard")
     assert bucket.read("journal/a").data == b"shard"
-    cloud.server.calm()
+    cloud.server.reset()
     bucket.create("journal/b", b"shard")
     [asked] = cloud.server.requests
     assert not {"If-None-Match", "x-goog-if-generation-match"} & set(asked.headers)
@@ -151,9 +151,9 @@ def test_put_replaces(bucket):
 def test_put_a_file(bucket, cloud, tmp_path, size):
     content = (bytes(range(256)) * (size // 256 + 1))[:size]
     (tmp_path / "spool").write_bytes(content)
-    cloud.server.calm()
+    cloud.server.reset()
     bucket.put("results/r.jsonl", tmp_path / "spool")
-    parts = [len(asked.body) for asked in cloud.server.asked("PUT")]
+    parts = [len(asked.body) for asked in cloud.server.received("PUT")]
     assert sum(parts) == size and (len(parts) > 1) == (size > 10_000_000)
     assert bucket.read("results/r.jsonl").data == content
 
@@ -169,7 +169,7 @@ def test_a_part_that_does_not_arrive_leaves_what_was_there(bucket, cloud, tmp_pa
     (tmp_path / "spool").write_bytes(b"y" * 12_000_000)
     cloud.server.deny(method="PUT")
     assert kind_of(bucket.put, "x", tmp_path / "spool") == "denied"
-    cloud.server.calm()
+    cloud.server.reset()
     assert bucket.read("x").data == b"before"
     assert [entry.key for page in bucket.entries() for entry in page] == ["x"]
 

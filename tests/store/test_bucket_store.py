@@ -73,7 +73,7 @@ def test_nothing_is_durable_that_was_refused(cloud, folder, write):
     cloud.server.deny(method="PUT")
     with pytest.raises(StoreError, match=f"{cloud.uri}/catalog/journal/.* cannot be written"):
         write(["1"])
-    cloud.server.calm()
+    cloud.server.reset()
     assert calls(folder) == []
 
 
