@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import importlib
 import importlib.util
 import json
@@ -79,22 +80,33 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture(scope="session")
-def airflow_home() -> Path:
-    """The AIRFLOW_HOME of this test session."""
-    return HOME
-
-
-@pytest.fixture(scope="session")
 def airflow_command() -> str:
     """The `airflow` command of the environment that the tests run in."""
     return str(Path(sys.executable).with_name("airflow"))
 
 
 @pytest.fixture(scope="session")
-def airflow_db(airflow_command: str) -> Iterator[None]:
-    """A migrated metadata database, made once a session for the tests that ask for it."""
-    migrated = subprocess.run([airflow_command, "db", "migrate"], capture_output=True, text=True, check=False)
-    assert migrated.returncode == 0, migrated.stdout + migrated.stderr
+def migrated_database(airflow_command: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite database to copy: the first of the worker processes makes it, the others wait for it."""
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    database = folder / "migrated.db"
+    with (folder / "migrated.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not database.exists():
+            unfinished = folder / "unfinished.db"
+            environment = {**os.environ, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{unfinished}"}
+            command = [airflow_command, "db", "migrate"]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+            unfinished.rename(database)
+    return database
+
+
+@pytest.fixture(scope="session")
+def airflow_db(migrated_database: Path) -> Iterator[None]:
+    """A migrated metadata database of this process's own."""
+    shutil.copy(migrated_database, HOME / "airflow.db")
     with warnings.catch_warnings():
         # Airflow 3.1's models are deprecated in parts; the warning names whoever makes the first query.
         warnings.simplefilter("ignore")
@@ -223,12 +235,22 @@ def run_to_its_end(dag: Any, conf: dict[str, Any]) -> Ran:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(supervisor, "run_task_in_process", remember)
+        _read_dag_files_once(dag.dag_id, patch)
         run = dag.test(run_conf=conf)
     ran = Ran(run.dag_id, run.run_id, errors=errors)
     for instance in run.get_task_instances():
         ran.states[_name(instance)] = str(instance.state)
         ran.tries[_name(instance)] = instance.try_number
     return ran
+
+
+def _read_dag_files_once(dag_id: str, patch: pytest.MonkeyPatch) -> None:
+    """Keep `dag.test()` of Airflow 3.3 from reading all DAG files anew at each call; 3.1 reads them once by itself."""
+    from airflow.models.dag_version import DagVersion
+
+    if importlib.util.find_spec("airflow.dag_processing.dagbag") and DagVersion.get_version(dag_id):
+        patch.setattr("airflow.dag_processing.dagbag.BundleDagBag", lambda **_: None)
+        patch.setattr("airflow.dag_processing.dagbag.sync_bag_to_db", lambda *_: None)
 
 
 def _name(instance: Any) -> str:

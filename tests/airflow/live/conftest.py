@@ -34,13 +34,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def live(tmp_path_factory: pytest.TempPathFactory, airflow_db: None, airflow_home: Path) -> Iterator[LiveAirflow]:
+def live(
+    tmp_path_factory: pytest.TempPathFactory, airflow_db: None, migrated_database: Path
+) -> Iterator[LiveAirflow]:
     """A real Airflow; on PostgreSQL where the machine has it, unless DESCRIBER_LIVE_DATABASE says `sqlite`."""
     airflow = LiveAirflow(
         tmp_path_factory.mktemp("live"),
         HERE / "dags",
         os.environ.get("DESCRIBER_LIVE_DATABASE", ""),
-        airflow_home / "airflow.db",
+        migrated_database,
     )
     try:
         airflow.start()
