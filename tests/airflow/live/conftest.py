@@ -34,9 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def live(
-    tmp_path_factory: pytest.TempPathFactory, airflow_db: None, migrated_database: Path
-) -> Iterator[LiveAirflow]:
+def live(tmp_path_factory: pytest.TempPathFactory, airflow_db: None, migrated_database: Path) -> Iterator[LiveAirflow]:
     """A real Airflow; on PostgreSQL where the machine has it, unless DESCRIBER_LIVE_DATABASE says `sqlite`."""
     airflow = LiveAirflow(
         tmp_path_factory.mktemp("live"),
