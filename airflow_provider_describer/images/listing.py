@@ -78,13 +78,13 @@ class ImageFilter:
         """The ends of matching names, in lower case."""
         return tuple("" if suffix == "*" else "." + suffix.lower().lstrip(".") for suffix in self.types)
 
-    def matches(self, size: int, modified: float) -> bool:
-        """Whether a file of this size and time of change matches."""
+    def matches(self, image: ListedImage) -> bool:
+        """Whether the image's size and time of change match."""
         return (
-            (self.min_size is None or size >= self.min_size)
-            and (self.max_size is None or size <= self.max_size)
-            and (self.modified_after is None or modified >= self.modified_after)
-            and (self.modified_before is None or modified < self.modified_before)
+            (self.min_size is None or image.size >= self.min_size)
+            and (self.max_size is None or image.size <= self.max_size)
+            and (self.modified_after is None or image.modified >= self.modified_after)
+            and (self.modified_before is None or image.modified < self.modified_before)
         )
 
 
@@ -114,25 +114,22 @@ def list_images(
             raise BadInput(
                 f"path is {masked(path)!r}: a web address has no listing; expected s3://, gs:// or a folder."
             )
-        found = _local_files(path if "://" not in path else str(folder), image_filter)
+        found = _local_files(path if "://" not in path else str(folder), image_filter.suffixes)
     elif open_bucket is None:
         raise BadInput(f"path is {path!r}, but no bucket can be opened here; expected a local folder.")
     elif _WILDCARD.search(address.bucket):
         raise BadInput(f"path is {path!r}: a pattern matches keys within one bucket; write the bucket's name in full.")
     else:
-        found = _objects(open_bucket(address.scheme, address.bucket), address.key, image_filter)
-    return islice(found, image_filter.limit)
+        found = _objects(open_bucket(address.scheme, address.bucket), address.key, image_filter.suffixes)
+    return islice((image for image in found if image_filter.matches(image)), image_filter.limit)
 
 
-def _objects(bucket: Bucket, key: str, image_filter: ImageFilter) -> Iterator[ListedImage]:
+def _objects(bucket: Bucket, key: str, suffixes: tuple[str, ...]) -> Iterator[ListedImage]:
     prefix, matches = _pattern(key)
-    suffixes = image_filter.suffixes
     for page in bucket.entries(prefix):
         for entry in page:
             name = entry.key
-            if not name.lower().endswith(suffixes) or not matches(name) or _is_marker(name, entry.size):
-                continue
-            if image_filter.matches(entry.size, entry.modified):
+            if name.lower().endswith(suffixes) and matches(name) and not _is_marker(name, entry.size):
                 yield ListedImage(bucket.address(name), entry.version, entry.size, entry.modified)
 
 
@@ -158,7 +155,7 @@ def _pattern(text: str) -> tuple[str, Callable[[str], object]]:
 # --- local folders ---
 
 
-def _local_files(path: str, image_filter: ImageFilter) -> Iterator[ListedImage]:
+def _local_files(path: str, suffixes: tuple[str, ...]) -> Iterator[ListedImage]:
     prefix, matches = _pattern(path)
     root = prefix[: prefix.rfind("/") + 1]
     if _is_folder(root or ".") is not True:
@@ -168,8 +165,8 @@ def _local_files(path: str, image_filter: ImageFilter) -> Iterator[ListedImage]:
     depth = None if "**" in path or not _WILDCARD.search(path) else path.count("/") - root.count("/")
     return (
         ListedImage(name, None, about.st_size, about.st_mtime)
-        for name, about in _walk(root, depth, image_filter.suffixes)
-        if matches(name) and image_filter.matches(about.st_size, about.st_mtime)
+        for name, about in _walk(root, depth, suffixes)
+        if matches(name)
     )
 
 

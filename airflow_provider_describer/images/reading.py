@@ -215,42 +215,36 @@ def _status_error(name: str, status: int) -> RejectedImage | UnreadableImage:
     return UnreadableImage(f"{name}: HTTP {status}.")
 
 
+def _open_without_waiting(path: str, flags: int) -> int:
+    # Opening a pipe would otherwise wait for a writer.
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def _read_file(name: str, path: Path, max_bytes: int) -> bytes:
     try:
-        # O_NONBLOCK, as opening a pipe would otherwise wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            return _read_descriptor(name, descriptor, max_bytes)
-        finally:
-            os.close(descriptor)
+        with open(path, "rb", buffering=0, opener=_open_without_waiting) as file:  # which has no opener
+            about = os.fstat(file.fileno())
+            if stat.S_ISFIFO(about.st_mode):
+                raise RejectedImage(f"{name}: is a pipe, expected an image.", kind="not_an_image")
+            if about.st_size > max_bytes:
+                raise _too_large(name, about.st_size, max_bytes)
+            # One byte more than the file's size: if no more comes than its size, the file ended there.
+            content = file.read(about.st_size + 1) if about.st_size else b""
+            if about.st_size and len(content) == about.st_size:
+                return content
+            # The file grows, or reports no size, as below /proc: read to its end.
+            while part := file.read(65536):
+                content = content + part if content else part
+                if len(content) > max_bytes:
+                    raise _too_large(name, None, max_bytes)
+            return content
     except FileNotFoundError:
         raise RejectedImage(f"{name}: there is no such file.", kind="missing") from None
     except IsADirectoryError:
-        raise RejectedImage(
-            f"{name}: is a directory, expected an image. List its files first.", kind="not_an_image"
-        ) from None
+        message = f"{name}: is a directory, expected an image. List its files first."
+        raise RejectedImage(message, kind="not_an_image") from None
     except (OSError, ValueError) as error:
         raise UnreadableImage(f"{name}: cannot be read: {type(error).__name__}: {error}") from None
-
-
-def _read_descriptor(name: str, descriptor: int, max_bytes: int) -> bytes:
-    about = os.fstat(descriptor)
-    if stat.S_ISDIR(about.st_mode):
-        raise IsADirectoryError
-    if stat.S_ISFIFO(about.st_mode):
-        raise RejectedImage(f"{name}: is a pipe, expected an image.", kind="not_an_image")
-    if about.st_size > max_bytes:
-        raise _too_large(name, about.st_size, max_bytes)
-    # One byte more than the file's size: if no more comes than its size, the file ended there.
-    content = os.read(descriptor, about.st_size + 1) if about.st_size else b""
-    if about.st_size and len(content) == about.st_size:
-        return content
-    # The file grows, or reports no size, as below /proc: read to its end.
-    while part := os.read(descriptor, 65536):
-        content = content + part if content else part
-        if len(content) > max_bytes:
-            raise _too_large(name, None, max_bytes)
-    return content
 
 
 def _too_large(name: str, size: int | None, max_bytes: int) -> RejectedImage:

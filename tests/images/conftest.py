@@ -92,8 +92,8 @@ class Objects:
     def request(
         self, uri: str, version: str | None = None, max_pixels: int | None = None, way: str = "file"
     ) -> DescribeRequest:
-        (ask,) = parse_images([{"uri": uri, "version": version}], get_vendor(WAYS[way]), max_pixels=max_pixels)
-        return ask
+        (request,) = parse_images([{"uri": uri, "version": version}], get_vendor(WAYS[way]), max_pixels=max_pixels)
+        return request
 
     def account(self, way: str = "file", vendor: str | None = None, host: str | None = LOCAL) -> Account:
         defaults, extra = get_vendor(vendor or WAYS[way]).defaults(), {"image_transport": way}
@@ -111,20 +111,20 @@ class Objects:
 
         return asyncio.run(scene())
 
-    def shown(
+    def prepared(
         self, key: str, way: str = "file", *, signer: Signer | None = None, uri: str | None = None, **about: Any
     ) -> PreparedImage | DescriberError:
         paid_by = self.account(way)
-        ask, vendor = self.request(uri or self.uri(key), way=way, **about), get_vendor(paid_by.vendor)
+        request, vendor = self.request(uri or self.uri(key), way=way, **about), get_vendor(paid_by.vendor)
         found: PreparedImage | DescriberError = self.with_reader(
-            lambda reader: prepare(reader, vendor, paid_by, ask), signer
+            lambda reader: prepare(reader, vendor, paid_by, request), signer
         )
         return found
 
-    def identified(self, *asks: DescribeRequest) -> list[IdentifiedImage]:
+    def identified(self, *requests: DescribeRequest) -> list[IdentifiedImage]:
         paid_by = self.account()
         vendor = get_vendor(paid_by.vendor)
-        found = self.with_reader(lambda reader: identify(reader, vendor, paid_by, asks))
+        found = self.with_reader(lambda reader: identify(reader, vendor, paid_by, requests))
         if isinstance(found, DescriberError):
             raise found
         return list(found)

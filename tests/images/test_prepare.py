@@ -28,7 +28,7 @@ def account(vendor: str = "image_describer", host: str | None = None, **extra: A
     return account_from_connection(defaults, conn_id="shop", password="sk-secret", host=host, extra=extra)
 
 
-async def shown(uri: str, paid_by: Account, version: str | None = None) -> PreparedImage | DescriberError:
+async def prepared(uri: str, paid_by: Account, version: str | None = None) -> PreparedImage | DescriberError:
     vendor = get_vendor(paid_by.vendor)
     async with AsyncClient(timeout=5) as client:
         try:
@@ -64,7 +64,7 @@ def test_a_local_image_is_sent_as_the_connection_says(
 ) -> None:
     content = draw(1)
     (tmp_path / "Red shoe.txt").write_bytes(content)
-    found = asyncio.run(shown(str(tmp_path / "Red shoe.txt"), account(vendor, image_transport=wanted), "etag"))
+    found = asyncio.run(prepared(str(tmp_path / "Red shoe.txt"), account(vendor, image_transport=wanted), "etag"))
     assert isinstance(found, PreparedImage)
     assert (found.picture.content, found.picture.media_type) == (content, "image/jpeg")
     assert (found.picture.inline, found.upload, found.picture.url) == (inline, upload, None)
@@ -138,7 +138,7 @@ def fetch(
 ) -> tuple[PreparedImage | DescriberError, Loopback]:
     async def scene() -> tuple[PreparedImage | DescriberError, Loopback]:
         async with loopback(talk) as server:
-            return await shown(server.url + path, account(image_transport=way)), server
+            return await prepared(server.url + path, account(image_transport=way)), server
 
     found, server = asyncio.run(scene())
     assert "hush" not in str(found) + repr(found)
@@ -264,14 +264,14 @@ def test_half_an_image_is_never_sent(loopback: type[Loopback], draw: Callable[..
 @pytest.mark.parametrize("name", ["photo #1.jpg", "what?.jpg"])
 def test_a_bad_local_image_is_named_whole(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"no image")
-    found = asyncio.run(shown(str(tmp_path / name), account()))
+    found = asyncio.run(prepared(str(tmp_path / name), account()))
     assert isinstance(found, RejectedImage)
     assert str(tmp_path / name) in str(found)
 
 
 def test_an_image_that_only_the_other_vendor_takes(tmp_path: Path, draw: Callable[..., bytes]) -> None:
     (tmp_path / "a.jpg").write_bytes(draw(5, "GIF"))
-    assert isinstance(asyncio.run(shown(str(tmp_path / "a.jpg"), account())), PreparedImage)
-    found = asyncio.run(shown(str(tmp_path / "a.jpg"), account("segmind")))
+    assert isinstance(asyncio.run(prepared(str(tmp_path / "a.jpg"), account())), PreparedImage)
+    found = asyncio.run(prepared(str(tmp_path / "a.jpg"), account("segmind")))
     assert isinstance(found, RejectedImage) and found.kind == "unsupported_type"
     assert "Segmind takes no image/gif" in str(found)

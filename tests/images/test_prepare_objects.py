@@ -43,7 +43,7 @@ def sha256(content: bytes) -> str:
 def test_an_object_is_read_in_one_request(objects: Objects, draw: Callable[..., bytes], way: str, key: str) -> None:
     content = draw(1) + bytes(100_000)
     version = objects.put(key, content)
-    found = objects.shown(key, way)
+    found = objects.prepared(key, way)
     assert isinstance(found, PreparedImage)
     assert (found.picture.content, found.sha256, found.size) == (content, sha256(content), len(content))
     assert (found.version, found.upload, found.picture.inline) == (version, False, way == "inline")
@@ -59,8 +59,8 @@ def test_many_objects_are_read_in_as_many_requests(objects: Objects, draw: Calla
 
     async def all_of_them(reader: Reader) -> list[PreparedImage]:
         vendor, paid_by = get_vendor("image_describer"), objects.account()
-        asks = [objects.request(objects.uri(key)) for key in keys]
-        return list(await asyncio.gather(*(prepare(reader, vendor, paid_by, ask) for ask in asks)))
+        requests = [objects.request(objects.uri(key)) for key in keys]
+        return list(await asyncio.gather(*(prepare(reader, vendor, paid_by, request) for request in requests)))
 
     found = objects.with_reader(all_of_them)
     assert [one.sha256 for one in found] == [sha256(draw(number)) for number in range(20)]
@@ -73,7 +73,7 @@ def test_an_object_is_scaled_down_after_it_is_read(
 ) -> None:
     content = draw(1, "PNG", (400, 300))
     objects.put("a.png", content)
-    found = objects.shown("a.png", max_pixels=40_000, signer=signer)
+    found = objects.prepared("a.png", max_pixels=40_000, signer=signer)
     assert isinstance(found, PreparedImage) and found.picture.content is not None
     assert (found.sha256, found.size) == (sha256(content), len(content))
     assert (found.picture.media_type, found.picture.filename) == ("image/jpeg", "a.jpg")
@@ -83,8 +83,8 @@ def test_an_object_is_scaled_down_after_it_is_read(
 
 def test_an_object_too_large_to_be_sent_may_be_scaled_down(objects: Objects, draw: Callable[..., bytes]) -> None:
     objects.put("a.png", draw(1, "PNG", (400, 300)) + bytes(21_000_000))
-    assert isinstance(objects.shown("a.png", max_pixels=40_000), PreparedImage)
-    found = objects.shown("a.png")
+    assert isinstance(objects.prepared("a.png", max_pixels=40_000), PreparedImage)
+    found = objects.prepared("a.png")
     assert isinstance(found, RejectedImage) and found.kind == "too_large"
 
 
@@ -95,7 +95,7 @@ def test_an_object_that_changed_after_its_listing_is_noticed(
     objects: Objects, signer: Signer, draw: Callable[..., bytes], way: str
 ) -> None:
     listed, read = objects.put("a.jpg", draw(1)), objects.put("a.jpg", draw(2))
-    found = objects.shown("a.jpg", way, version=listed, signer=signer)
+    found = objects.prepared("a.jpg", way, version=listed, signer=signer)
     assert isinstance(found, PreparedImage)
     assert found.version == read != listed
     assert found.sha256 == (None if way == "url" else sha256(draw(2)))
@@ -161,11 +161,13 @@ def test_a_copy_and_a_renamed_object_are_known_by_their_listing(
 
 
 def test_what_has_a_version_is_known_without_a_request(objects: Objects) -> None:
-    asks = [objects.request(objects.uri(f"{key}.jpg"), version=version) for key, version in (("a", MD5), ("b", "v1"))]
-    found = objects.identified(*asks)
+    requests = [
+        objects.request(objects.uri(f"{key}.jpg"), version=version) for key, version in (("a", MD5), ("b", "v1"))
+    ]
+    found = objects.identified(*requests)
     assert [(one.request, one.version, one.sha256, one.error) for one in found] == [
-        (asks[0], MD5, None, None),
-        (asks[1], "v1", None, None),
+        (requests[0], MD5, None, None),
+        (requests[1], "v1", None, None),
     ]
     assert all(len(one.keys) == 1 for one in found) and found[0].keys != found[1].keys
     assert objects.server.requests == []
@@ -175,8 +177,8 @@ def test_what_has_no_version_is_known_by_one_look_at_its_start(objects: Objects,
     content = draw(1) + bytes(100_000)
     version = objects.put("a.jpg", content)
     objects.put("b.jpg", content)
-    asks = [objects.request(objects.uri(f"{key}.jpg")) for key in "ab"]
-    found = objects.identified(*asks)
+    requests = [objects.request(objects.uri(f"{key}.jpg")) for key in "ab"]
+    found = objects.identified(*requests)
     first, second = found
     assert (first.version, first.sha256, first.error) == (version, None, None)
     # The MD5 of both, and each one's name and version.
@@ -201,7 +203,7 @@ def test_objects_files_and_those_that_fail_are_identified_together(
 
 def each_way(objects: Objects, signer: Signer, key: str, **about: Any) -> list[DescriberError]:
     """What becomes of it by each way of showing it, and when it is looked at for a plan."""
-    found: list[object] = [objects.shown(key, way, signer=signer, **about) for way in ("file", "inline", "url")]
+    found: list[object] = [objects.prepared(key, way, signer=signer, **about) for way in ("file", "inline", "url")]
     uri = about.get("uri") or objects.uri(key)
     try:
         found += [planned.error for planned in objects.identified(objects.request(uri))]
@@ -257,7 +259,7 @@ def test_of_a_60_mb_object_nothing_is_taken(objects: Objects) -> None:
     about = {"ETag": f'"{MD5}"', "Last-Modified": "Tue, 14 Jan 2025 08:00:00 GMT", "Content-Length": "60000000"}
     objects.server.instead(Answer(200, b"", about), times=float("inf"))
     for way in ("file", "inline"):
-        found = objects.shown("a.jpg", way)
+        found = objects.prepared("a.jpg", way)
         assert isinstance(found, RejectedImage) and found.kind == "too_large"
         assert objects.uri("a.jpg") in str(found) and "Scale it down" in str(found)
     assert len(objects.server.requests) == 2
@@ -267,7 +269,7 @@ def test_a_large_object_is_known_as_such_from_its_start(
     objects: Objects, signer: Signer, draw: Callable[..., bytes]
 ) -> None:
     objects.put("a.jpg", draw(1) + bytes(11_000_000))
-    found = objects.shown("a.jpg", "url", signer=signer)
+    found = objects.prepared("a.jpg", "url", signer=signer)
     assert isinstance(found, RejectedImage) and found.kind == "too_large"
     assert "11.0 MB is more than the 10.5 MB that Segmind takes" in str(found)
     assert [asked.headers["Range"] for asked in objects.server.requests] == [f"bytes=0-{HEAD - 1}"]

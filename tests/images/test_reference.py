@@ -1,4 +1,4 @@
-"""What users pass as ``images``, made into asks, or refused with the item and the fix named."""
+"""What users pass as ``images``, made into requests, or refused with the item and the fix named."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from airflow_provider_describer.vendors import get_vendor
 IMAGE_DESCRIBER, SEGMIND = get_vendor("image_describer"), get_vendor("segmind")
 
 
-def asks(images: Any, **options: Any) -> list[DescribeRequest]:
+def requests(images: Any, **options: Any) -> list[DescribeRequest]:
     return parse_images(images, options.pop("vendor", IMAGE_DESCRIBER), **options)
 
 
 def refusal(images: Any, **options: Any) -> str:
     with pytest.raises(BadInput) as caught:
-        asks(images, **options)
+        requests(images, **options)
     return str(caught.value)
 
 
 def uris(images: Any, **options: Any) -> list[str]:
-    return [ask.image.uri for ask in asks(images, **options)]
+    return [request.image.uri for request in requests(images, **options)]
 
 
 def prompt(text: object, **fields: object) -> str | None:
-    (ask,) = asks([{"uri": "a.jpg", "fields": fields}], prompt=text)
-    return ask.spec.prompt
+    (request,) = requests([{"uri": "a.jpg", "fields": fields}], prompt=text)
+    return request.spec.prompt
 
 
 def test_uris_paths_and_dicts_in_the_order_given(tmp_path: Path) -> None:
     given = ["b.jpg", tmp_path / "a.jpg", {"uri": "https://shop.example/c.jpg", "id": 7, "version": 3, "size": 10}]
-    found = asks(given)
-    assert [ask.image.uri for ask in found] == ["b.jpg", str(tmp_path / "a.jpg"), "https://shop.example/c.jpg"]
+    found = requests(given)
+    assert [request.image.uri for request in found] == ["b.jpg", str(tmp_path / "a.jpg"), "https://shop.example/c.jpg"]
     assert (found[2].id, found[2].image.version, found[2].image.size) == ("7", "3", 10)
-    assert {(ask.spec.prompt, ask.spec.lang) for ask in found} == {(IMAGE_DESCRIBER.default_prompt, "en")}
+    assert {(request.spec.prompt, request.spec.lang) for request in found} == {(IMAGE_DESCRIBER.default_prompt, "en")}
 
 
 @pytest.mark.parametrize("images", [("a", "b"), iter(["a", "b"]), {"a": 1, "b": 2}.keys(), (x for x in "ab")])
@@ -71,12 +71,12 @@ class Lazy(Sequence[object]):
 def test_what_mapped_tasks_have_returned_is_one_list(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('"c"\n{"uri": "d", "version": "v"}\n')
     assert uris(Lazy(["a", "b"], str(tmp_path / "a.jsonl"), [{"uri": "e"}], [["f"], ["g"]])) == list("abcdefg")
-    assert asks(Lazy()) == []
+    assert requests(Lazy()) == []
 
 
 def test_an_empty_list_asks_nothing() -> None:
-    assert asks([]) == []
-    assert asks([[], []]) == []
+    assert requests([]) == []
+    assert requests([[], []]) == []
 
 
 @pytest.mark.parametrize(
@@ -144,12 +144,12 @@ def test_a_missing_field_names_those_there_are() -> None:
 
 def test_a_prompt_is_filled_from_each_images_fields() -> None:
     images = [{"uri": f"{n}.jpg", "fields": {"title": f"shoe {n}", "no": n}} for n in range(3)]
-    found = asks(images, prompt="Describe {title}, number {no}.")
-    assert [ask.spec.prompt for ask in found] == [f"Describe shoe {n}, number {n}." for n in range(3)]
+    found = requests(images, prompt="Describe {title}, number {no}.")
+    assert [request.spec.prompt for request in found] == [f"Describe shoe {n}, number {n}." for n in range(3)]
 
 
 def test_an_images_own_prompt_and_language_come_first() -> None:
-    (own, none) = asks(
+    (own, none) = requests(
         [{"uri": "a", "prompt": "Own.", "lang": "fr"}, {"uri": "b", "prompt": None, "lang": None, "fields": None}],
         prompt="Common.",
         lang="de",
@@ -191,9 +191,14 @@ def test_a_blank_prompt_is_refused_before_anything_is_asked(blank: str) -> None:
     assert "prompt is blank" in refusal([{"uri": "a.jpg", "fields": {"x": " "}}], prompt=blank)
 
 
-def test_several_languages_are_an_ask_each() -> None:
-    found = asks(["a", "b"], lang=["en", "de"])
-    assert [(ask.image.uri, ask.spec.lang) for ask in found] == [("a", "en"), ("a", "de"), ("b", "en"), ("b", "de")]
+def test_several_languages_are_a_request_each() -> None:
+    found = requests(["a", "b"], lang=["en", "de"])
+    assert [(request.image.uri, request.spec.lang) for request in found] == [
+        ("a", "en"),
+        ("a", "de"),
+        ("b", "en"),
+        ("b", "de"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -217,8 +222,8 @@ def test_a_vendor_that_writes_one_language_says_so() -> None:
     assert "lang='de' is not a language that Segmind writes; expected one of en" in refusal(
         ["a.jpg"], vendor=SEGMIND, lang="de"
     )
-    (ask,) = asks(["a.jpg"], vendor=SEGMIND, prompt="Anything")
-    assert (ask.spec.prompt, ask.spec.lang) == (None, None)
+    (request,) = requests(["a.jpg"], vendor=SEGMIND, prompt="Anything")
+    assert (request.spec.prompt, request.spec.lang) == (None, None)
 
 
 def test_duplicates_are_refused_and_both_named() -> None:
@@ -229,8 +234,10 @@ def test_duplicates_are_refused_and_both_named() -> None:
 
 
 def test_a_duplicate_that_asks_something_else_or_has_its_own_name_is_none() -> None:
-    assert len(asks(["a", {"uri": "a", "prompt": "Else?"}, {"uri": "a", "lang": "de"}, {"uri": "a", "id": "x"}])) == 4
-    assert len(asks(["photo #1.jpg", "photo #2.jpg", "https://x.example/a?n=1", "https://x.example/a?n=2"])) == 4
+    assert (
+        len(requests(["a", {"uri": "a", "prompt": "Else?"}, {"uri": "a", "lang": "de"}, {"uri": "a", "id": "x"}])) == 4
+    )
+    assert len(requests(["photo #1.jpg", "photo #2.jpg", "https://x.example/a?n=1", "https://x.example/a?n=2"])) == 4
 
 
 @pytest.mark.parametrize(
@@ -316,8 +323,8 @@ def test_paths_of_object_storage_without_their_connection() -> None:
 def test_a_listing_file_stands_for_its_list(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("uri,title\na.jpg,Shoe\nb.jpg,Hat\n")
     for listing in (tmp_path / "list.csv", str(tmp_path / "list.csv"), [tmp_path / "list.csv"]):
-        found = asks(listing, prompt="The {title}", images_base="s3://shop/")
-        assert [(ask.image.uri, ask.spec.prompt) for ask in found] == [
+        found = requests(listing, prompt="The {title}", images_base="s3://shop/")
+        assert [(request.image.uri, request.spec.prompt) for request in found] == [
             ("s3://shop/a.jpg", "The Shoe"),
             ("s3://shop/b.jpg", "The Hat"),
         ]
@@ -333,8 +340,8 @@ def test_a_listing_does_not_lead_to_another(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("image", ["a.jpg", Path("a.jpg"), {"uri": "a.jpg"}, StoragePath("file", "a.jpg")])
-def test_one_image_is_one_ask(image: object) -> None:
-    assert parse_image(image, IMAGE_DESCRIBER, prompt="Which?") == asks(["a.jpg"], prompt="Which?")[0]
+def test_one_image_is_one_request(image: object) -> None:
+    assert parse_image(image, IMAGE_DESCRIBER, prompt="Which?") == requests(["a.jpg"], prompt="Which?")[0]
 
 
 @pytest.mark.parametrize(

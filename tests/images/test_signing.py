@@ -113,7 +113,7 @@ def test_the_address_of_an_object_is_signed_when_its_turn_comes(
         seconds.append(lives)
         return signer(key, lives)
 
-    found = objects.shown("a b#c.jpg", "url", signer=sign)
+    found = objects.prepared("a b#c.jpg", "url", signer=sign)
     assert isinstance(found, PreparedImage) and found.picture.sign is not None
     assert (found.sha256, found.size, found.version) == (None, len(content), objects.version("a b#c.jpg"))
     assert (found.picture.content, found.picture.url, found.upload) == (None, None, False)
@@ -174,7 +174,7 @@ def test_what_was_fetched_by_a_signed_address_is_known_again(
 
 def test_no_repr_shows_a_signed_address(objects: Objects, signer: Signer, draw: Callable[..., bytes]) -> None:
     objects.put("a.jpg", draw(1))
-    found = objects.shown("a.jpg", "url", signer=signer)
+    found = objects.prepared("a.jpg", "url", signer=signer)
     assert isinstance(found, PreparedImage) and found.picture.sign is not None
     url = found.picture.sign()
     assert "Signature=" in url
@@ -210,7 +210,7 @@ def test_credentials_that_last_long_enough(objects: Objects, signer: Signer, dra
     def just(key: str, seconds: float) -> Signed:
         return Signed(signer(key, seconds).url, time.time() + SHORTEST_S + 5)
 
-    found = objects.shown("a.jpg", "url", signer=just)
+    found = objects.prepared("a.jpg", "url", signer=just)
     assert isinstance(found, PreparedImage) and found.picture.sign is not None
     assert get(found.picture.sign()) == (200, draw(1))
 
