@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ class Vendor(ABC):
 
     async def measure(self, received: ReceivedImage, entry: Entry) -> ImageInfo:
         """Record an image in the entry, then measure it; raise ImageRefusedError if it cannot be used."""
-        sha256 = await self.state.images.sha256(received.data)
+        sha256 = hashlib.sha256(received.data).hexdigest()
         entry.image_sha256, entry.image_bytes, entry.image_via = sha256, len(received.data), received.via
         return await self.state.images.measure(received, sha256)
 

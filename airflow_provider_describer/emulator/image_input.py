@@ -5,27 +5,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import hashlib
 import http.client
 import re
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
 
 from airflow_provider_describer.emulator.image_info import ImageInfo, UnreadableError, measure
 
 MAX_BYTES = 25 * 1024 * 1024
-QUICK_BYTES = 1024 * 1024
 DATA_URI = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+);base64,(?P<data>.*)", re.DOTALL)
 LOOPBACK = re.compile(r"localhost|127\.[\d.]+|::1")
-
-Text = TypeVar("Text", str, bytes)
-Result = TypeVar("Result")
 
 
 class ImageRefusedError(Exception):
@@ -42,7 +35,7 @@ class ReceivedImage:
 
 
 class ImageReader:
-    """Reads images outside the event loop, and measures each distinct image once."""
+    """Fetches and decodes images outside the event loop, and measures each distinct image once."""
 
     def __init__(self) -> None:
         # Two pools, so that decoding never waits for the network.
@@ -53,14 +46,11 @@ class ImageReader:
     async def load(self, uri: str, timeout_s: float) -> ReceivedImage:
         """Return the image in a data URI or behind an http(s) URL; raise ImageRefusedError if there is none."""
         if uri.startswith("data:"):
-            return await self.run(from_data_uri, uri)
+            return from_data_uri(uri)
         if not uri.startswith(("http://", "https://")):
             raise ImageRefusedError("image is neither an http(s) URL nor a base64 data URI")
         data = await asyncio.get_running_loop().run_in_executor(self.fetchers, fetch, uri, timeout_s)
         return ReceivedImage(data, "url")
-
-    async def sha256(self, data: bytes) -> str:
-        return await self.run(sha256_hex, data)
 
     async def measure(self, received: ReceivedImage, sha256: str) -> ImageInfo:
         """Return the image's measurements; raise ImageRefusedError if it is incomplete or of another type."""
@@ -78,12 +68,6 @@ class ImageReader:
             raise ImageRefusedError(f"image was sent as {received.claimed_type!r} but is {info.media_type!r}")
         return info
 
-    async def run(self, work: Callable[[Text], Result], argument: Text) -> Result:
-        # For a small argument the hand-over to a thread costs more than the work.
-        if len(argument) < QUICK_BYTES:
-            return work(argument)
-        return await asyncio.get_running_loop().run_in_executor(self.workers, work, argument)
-
 
 def from_data_uri(uri: str) -> ReceivedImage:
     """Return the image in a base64 data URI; raise ImageRefusedError if it is not one."""
@@ -95,10 +79,6 @@ def from_data_uri(uri: str) -> ReceivedImage:
     except binascii.Error as error:
         raise ImageRefusedError(f"image is a data URI with broken base64 ({error})") from error
     return ReceivedImage(data, "inline", match["type"].lower())
-
-
-def sha256_hex(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def fetch(url: str, timeout_s: float) -> bytes:
