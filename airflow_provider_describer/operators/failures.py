@@ -7,28 +7,17 @@ from contextlib import contextmanager
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airflow_provider_describer.errors import (
-    AccountError,
-    AmbiguousCall,
-    BadInput,
-    BucketError,
-    CorruptShard,
-    DescriberError,
-    RejectedImage,
-    TooManyRejected,
-    UnexpectedAnswer,
-    UnknownOutcome,
-)
+from airflow_provider_describer import errors
 
 NON_RETRYABLE = (
-    AccountError,
-    AmbiguousCall,
-    BadInput,
-    CorruptShard,
-    RejectedImage,
-    TooManyRejected,
-    UnexpectedAnswer,
-    UnknownOutcome,
+    errors.AccountError,
+    errors.AmbiguousCall,
+    errors.BadInput,
+    errors.CorruptShard,
+    errors.RejectedImage,
+    errors.TooManyRejected,
+    errors.UnexpectedAnswer,
+    errors.UnknownOutcome,
 )
 """A retry would fail, or pay, in the same way again."""
 
@@ -36,10 +25,10 @@ NON_RETRYABLE_BUCKET_KINDS = ("no_such_bucket", "wrong_region", "unsupported")
 """Kinds of `BucketError` that need a correction; a refusal or a silence may be over by the next try."""
 
 
-def airflow_error(error: DescriberError) -> Exception:
+def airflow_error(error: errors.DescriberError) -> Exception:
     """Return the exception that fails the task, for good if a retry cannot help."""
     for_good = isinstance(error, NON_RETRYABLE) or (
-        isinstance(error, BucketError) and error.kind in NON_RETRYABLE_BUCKET_KINDS
+        isinstance(error, errors.BucketError) and error.kind in NON_RETRYABLE_BUCKET_KINDS
     )
     kind = AirflowFailException if for_good else AirflowException
     return kind(f"{type(error).__name__}: {error}")
@@ -50,5 +39,5 @@ def airflow_errors() -> Iterator[None]:
     """Raise this package's errors as Airflow's."""
     try:
         yield
-    except DescriberError as error:
+    except errors.DescriberError as error:
         raise airflow_error(error) from error

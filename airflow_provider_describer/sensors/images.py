@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue
 
 from airflow_provider_describer.arrivals.snapshot import ArrivalTerms, ListingPass, SeenImages, filter_of
-from airflow_provider_describer.engine.slices import (
-    check_slices,
-    clear_totals,
-    goes_on,
-    is_transient,
-    load_totals,
-    save_totals,
-    slice_of,
-)
+from airflow_provider_describer.engine import slices
 from airflow_provider_describer.engine.undescribed import undescribed_images
 from airflow_provider_describer.errors import BucketError, StoreError, UnreadableImage
 from airflow_provider_describer.hooks.storage import buckets_of
@@ -157,20 +149,20 @@ class DescribeImagesSensor(DescribeImagesBaseOperator, BaseSensorOperator):
         run, limits = task_instance_key(context), self.limits
         with airflow_errors():
             account = self.hook.account
-            check_slices(self.slice_size, self._longest_pause(), account)
+            slices.check_slices(self.slice_size, self._longest_pause(), account)
             folder = open_folder(self.store or "", buckets_of(self.storage_conn_id))
-            carried = load_totals(folder, run)
-            part = slice_of(limits, self.slice_size, carried)
+            carried = slices.load_totals(folder, run)
+            part = slices.slice_of(limits, self.slice_size, carried)
             outcome = self.plan_job(run, part, carried=carried).work()
-            save_totals(folder, run, outcome.carried)
+            slices.save_totals(folder, run, outcome.carried)
             manifest = outcome.manifest
-            if goes_on(outcome, limits, part, account):
+            if slices.goes_on(outcome, limits, part, account):
                 context["ti"].xcom_push(key="manifest", value=manifest)
-                if outcome.error is not None and not is_transient(outcome.error):
+                if outcome.error is not None and not slices.is_transient(outcome.error):
                     raise outcome.error
                 self.log.info("%s; %s", manifest["counts"], outcome.error or "going on at the next poke")
                 return PokeReturnValue(is_done=False)
-            clear_totals(folder, run)
+            slices.clear_totals(folder, run)
         announce_manifest(self, context, manifest)
         return PokeReturnValue(is_done=True, xcom_value=manifest)
 

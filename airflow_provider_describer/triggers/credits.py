@@ -19,10 +19,8 @@ class CreditsTrigger(BaseTrigger):
 
     It may fire too early, but never too late: the sensor looks again.
 
-    :param describer_conn_id: the connection.
-    :param min_credits: USD.
-    :param poke_interval: seconds between two looks; at least 15.
-    :param deadline: epoch seconds; given back in the event.
+    The arguments are those of the sensor. It looks every ``poke_interval`` seconds, at least 15, and gives ``deadline``
+    back in its event.
     """
 
     def __init__(

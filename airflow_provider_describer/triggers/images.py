@@ -26,10 +26,7 @@ class ListingTrigger(BaseTrigger):
     Waits for `NewImagesSensor` until a listing has changed or a time has come. It may fire too early, but never too
     late: the sensor looks again.
 
-    :param path: what is listed.
     :param fingerprint: of the listing before.
-    :param types: suffixes of names, as for ``NewImagesSensor``.
-    :param storage_conn_id: connection for a bucket.
     :param poll_interval: seconds between two listings; at least 15.
     :param until: epoch seconds at which to fire in any case, or None.
     :param deadline: epoch seconds; given back in the event.
