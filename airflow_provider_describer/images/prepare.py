@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.errors import BadInput, UnreadableImage
 from airflow_provider_describer.images.checks import HEAD, check_content, check_head
-from airflow_provider_describer.images.reading import Reader, Visibility, is_private_host
+from airflow_provider_describer.images.reading import Reader, Visibility
 from airflow_provider_describer.images.scaling import scale_down
+from airflow_provider_describer.images.trust import is_private_host
 from airflow_provider_describer.models import DescribeRequest, Image, Picture, Spec
 from airflow_provider_describer.storage.address import LocalFile, Location, ObjectKey, WebUrl, masked, parse_uri
 from airflow_provider_describer.vendors.vendor import Vendor

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from airflow_provider_describer.errors import (
     BadInput,
@@ -22,7 +22,7 @@ from airflow_provider_describer.errors import (
 from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.http.flow import Flow
 from airflow_provider_describer.images.checks import HEAD
-from airflow_provider_describer.images.trust import Trust, is_public_host
+from airflow_provider_describer.images.trust import Trust, is_private_host
 from airflow_provider_describer.storage.address import (
     LocalFile,
     Location,
@@ -44,11 +44,6 @@ T = TypeVar("T")
 
 Visibility = Literal["public", "private"] | None
 """Who can fetch an image by an address: anyone, only this network, or no one as it has no address."""
-
-
-def is_private_host(url: str) -> bool:
-    """Whether the url names a host that only this network can reach; resolves no name."""
-    return not is_public_host(urlsplit(url).hostname or "")
 
 
 class Reader:

@@ -132,6 +132,11 @@ def is_public_host(host: str) -> bool:
     return _host_zone(host) == "public"
 
 
+def is_private_host(url: str) -> bool:
+    """Whether the url names a host that only this network can reach; resolves no name."""
+    return not is_public_host(urlsplit(url).hostname or "")
+
+
 @dataclass(frozen=True, slots=True)
 class Trust:
     """How far the listing of images is trusted.

@@ -12,7 +12,8 @@ import pytest
 
 from airflow_provider_describer.errors import BadInput, DescriberError, RejectedImage, UnreadableImage
 from airflow_provider_describer.http.client import AsyncClient
-from airflow_provider_describer.images.reading import Reader, is_private_host
+from airflow_provider_describer.images.reading import Reader
+from airflow_provider_describer.images.trust import is_private_host
 from airflow_provider_describer.storage.address import WebUrl, check_reference, is_web, local_path, masked, parse_uri
 from airflow_provider_describer.storage.bucket import Content
 
