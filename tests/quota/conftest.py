@@ -1,4 +1,4 @@
-"""Holders as threads of one test, holders as processes, and a bucket with the semantics of a real one in memory."""
+"""Tasks as processes, and an in-memory bucket with the semantics of a real one."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Content(NamedTuple):
 
 @dataclass
 class FakeBucket:
-    """One object that is replaced only by whoever names its version.
+    """One object, replaced only by a writer that names its version.
 
-    ``fails`` are raised, one a request, in this order; ``lost`` waits for a write, and is raised when it has been made.
+    ``fails`` are raised in this order, one a request; ``lost`` is raised after the next write has been made.
     """
 
     scheme: str = "s3"
@@ -54,7 +54,7 @@ class FakeBucket:
         lost = self._fail()
         with self.lock:
             if version != (None if self.data is None else str(self.number)):
-                raise BucketError("somebody was faster", kind="changed")
+                raise BucketError("another writer was faster", kind="changed")
             self.data, self.number = data, self.number + 1
             if lost:
                 raise BucketError("no answer", kind="unreachable")
@@ -73,23 +73,23 @@ def bucket() -> FakeBucket:
 
 
 @dataclass
-class Crowd:
-    """Tasks in processes of their own, which share one document."""
+class TaskProcesses:
+    """Task processes that share one document."""
 
     emulator: EmulatorProcess
     folder: Path
     children: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
-    def cell(self) -> Path:
+    def document(self) -> Path:
         return self.folder / "limits" / "shop.json"
 
-    def start(self, count: int, **told: Any) -> list[subprocess.Popen[str]]:
+    def start(self, count: int, **settings: Any) -> list[subprocess.Popen[str]]:
         defaults = {
             "key": self.emulator.keys["segmind"],
             "host": self.emulator.url,
             "picture": str(self.folder / "picture.jpg"),
-            "cell": str(self.cell),
+            "document": str(self.document),
             "rate": None,
             "max_cost_per_day": None,
             "price": 0.015,
@@ -98,7 +98,7 @@ class Crowd:
         }
         started = [
             subprocess.Popen(
-                [sys.executable, str(WORKER), json.dumps({**defaults, **told})],
+                [sys.executable, str(WORKER), json.dumps({**defaults, **settings})],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -119,11 +119,11 @@ class Crowd:
 
 
 @pytest.fixture
-def crowd(emulator: EmulatorProcess, tmp_path: Path, draw: Callable[..., bytes]) -> Iterator[Crowd]:
+def processes(emulator: EmulatorProcess, tmp_path: Path, draw: Callable[..., bytes]) -> Iterator[TaskProcesses]:
     (tmp_path / "picture.jpg").write_bytes(draw(1))
-    crowd = Crowd(emulator, tmp_path)
-    yield crowd
-    for child in crowd.children:
+    processes = TaskProcesses(emulator, tmp_path)
+    yield processes
+    for child in processes.children:
         child.kill()
         child.wait()
         for stream in (child.stdout, child.stderr):

@@ -1,4 +1,4 @@
-"""Compare-and-swap, on disk and in a bucket: one winner, the old content or the new, and errors that are no absence."""
+"""Compare-and-swap on disk and in a bucket: one winner, the old content or the new; "cannot read" is not "absent"."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ HAMMER = """
 import sys
 from pathlib import Path
 from airflow_provider_describer.storage.cas_document import Changed, LocalDocument
-cell, own, rounds = LocalDocument(Path(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
+document, own, rounds = LocalDocument(Path(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
 padding = b" " * 20000
 while rounds:
-    content, token = cell.load()
+    content, token = document.load()
     counts = [int(word) for word in (content or b"0 0 0 0 0 0 0 0").split()]
     counts[own] += 1
     try:
-        cell.swap(" ".join(map(str, counts)).encode() + padding, token)
+        document.swap(" ".join(map(str, counts)).encode() + padding, token)
     except Changed:
         continue
     rounds -= 1
@@ -42,7 +42,7 @@ while rounds:
 
 
 @pytest.fixture(params=["memory", "local", "bucket"])
-def cell(request: pytest.FixtureRequest, tmp_path: Path, bucket: Any) -> Any:
+def document(request: pytest.FixtureRequest, tmp_path: Path, bucket: Any) -> Any:
     made = {
         "memory": MemoryDocument,
         "local": lambda: LocalDocument(tmp_path / "deep" / "er" / "shop.json"),
@@ -51,36 +51,36 @@ def cell(request: pytest.FixtureRequest, tmp_path: Path, bucket: Any) -> Any:
     return made[request.param]()
 
 
-def test_a_document_is_made_read_and_replaced(cell):
-    assert cell.load()[0] is None
-    token = cell.swap(b"one", cell.load()[1])
-    assert cell.load() == (b"one", token)
-    assert cell.load() == (b"one", cell.load()[1])
-    newer = cell.swap(b"two", token)
-    assert newer != token and cell.load() == (b"two", newer)
+def test_a_document_is_created_read_and_replaced(document):
+    assert document.load()[0] is None
+    token = document.swap(b"one", document.load()[1])
+    assert document.load() == (b"one", token)
+    assert document.load() == (b"one", document.load()[1])
+    newer = document.swap(b"two", token)
+    assert newer != token and document.load() == (b"two", newer)
 
 
 @pytest.mark.parametrize("stale", [False, True])
-def test_who_does_not_know_what_is_there_replaces_nothing(cell, stale):
-    _, none = cell.load()
-    old = cell.swap(b"one", none)
-    cell.swap(b"two", old)
+def test_a_stale_token_replaces_nothing(document, stale):
+    _, none = document.load()
+    old = document.swap(b"one", none)
+    document.swap(b"two", old)
     with pytest.raises(Changed):
-        cell.swap(b"mine", old if stale else none)
-    assert cell.load()[0] == b"two"
+        document.swap(b"mine", old if stale else none)
+    assert document.load()[0] == b"two"
 
 
-def test_of_many_at_once_one_wins_each_round(cell):
+def test_one_of_many_concurrent_writers_wins_each_round(document):
     def race(name):
         try:
-            cell.swap(name, token)
+            document.swap(name, token)
         except Changed:
             return 0
         return 1
 
     with ThreadPoolExecutor(8) as threads:
         for number in range(20):
-            token = cell.load()[1]
+            token = document.load()[1]
             assert sum(threads.map(race, [b"%d by %d" % (number, racer) for racer in range(8)])) == 1
 
 
@@ -92,78 +92,78 @@ def hammer(path: Path, own: int, rounds: int) -> subprocess.Popen[bytes]:
     )
 
 
-def test_eight_processes_lose_no_update_though_some_are_killed_in_the_middle_of_one(tmp_path):
+def test_eight_processes_lose_no_update_although_some_are_killed_during_a_write(tmp_path):
     path = tmp_path / "shop.json"
     steady = [hammer(path, own, 60) for own in range(5)]
-    # Without an end: these are killed at whatever they are doing then.
-    doomed = [hammer(path, own, 10**9) for own in range(5, 8)]
-    said = {}
-    for own, child in enumerate(doomed, 5):
+    # These run until they are killed.
+    killed = [hammer(path, own, 10**9) for own in range(5, 8)]
+    printed = {}
+    for own, child in enumerate(killed, 5):
         assert child.stdout is not None
         lines = [child.stdout.readline() for _ in range(15 + own)]
         os.kill(child.pid, signal.SIGKILL)
         lines += child.stdout.read().splitlines()
         assert child.wait() == -signal.SIGKILL
         child.stdout.close()
-        said[own] = max(int(line) for line in lines if line.strip())
+        printed[own] = max(int(line) for line in lines if line.strip())
     for child in steady:
         assert len(child.communicate()[0].split()) == 60 and child.returncode == 0
     counts = [int(word) for word in path.read_bytes().split()]
     assert counts[:5] == [60] * 5
-    for own, count in said.items():
-        assert count <= counts[own] <= count + 1, "one may have been written and not yet told of"
+    for own, count in printed.items():
+        assert count <= counts[own] <= count + 1, "one may have been written and not yet printed"
     names = {entry.name for entry in tmp_path.iterdir()}
     assert names <= {"shop.json", ".shop.json.lock", ".shop.json.new"}
 
 
-def test_what_a_killed_process_left_half_written_is_overwritten(tmp_path):
-    cell = LocalDocument(tmp_path / "shop.json")
-    token = cell.swap(b"whole", None)
+def test_a_half_written_file_of_a_killed_process_is_overwritten(tmp_path):
+    document = LocalDocument(tmp_path / "shop.json")
+    token = document.swap(b"whole", None)
     (tmp_path / ".shop.json.new").write_bytes(b"ha" * 1000)
-    assert cell.load()[0] == b"whole"
-    cell.swap(b"new", token)
-    assert cell.load()[0] == b"new"
+    assert document.load()[0] == b"whole"
+    document.swap(b"new", token)
+    assert document.load()[0] == b"new"
 
 
-def test_what_cannot_be_read_is_not_what_is_not_there(tmp_path):
+def test_an_unreadable_document_is_an_error_and_not_an_absent_one(tmp_path):
     (tmp_path / "shop.json").mkdir()
     (tmp_path / "file").write_bytes(b"")
     for path in (tmp_path / "shop.json", tmp_path / "file" / "shop.json"):
-        cell = LocalDocument(path)
+        document = LocalDocument(path)
         with pytest.raises(StoreError, match=r"cannot be read") as raised:
-            cell.load()
+            document.load()
         assert str(path) in str(raised.value) and not is_transient(raised.value)
 
 
-def test_what_cannot_be_written_names_the_file(tmp_path):
+def test_a_failed_write_names_the_file(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StoreError, match=r"shop\.json cannot be written"):
         LocalDocument(tmp_path / "file" / "shop.json").swap(b"x", None)
 
 
-def test_a_disk_that_is_full_leaves_the_old_document(tmp_path, monkeypatch):
-    cell = LocalDocument(tmp_path / "shop.json")
-    token = cell.swap(b"old", None)
+def test_a_full_disk_leaves_the_old_document(tmp_path, monkeypatch):
+    document = LocalDocument(tmp_path / "shop.json")
+    token = document.swap(b"old", None)
     monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(StoreError, match="No space left"):
-        cell.swap(b"new", token)
-    assert cell.load() == (b"old", token)
+        document.swap(b"new", token)
+    assert document.load() == (b"old", token)
 
 
 @pytest.mark.parametrize(
     ("kind", "passes"), [("unreachable", True), ("throttled", True), ("denied", False), ("no_such_bucket", False)]
 )
-def test_a_buckets_refusal_is_told_with_its_kind(bucket, kind, passes):
-    cell = BucketDocument(bucket, "limits/shop.json")
-    for deed in (cell.load, lambda: cell.swap(b"x", None)):
+def test_a_refusal_by_the_bucket_keeps_its_kind(bucket, kind, passes):
+    document = BucketDocument(bucket, "limits/shop.json")
+    for action in (document.load, lambda: document.swap(b"x", None)):
         bucket.fails = [kind]
         with pytest.raises(StoreError, match=f"the bucket is {kind}") as raised:
-            deed()
+            action()
         assert raised.value.kind == kind and is_transient(raised.value) is passes
     assert bucket.data is None
 
 
-def test_a_store_that_names_no_versions_is_refused(bucket):
+def test_a_store_without_versions_is_refused(bucket):
     bucket.data, bucket.versioned = b"x", False
     with pytest.raises(StoreError, match=r"s3://bucket/limits/shop\.json.*no version") as raised:
         BucketDocument(bucket, "limits/shop.json").load()

@@ -1,4 +1,4 @@
-"""The document in a real bucket of either cloud: holders on several machines, which have nothing else in common."""
+"""The document in a bucket of either cloud, as tasks on several machines share it."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ if TYPE_CHECKING:
     from clouds import Cloud
 
 
-def test_of_many_at_once_one_wins_each_round(cloud: Cloud) -> None:
-    cells = [BucketDocument(cloud.bucket(), "limits/shop.json") for _ in range(4)]
+def test_one_of_many_concurrent_writers_wins_each_round(cloud: Cloud) -> None:
+    documents = [BucketDocument(cloud.bucket(), "limits/shop.json") for _ in range(4)]
 
     def race(racer: int) -> int:
         try:
-            cells[racer].swap(b"%d by %d" % (number, racer), token)
+            documents[racer].swap(b"%d by %d" % (number, racer), token)
         except Changed:
             return 0
         return 1
 
-    assert cells[0].load() == (None, None)
+    assert documents[0].load() == (None, None)
     token = None
     with ThreadPoolExecutor(4) as threads:
         for number in range(5):
             assert sum(threads.map(race, range(4))) == 1
-            content, token = cells[0].load()
+            content, token = documents[0].load()
             assert content is not None and content.startswith(b"%d by " % number)
 
 
-def test_a_bucket_that_is_not_there_is_no_document_that_is_not_there(cloud: Cloud) -> None:
-    cell = BucketDocument(cloud.bucket("no-such-bucket-anywhere"), "limits/shop.json")
+def test_a_missing_bucket_is_an_error_and_not_an_absent_document(cloud: Cloud) -> None:
+    document = BucketDocument(cloud.bucket("no-such-bucket-anywhere"), "limits/shop.json")
     with pytest.raises(StoreError, match="no-such-bucket-anywhere"):
-        cell.load()
+        document.load()
 
 
-def test_a_connection_with_a_bucket_shares_its_day(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_share_the_days_money_through_a_bucket(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     # The tests' servers take as many writes as come.
     monkeypatch.setattr(cas_document, "_WRITE_INTERVALS", {"s3": 0.1, "gs": 0.1})
     account = account_from_connection(get_vendor("segmind").defaults(), conn_id="shop", password="key-123")
@@ -57,9 +57,9 @@ def test_a_connection_with_a_bucket_shares_its_day(cloud: Cloud, monkeypatch: py
         async with limits:
             try:
                 while True:
-                    ticket = await limits.acquire()
+                    permit = await limits.acquire()
                     sent += 1
-                    limits.settle(ticket, 0.015)
+                    limits.settle(permit, 0.015)
             except DayBudgetSpent:
                 return sent
 
@@ -75,7 +75,7 @@ def test_a_pause_reaches_another_machine(cloud: Cloud) -> None:
         limits = [SharedLimits(BucketDocument(cloud.bucket(), "x"), rate=Rate(600)) for _ in range(2)]
         async with asyncio.timeout(60), limits[0] as one, limits[1] as other:
             one.pause_until(4e9)
-            while other.paused_until != 4e9:  # noqa: ASYNC110  # what is waited for happens in a bucket
+            while other.paused_until != 4e9:  # noqa: ASYNC110  # happens in a bucket
                 await asyncio.sleep(0.01)
 
     asyncio.run(use())

@@ -1,4 +1,4 @@
-"""The document as bytes: what was written is read again, and what cannot be understood is never taken for new."""
+"""The document as bytes: it is read as it was written, and a damaged one is never taken for a new one."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ FULL = Leases(5.0, (6.0,), 1.0, {"2025-11-21": 15}, {"a": Lease(9.0, 8.0, {"2025
 
 
 @given(whole)
-def test_what_was_written_is_read_again(leases):
+def test_encoding_and_decoding_returns_the_same_state(leases):
     assert decode_leases("here", encode_leases(leases)) == leases
 
 
-def test_where_there_is_none_it_is_new():
+def test_no_document_is_a_new_state():
     assert decode_leases("here", None) == Leases()
 
 
-def broken():
+def damaged_documents():
     yield b""
     yield b"\xff\xfe"
     yield encode_leases(FULL)[:-1]
@@ -58,14 +58,14 @@ def broken():
             yield json.dumps({**document, name: value}).encode()
 
 
-@pytest.mark.parametrize("content", list(broken()))
-def test_what_is_damaged_is_named_and_not_taken_for_new(content):
+@pytest.mark.parametrize("content", list(damaged_documents()))
+def test_a_damaged_document_is_an_error_that_names_it(content):
     with pytest.raises(StoreError, match=r"^s3://here is damaged.*Restore it") as raised:
         decode_leases("s3://here", content)
     assert raised.value.kind == "corrupt_limits"
 
 
-def test_a_newer_version_is_named():
+def test_a_newer_version_is_an_error_that_names_it():
     document = json.loads(encode_leases(FULL)) | {"version": 2, "free": "something new"}
     with pytest.raises(StoreError, match=r"here was written in version 2.*reads version 1"):
         decode_leases("here", json.dumps(document).encode())
@@ -85,7 +85,7 @@ class CountingDocument(LocalDocument):
         return super().swap(content, token)
 
 
-def test_a_change_is_written_and_no_change_is_not(tmp_path):
+def test_only_a_changed_state_is_written(tmp_path):
     counting = CountingDocument(tmp_path / "x.json")
     document = LeaseDocument(counting, lambda: 0.0)
     document.change(add)
@@ -96,7 +96,7 @@ def test_a_change_is_written_and_no_change_is_not(tmp_path):
     assert counting.swaps == 1
 
 
-def test_what_vanishes_while_it_is_used_is_an_error_and_no_new_beginning(tmp_path):
+def test_a_document_that_vanishes_in_use_is_an_error_and_not_a_new_state(tmp_path):
     document = LeaseDocument(LocalDocument(tmp_path / "x.json"), lambda: 0.0)
     document.change(add)
     (tmp_path / "x.json").unlink()
@@ -108,7 +108,7 @@ def test_what_vanishes_while_it_is_used_is_an_error_and_no_new_beginning(tmp_pat
 
 
 class Rival(MemoryDocument):
-    """Somebody else is faster, so many times."""
+    """Another writer is faster, that many times."""
 
     def __init__(self, times):
         super().__init__()
@@ -124,14 +124,14 @@ class Rival(MemoryDocument):
         return super().swap(content, token)
 
 
-def test_who_was_slower_begins_anew_from_what_the_other_wrote():
-    cell = Rival(3)
-    document = LeaseDocument(cell, lambda: 0.0)
+def test_the_slower_writer_starts_again_from_the_other_ones_state():
+    rival = Rival(3)
+    document = LeaseDocument(rival, lambda: 0.0)
     document.change(add)
-    assert document.read().next_at == 4 and cell.swaps == 4
+    assert document.read().next_at == 4 and rival.swaps == 4
 
 
-def test_a_cell_that_is_never_still_is_left_for_later():
+def test_a_document_that_changes_all_the_time_is_left_for_later():
     document = LeaseDocument(Rival(10**6), lambda: 0.0)
     document._document.write_interval = 0.0
     with pytest.raises(StoreError) as raised:

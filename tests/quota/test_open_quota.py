@@ -1,4 +1,4 @@
-"""From a connection to its document: everybody who names the same account finds the same one, and nobody else does."""
+"""From a connection to its document: one for each account, the same for all of its tasks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def account() -> Account:
 
 
 @given(st.tuples(names, names), st.tuples(names, names))
-def test_another_account_is_another_file_and_every_name_is_one(one, other):
+def test_each_account_has_a_file_of_its_own_with_a_valid_name(one, other):
     for name in (document_name(*one), document_name(*other)):
         assert len(name.encode()) <= 220 and "/" not in name and not name.startswith(".") and name.isprintable()
     if one != other and "-" not in "".join(one + other):
@@ -35,9 +35,9 @@ def test_another_account_is_another_file_and_every_name_is_one(one, other):
 
 @pytest.mark.parametrize("prefix", ["", "file://"])
 def test_a_local_folder(account, tmp_path, prefix):
-    cell = open_limits_document(replace(account, limits_path=f"{prefix}{tmp_path}/limits"))
-    assert isinstance(cell, LocalDocument)
-    assert cell.where == str(tmp_path / "limits" / "segmind--segmind_default.limits.json")
+    document = open_limits_document(replace(account, limits_path=f"{prefix}{tmp_path}/limits"))
+    assert isinstance(document, LocalDocument)
+    assert document.where == str(tmp_path / "limits" / "segmind--segmind_default.limits.json")
 
 
 @pytest.mark.parametrize(("path", "key"), [("s3://b/a b/limits/", "a b/limits/"), ("s3://b", ""), ("s3://b/", "")])
@@ -48,9 +48,9 @@ def test_a_bucket(account, bucket, path, key):
         asked.append((scheme, name))
         return bucket
 
-    cell = open_limits_document(replace(account, limits_path=path), opens)
-    assert isinstance(cell, BucketDocument) and asked == [("s3", "b")]
-    assert cell.where == f"s3://bucket/{key}segmind--segmind_default.limits.json"
+    document = open_limits_document(replace(account, limits_path=path), opens)
+    assert isinstance(document, BucketDocument) and asked == [("s3", "b")]
+    assert document.where == f"s3://bucket/{key}segmind--segmind_default.limits.json"
 
 
 @pytest.mark.parametrize(
@@ -61,16 +61,16 @@ def test_a_path_that_cannot_be_shared_is_refused(account, path):
         open_limits_document(replace(account, limits_path=path))
 
 
-def test_an_account_without_limits_has_turns_for_all(account):
+def test_an_account_without_limits_has_permits_for_all(account):
     async def use():
         async with open_quota(account) as limits:
-            tickets = [await limits.acquire() for _ in range(1000)]
-            assert all(limits.is_valid(ticket) for ticket in tickets)
+            permits = [await limits.acquire() for _ in range(1000)]
+            assert all(limits.is_valid(permit) for permit in permits)
 
     asyncio.run(use())
 
 
-def test_the_documents_name_tells_nothing_of_the_key(account, tmp_path):
+def test_the_document_does_not_contain_the_key(account, tmp_path):
     async def use():
         limited = replace(account, limits_path=str(tmp_path), max_cost_per_day=1.0, requests_per_minute=600.0)
         async with open_quota(limited) as limits:

@@ -1,4 +1,4 @@
-"""Turns for one process: paid for, in line, paused with all; and what happens when the document is out of reach."""
+"""Permits for one process: rate, money and pauses, and what happens when the document is out of reach."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MIDNIGHT = 1_763_769_600.0
 
 
 class Clock:
-    """Runs as time does, from where a test sets it."""
+    """Real time, shifted to where a test sets it."""
 
     def __init__(self, at: float = NOON) -> None:
         self.ahead = at - time.time()
@@ -45,16 +45,16 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def cell() -> MemoryDocument:
+def document() -> MemoryDocument:
     return MemoryDocument()
 
 
-def told(cell: Any) -> Any:
-    return decode_leases("here", cell.load()[0])
+def state_of(document: Any) -> Any:
+    return decode_leases("here", document.load()[0])
 
 
 def runs(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Run an async test, and not for ever."""
+    """Run an async test, with a time limit."""
 
     def run(**fixtures: Any) -> None:
         async def bounded() -> None:
@@ -69,18 +69,18 @@ def runs(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 
 
 async def eventually(holds: Callable[[], object]) -> None:
-    while not holds():  # noqa: ASYNC110  # what is waited for happens in a thread, or in a file
+    while not holds():  # noqa: ASYNC110  # happens in a thread, or in a file
         await asyncio.sleep(0.01)
 
 
-def limited(cell: Any, clock: Clock, calls: int | None = None, **about: Any) -> SharedLimits:
+def limited(document: Any, clock: Clock, calls: int | None = None, **options: Any) -> SharedLimits:
     money = {"max_cost_per_day": calls * PRICE, "price": PRICE} if calls is not None else {}
-    return SharedLimits(cell, clock=clock, **{**money, **about})
+    return SharedLimits(document, clock=clock, **{**money, **options})
 
 
 @runs
-async def test_turns_come_no_faster_than_the_rate(cell, clock):
-    async with limited(cell, clock, rate=Rate(600)) as limits:
+async def test_permits_come_no_faster_than_the_rate(document, clock):
+    async with limited(document, clock, rate=Rate(600)) as limits:
         started = []
         for _ in range(6):
             await limits.acquire()
@@ -89,86 +89,86 @@ async def test_turns_come_no_faster_than_the_rate(cell, clock):
 
 
 @runs
-async def test_no_more_turns_than_the_day_can_pay_for(cell, clock):
-    async with limited(cell, clock, 3) as limits:
-        tickets = [await limits.acquire() for _ in range(3)]
+async def test_no_more_permits_than_the_day_can_pay_for(document, clock):
+    async with limited(document, clock, 3) as limits:
+        permits = [await limits.acquire() for _ in range(3)]
         fourth = asyncio.create_task(limits.acquire())
-        for ticket in tickets[:2]:
-            limits.settle(ticket, PRICE)
+        for permit in permits[:2]:
+            limits.settle(permit, PRICE)
         assert not fourth.done()
-        limits.settle(tickets[2], 0.0)
+        limits.settle(permits[2], 0.0)
         limits.settle(await fourth, PRICE)
         with pytest.raises(DayBudgetSpent):
             await limits.acquire()
-    assert told(cell).spent == {day_of(NOON): 45_000}
+    assert state_of(document).spent == {day_of(NOON): 45_000}
 
 
 @runs
-async def test_a_call_that_was_not_made_gives_its_money_back(cell, clock):
-    async with limited(cell, clock, 1) as limits:
+async def test_a_cancelled_permit_returns_its_money(document, clock):
+    async with limited(document, clock, 1) as limits:
         for _ in range(3):
             limits.cancel(await limits.acquire())
         limits.settle(await limits.acquire(), PRICE)
 
 
 @runs
-async def test_where_not_even_one_call_is_allowed_nobody_waits(cell, clock):
-    async with limited(cell, clock, max_cost_per_day=0.0149, price=PRICE) as limits:
+async def test_a_cap_below_one_call_is_spent_at_once(document, clock):
+    async with limited(document, clock, max_cost_per_day=0.0149, price=PRICE) as limits:
         with pytest.raises(DayBudgetSpent):
             await limits.acquire()
 
 
 @runs
-async def test_a_call_dearer_than_told_raises_what_later_ones_take(cell, clock):
-    async with limited(cell, clock, 10) as limits:
+async def test_a_cost_above_the_price_raises_the_price_of_later_calls(document, clock):
+    async with limited(document, clock, 10) as limits:
         limits.settle(await limits.acquire(), 8 * PRICE)
         with pytest.raises(DayBudgetSpent):
             await limits.acquire()
 
 
 @runs
-async def test_who_waits_for_money_gets_what_another_gives_back(cell, clock):
-    async with limited(cell, clock, 2) as one, limited(cell, clock, 2) as other:
-        tickets = [await one.acquire(), await one.acquire()]
+async def test_a_call_that_waits_for_money_gets_what_another_task_returns(document, clock):
+    async with limited(document, clock, 2) as one, limited(document, clock, 2) as other:
+        permits = [await one.acquire(), await one.acquire()]
         waiting = asyncio.create_task(other.acquire())
-        await eventually(lambda: len(told(cell).holders) == 2)
-        one.settle(tickets[0], PRICE)
-        one.cancel(tickets[1])
+        await eventually(lambda: len(state_of(document).holders) == 2)
+        one.settle(permits[0], PRICE)
+        one.cancel(permits[1])
         other.settle(await waiting, PRICE)
         with pytest.raises(DayBudgetSpent):
             await one.acquire()
 
 
 @runs
-async def test_who_waits_for_money_is_told_when_all_of_it_is_spent(cell, clock):
-    async with limited(cell, clock, 1) as one, limited(cell, clock, 1) as other:
-        ticket = await one.acquire()
+async def test_a_call_that_waits_for_money_ends_when_all_of_it_is_spent(document, clock):
+    async with limited(document, clock, 1) as one, limited(document, clock, 1) as other:
+        permit = await one.acquire()
         waiting = asyncio.create_task(other.acquire())
-        await eventually(lambda: len(told(cell).holders) == 2)
+        await eventually(lambda: len(state_of(document).holders) == 2)
         assert not waiting.done()
-        one.settle(ticket, PRICE)
+        one.settle(permit, PRICE)
         with pytest.raises(DayBudgetSpent):
             await waiting
 
 
 @runs
-async def test_calls_under_way_at_the_end_count_as_spent_and_the_rest_is_given_back(cell, clock):
-    async with limited(cell, clock, 100, rate=Rate(1200)) as limits:
+async def test_calls_under_way_at_the_end_count_as_spent_and_the_rest_is_returned(document, clock):
+    async with limited(document, clock, 100, rate=Rate(1200)) as limits:
         await limits.acquire()
         tasks = [asyncio.create_task(limits.acquire()) for _ in range(50)]
         await tasks[0]
-        await eventually(lambda: told(cell).committed_on(day_of(NOON)) > 30_000)
+        await eventually(lambda: state_of(document).committed_on(day_of(NOON)) > 30_000)
         limits.stop()
         done = await asyncio.gather(*tasks, return_exceptions=True)
     sent = 1 + sum(not isinstance(end, Exception) for end in done)
-    assert told(cell).spent == {day_of(NOON): sent * 15_000}
-    assert told(cell).holders == {} and len(told(cell).free) > 0
+    assert state_of(document).spent == {day_of(NOON): sent * 15_000}
+    assert state_of(document).holders == {} and len(state_of(document).free) > 0
 
 
 @runs
-async def test_a_new_day_has_new_money_and_a_turn_of_yesterday_is_none_of_today(cell):
+async def test_a_new_day_has_new_money_and_yesterdays_permits_are_invalid(document):
     clock = Clock(MIDNIGHT - 30)
-    async with limited(cell, clock, 2) as limits:
+    async with limited(document, clock, 2) as limits:
         limits.settle(await limits.acquire(), PRICE)
         late = await limits.acquire()
         assert limits.is_valid(late)
@@ -177,29 +177,29 @@ async def test_a_new_day_has_new_money_and_a_turn_of_yesterday_is_none_of_today(
         today = [await limits.acquire()]
         limits.cancel(late)
         today.append(await limits.acquire())
-        assert all(limits.is_valid(ticket) for ticket in today)
-        for ticket in today:
-            limits.settle(ticket, PRICE)
+        assert all(limits.is_valid(permit) for permit in today)
+        for permit in today:
+            limits.settle(permit, PRICE)
         with pytest.raises(DayBudgetSpent):
             await limits.acquire()
-    assert told(cell).spent == {"2025-11-21": 15_000, "2025-11-22": 30_000}
+    assert state_of(document).spent == {"2025-11-21": 15_000, "2025-11-22": 30_000}
 
 
 @runs
-async def test_a_call_counts_for_the_day_on_which_it_was_sent(cell):
+async def test_a_call_counts_for_the_day_on_which_it_was_sent(document):
     clock = Clock(MIDNIGHT - 30)
-    async with limited(cell, clock, 2) as limits:
-        ticket = await limits.acquire()
+    async with limited(document, clock, 2) as limits:
+        permit = await limits.acquire()
         clock.set(MIDNIGHT + 1)
-        limits.settle(ticket, PRICE)
-    assert told(cell).spent == {"2025-11-21": 15_000}
+        limits.settle(permit, PRICE)
+    assert state_of(document).spent == {"2025-11-21": 15_000}
 
 
-@pytest.mark.parametrize("about", [{}, {"rate": Rate(6000)}, {"calls": 50}], ids=["nothing", "rate", "money"])
-def test_a_pause_that_one_is_told_holds_for_all(cell, clock, about):
+@pytest.mark.parametrize("options", [{}, {"rate": Rate(6000)}, {"calls": 50}], ids=["nothing", "rate", "money"])
+def test_a_pause_applies_to_all_tasks(document, clock, options):
     @runs
     async def test():
-        async with limited(cell, clock, **about) as one, limited(cell, clock, **about) as other:
+        async with limited(document, clock, **options) as one, limited(document, clock, **options) as other:
             held = await other.acquire()
             until = clock() + 1.0
             one.pause_until(until)
@@ -208,22 +208,22 @@ def test_a_pause_that_one_is_told_holds_for_all(cell, clock, about):
             other.cancel(held)
             await asyncio.gather(one.acquire(), other.acquire())
             assert clock() >= until
-        async with limited(cell, clock, **about) as later:
+        async with limited(document, clock, **options) as later:
             assert later.paused_until == until
 
     test()
 
 
 @runs
-async def test_a_pause_is_told_though_its_task_ends_at_once(cell, clock):
-    async with limited(cell, clock) as limits:
+async def test_a_pause_is_shared_although_its_task_ends_at_once(document, clock):
+    async with limited(document, clock) as limits:
         limits.pause_until(NOON + 900)
-    assert told(cell).paused_until == NOON + 900
+    assert state_of(document).paused_until == NOON + 900
 
 
 @runs
-async def test_who_is_stopped_waits_no_longer(cell, clock):
-    async with limited(cell, clock) as limits:
+async def test_stop_ends_all_waits(document, clock):
+    async with limited(document, clock) as limits:
         limits.pause_until(clock() + 900)
         waiting = [asyncio.create_task(limits.acquire()) for _ in range(5)]
         await asyncio.sleep(0)
@@ -233,39 +233,39 @@ async def test_who_is_stopped_waits_no_longer(cell, clock):
 
 
 @runs
-async def test_who_is_cancelled_in_line_takes_nobodys_turn(cell, clock):
-    async with limited(cell, clock, 3) as limits:
-        ticket = await limits.acquire()
+async def test_a_cancelled_wait_takes_no_permit(document, clock):
+    async with limited(document, clock, 3) as limits:
+        permit = await limits.acquire()
         limits.pause_until(clock() + 0.5)
         waiting = [asyncio.create_task(limits.acquire()) for _ in range(4)]
         await asyncio.sleep(0)
         for task in waiting[:2]:
             task.cancel()
         later = await asyncio.gather(*waiting[2:])
-        for each in (ticket, *later):
+        for each in (permit, *later):
             limits.settle(each, PRICE)
         with pytest.raises(DayBudgetSpent):
             await limits.acquire()
 
 
 @runs
-async def test_a_holder_whose_lease_ran_out_begins_anew_and_loses_what_it_held(cell, clock):
-    async with limited(cell, clock, 10) as sleeper:
-        ticket = await sleeper.acquire()
-        # It is stopped in mid-flight: another one finds its lease expired, and counts it as spent.
-        await eventually(lambda: told(cell).holders)
+async def test_after_its_lease_expired_a_task_starts_a_new_one_and_loses_what_it_held(document, clock):
+    async with limited(document, clock, 10) as sleeper:
+        permit = await sleeper.acquire()
+        # Its process is suspended: another task finds the lease expired, and counts what it held as spent.
+        await eventually(lambda: state_of(document).holders)
         clock.set(NOON + LEASE_S + 5)
-        async with limited(cell, clock, 10) as other:
+        async with limited(document, clock, 10) as other:
             other.settle(await other.acquire(), PRICE)
-        buried = told(cell).spent[day_of(NOON)]
-        assert buried >= 2 * 15_000
-        sleeper.settle(ticket, 0.0)
+        expired = state_of(document).spent[day_of(NOON)]
+        assert expired >= 2 * 15_000
+        sleeper.settle(permit, 0.0)
         sleeper.settle(await sleeper.acquire(), PRICE)
-    assert told(cell).spent[day_of(NOON)] in (buried, buried + 15_000)
+    assert state_of(document).spent[day_of(NOON)] in (expired, expired + 15_000)
 
 
 @runs
-async def test_alone_it_counts_for_itself(clock):
+async def test_without_a_document_each_task_counts_for_itself(clock):
     async with limited(None, clock, 2, rate=Rate(6000)) as one, limited(None, clock, 2) as other:
         for limits in (one, other):
             for _ in range(2):
@@ -275,7 +275,7 @@ async def test_alone_it_counts_for_itself(clock):
 
 
 @runs
-async def test_what_cannot_be_read_is_found_before_any_call(tmp_path, clock):
+async def test_an_unreadable_document_is_found_before_any_call(tmp_path, clock):
     (tmp_path / "x.json").write_bytes(b"{")
     limits = limited(LocalDocument(tmp_path / "x.json"), clock, 5)
     with pytest.raises(StoreError, match=r"x\.json is damaged"):
@@ -283,17 +283,17 @@ async def test_what_cannot_be_read_is_found_before_any_call(tmp_path, clock):
 
 
 @runs
-async def test_what_is_damaged_meanwhile_stops_whoever_waits_and_whoever_comes(tmp_path, clock, caplog):
+async def test_a_document_damaged_meanwhile_ends_present_and_later_waits(tmp_path, clock, caplog):
     path = tmp_path / "x.json"
     async with limited(LocalDocument(path), clock, 2) as limits:
-        tickets = [await limits.acquire() for _ in range(2)]
+        permits = [await limits.acquire() for _ in range(2)]
         waiting = asyncio.create_task(limits.acquire())
         path.write_bytes(b"{")
         for _ in range(2):
             with pytest.raises(StoreError, match=r"x\.json is damaged"):
                 await waiting
             waiting = asyncio.create_task(limits.acquire())
-        limits.settle(tickets[0], PRICE)
+        limits.settle(permits[0], PRICE)
         with pytest.raises(StoreError):
             await waiting
     assert path.read_bytes() == b"{"
@@ -301,25 +301,25 @@ async def test_what_is_damaged_meanwhile_stops_whoever_waits_and_whoever_comes(t
 
 
 @runs
-async def test_a_bucket_that_is_away_for_a_while_is_waited_for(bucket, clock, monkeypatch):
+async def test_a_short_outage_of_the_bucket_is_waited_for(bucket, clock, monkeypatch):
     monkeypatch.setattr(BucketDocument, "poll_interval", 0.05)
-    cell = BucketDocument(bucket, "x")
-    cell.write_interval = 0.05
-    async with limited(cell, clock, 40) as limits:
+    document = BucketDocument(bucket, "x")
+    document.write_interval = 0.05
+    async with limited(document, clock, 40) as limits:
         limits.settle(await limits.acquire(), PRICE)
         bucket.fails = ["unreachable", "throttled", "unreachable"]
         for _ in range(20):
             limits.settle(await limits.acquire(), PRICE)
         await eventually(lambda: not bucket.fails)
-    assert told(cell).spent == {day_of(NOON): 21 * 15_000}
+    assert state_of(document).spent == {day_of(NOON): 21 * 15_000}
 
 
 @runs
-async def test_a_bucket_that_stays_away_ends_the_run(bucket, clock, monkeypatch):
+async def test_a_long_outage_of_the_bucket_ends_the_run(bucket, clock, monkeypatch):
     monkeypatch.setattr(shared, "MAX_OUTAGE_S", 0.2)
     monkeypatch.setattr(BucketDocument, "poll_interval", 0.05)
-    cell = BucketDocument(bucket, "x")
-    async with limited(cell, clock, 1) as limits:
+    document = BucketDocument(bucket, "x")
+    async with limited(document, clock, 1) as limits:
         limits.settle(await limits.acquire(), 0.0)
         held = await limits.acquire()
         bucket.fails = ["unreachable"] * 10_000
@@ -330,29 +330,29 @@ async def test_a_bucket_that_stays_away_ends_the_run(bucket, clock, monkeypatch)
 
 
 @pytest.mark.parametrize("lost_at", range(2, 9))
-def test_an_answer_that_is_lost_costs_no_money_twice_and_exceeds_no_cap(bucket, clock, lost_at, monkeypatch):
-    """The write was made and nobody was told: the first one after so many requests, whichever that is."""
+def test_a_lost_answer_costs_no_money_twice_and_exceeds_no_cap(bucket, clock, lost_at, monkeypatch):
+    """The write was made and its answer lost: the first write after that many requests."""
 
     @runs
     async def test():
         monkeypatch.setattr(BucketDocument, "poll_interval", 0.02)
         monkeypatch.setattr(shared, "EXCHANGE_S", 0.02)
-        cell = BucketDocument(bucket, "x")
-        cell.write_interval = 0.01
+        document = BucketDocument(bucket, "x")
+        document.write_interval = 0.01
         bucket.fails = [""] * (lost_at - 1) + ["lost"]
         sent = 0
-        async with limited(cell, clock, 5) as limits:
+        async with limited(document, clock, 5) as limits:
             for _ in range(5):
                 limits.settle(await limits.acquire(), PRICE)
                 sent += 1
             with pytest.raises(DayBudgetSpent):
                 await limits.acquire()
             await eventually(lambda: not bucket.fails)
-        assert (sent, told(cell).spent) == (5, {day_of(NOON): 75_000})
+        assert (sent, state_of(document).spent) == (5, {day_of(NOON): 75_000})
 
     test()
 
 
-def test_a_cap_needs_a_price(cell):
+def test_a_cap_needs_a_price(document):
     with pytest.raises(ValueError, match="price"):
-        SharedLimits(cell, max_cost_per_day=1.0)
+        SharedLimits(document, max_cost_per_day=1.0)

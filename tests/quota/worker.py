@@ -1,4 +1,4 @@
-"""One task in a process of its own, within limits that it shares; what to do is read from the command line."""
+"""One task process within shared limits; its settings are on the command line."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ class CountingDocument(LocalDocument):
 
 
 class Task:
-    """Calls as often as it may, as many at a time as it is told."""
+    """Makes calls as fast as the limits allow."""
 
-    def __init__(self, told: dict[str, Any]) -> None:
+    def __init__(self, settings: dict[str, Any]) -> None:
         self.vendor = get_vendor("segmind")
         self.account = account_from_connection(
-            self.vendor.defaults(), conn_id="shop", password=told["key"], host=told["host"]
+            self.vendor.defaults(), conn_id="shop", password=settings["key"], host=settings["host"]
         )
-        self.picture = Picture("image/jpeg", Path(told["picture"]).read_bytes())
-        self.price = told["price"]
-        self.document = CountingDocument(Path(told["cell"]))
+        self.picture = Picture("image/jpeg", Path(settings["picture"]).read_bytes())
+        self.price = settings["price"]
+        self.document = CountingDocument(Path(settings["document"]))
         self.limits = SharedLimits(
             self.document,
-            rate=Rate(*told["rate"]) if told["rate"] else None,
-            max_cost_per_day=told["max_cost_per_day"],
+            rate=Rate(*settings["rate"]) if settings["rate"] else None,
+            max_cost_per_day=settings["max_cost_per_day"],
             price=self.price,
         )
         self.ends: Counter[str] = Counter()
@@ -55,10 +55,10 @@ class Task:
         return self.vendor.parse_response(self.account, spec, response)
 
     async def one(self, client: AsyncClient) -> None:
-        """One turn, one call, and what it has cost: what the engine does for each image."""
-        turn = await self.limits.acquire()
-        if not self.limits.is_valid(turn):
-            self.limits.cancel(turn)
+        """Acquire a permit, make a call and settle its cost, as the engine does for each image."""
+        permit = await self.limits.acquire()
+        if not self.limits.is_valid(permit):
+            self.limits.cancel(permit)
             return
         end: Description | DescriberError
         try:
@@ -67,7 +67,7 @@ class Task:
             end = error
             if isinstance(error, RateLimited) and error.retry_at is not None:
                 self.limits.pause_until(error.retry_at)
-        self.limits.settle(turn, self.price if end.billed != "no" else 0.0)
+        self.limits.settle(permit, self.price if end.billed != "no" else 0.0)
         self.ends[type(end).__name__] += 1
 
     async def work(self, client: AsyncClient) -> None:
@@ -87,5 +87,5 @@ class Task:
 
 
 if __name__ == "__main__":
-    told = json.loads(sys.argv[1])
-    print(json.dumps(asyncio.run(Task(told).run(told["concurrency"], told["seconds"]))))
+    settings = json.loads(sys.argv[1])
+    print(json.dumps(asyncio.run(Task(settings).run(settings["concurrency"], settings["seconds"]))))

@@ -1,4 +1,4 @@
-"""What goes wrong, by both clouds alike: its kind, the object, what to do, and never a secret."""
+"""Errors of both clouds: their kind, the object, what to do, and never a secret."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ACTS = {
 
 @pytest.fixture(params=ACTS)
 def act(request):
-    """Each thing that can be done."""
+    """Each operation."""
     return ACTS[request.param]
 
 
@@ -72,7 +72,7 @@ def test_other_ways_of_not_answering(bucket, cloud, status):
     assert f"({status}" in str(error)
 
 
-def test_nobody_listens(cloud, act):
+def test_no_server_listens(cloud, act):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{closed.getsockname()[1]}"
@@ -91,19 +91,19 @@ LIKE_AN_OBJECT = {**LOGIN, "ETag": '"e"', "Last-Modified": "Tue, 14 Jan 2025 08:
 
 
 @pytest.mark.parametrize("act", ["create", "put", "replace", "replace nothing"], indirect=True)
-def test_a_page_to_log_in_at_takes_no_write(cloud, act):
+def test_a_login_page_takes_no_write(cloud, act):
     cloud.server.instead(Answer(200, b"<html>Log in</html>", LOGIN), times=99)
     assert failure(act, cloud.bucket()).kind in ("unreachable", "unsupported")
 
 
 @pytest.mark.parametrize("headers", [LOGIN, LIKE_AN_OBJECT], ids=["plain", "like an object"])
-def test_a_page_to_log_in_at_is_no_empty_listing(cloud, headers):
-    """Which is what the library takes it for: everything would be paid for again."""
+def test_a_login_page_is_not_an_empty_listing(cloud, headers):
+    """obstore takes it for one; every image would be paid for again."""
     cloud.server.instead(Answer(200, b"<html>Log in</html>", headers), times=99)
     assert failure(ACTS["entries"], cloud.bucket()).kind == "unreachable"
 
 
-def test_an_empty_listing_of_who_may_list_and_not_read(bucket, cloud):
+def test_an_empty_listing_with_credentials_that_may_list_but_not_read(bucket, cloud):
     cloud.server.deny(path="nothing-")
     assert list(bucket.entries()) == []
 
@@ -122,7 +122,7 @@ def test_another_region(s3, act, answer):
     assert error.kind == "wrong_region" and "region_name" in str(error)
 
 
-def test_a_key_that_the_library_cannot_express_ends_a_listing_with_its_name(bucket, cloud):
+def test_a_key_that_obstore_cannot_express_ends_a_listing_with_its_name(bucket, cloud):
     bucket.put("fine/a", b"")
     page = (
         "<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>a//b</Key><ETag>e</ETag><Size>1</Size>"
@@ -144,7 +144,7 @@ def texts(error):
 
 
 def texts_of(act, bucket):
-    """All that can be read of what it raises, if it does."""
+    """Return all texts of the error that it raises, if any."""
     try:
         act(bucket)
     except BucketError as error:
@@ -152,8 +152,8 @@ def texts_of(act, bucket):
     return ""
 
 
-def test_no_answer_puts_a_secret_into_an_error(bucket, cloud, act):
-    """S3 repeats the request as it was signed, a session's token in it; some put a signed address into a message."""
+def test_no_error_contains_a_secret_from_an_answer(bucket, cloud, act):
+    """S3 quotes the signed request with the session token; some servers quote a signed URL in a message."""
     secret = [TOKEN, *cloud.secrets()]
     body = (
         f"<Error><Code>SignatureDoesNotMatch</Code><Message>GET http://h/k?X-Amz-Signature={TOKEN} Bearer {secret[-1]}"
@@ -187,7 +187,7 @@ def test_a_wrong_token(gcs):
     assert TOKEN not in texts(error)
 
 
-def test_credentials_that_cannot_be_had(cloud, act):
+def test_a_credential_provider_that_fails(cloud, act):
     def provide():
         raise PermissionError(f"the vault says no to {TOKEN}")
 
@@ -196,5 +196,5 @@ def test_credentials_that_cannot_be_had(cloud, act):
     assert TOKEN not in texts(error)
 
 
-def test_a_bucket_shows_its_address_and_nothing_else(bucket, cloud):
+def test_the_repr_of_a_bucket_shows_only_its_address(bucket, cloud):
     assert repr(bucket) == f"Bucket('{cloud.uri}/')"

@@ -1,4 +1,4 @@
-"""Folders: a file is there whole and durably, or not at all; what cannot be read is not what is not there."""
+"""Folders: a file is there whole and durably, or not at all; "cannot read" is never "not there"."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_publish_replaces_what_is_there(folder, tmp_path):
     assert folder.names("results") == ["results/r.jsonl"]
 
 
-def test_hidden_leftovers_of_a_killed_writer_are_no_files(store, tmp_path):
+def test_hidden_files_of_a_killed_writer_are_not_listed(store, tmp_path):
     store.create(NAME, b"x")
     (tmp_path / "deep/store/journal/.a.jsonl.1234abcd").write_bytes(b"half")
     assert store.names("journal") == [NAME]
@@ -89,8 +89,8 @@ def test_a_write_that_fails_leaves_nothing(store, tmp_path, monkeypatch, step):
     assert names_in(tmp_path / "deep/store/journal") == ["first.jsonl"]
 
 
-def test_it_appears_whole(store, tmp_path):
-    """Readers who look all the time see nothing or everything."""
+def test_a_file_appears_whole(store, tmp_path):
+    """Concurrent readers see nothing or everything."""
     seen, over = set(), threading.Event()
 
     def look():
@@ -108,7 +108,7 @@ def test_it_appears_whole(store, tmp_path):
 
 @linux
 def test_file_and_folders_are_synced(store, tmp_path, monkeypatch):
-    """Also the new folders' own entries: a synced file is lost with a folder that was not."""
+    """The new folders too: a synced file is lost with a folder that was not synced."""
     synced = []
     real = os.fsync
 
@@ -125,7 +125,7 @@ def test_file_and_folders_are_synced(store, tmp_path, monkeypatch):
 
 
 @linux
-def test_a_share_that_cannot_sync_folders_is_taken(store, monkeypatch):
+def test_a_share_that_cannot_sync_folders_is_accepted(store, monkeypatch):
     real = os.fsync
 
     def fsync(fd):
@@ -138,7 +138,7 @@ def test_a_share_that_cannot_sync_folders_is_taken(store, monkeypatch):
     assert store.read(NAME) == b"x"
 
 
-def test_what_cannot_be_read_is_an_error_and_not_nothing(store, tmp_path):
+def test_an_unreadable_file_is_an_error_and_not_absent(store, tmp_path):
     (tmp_path / "deep/store/journal/a.jsonl").mkdir(parents=True)
     with pytest.raises(StoreError, match=r"journal/a\.jsonl cannot be read"):
         store.read(NAME)
@@ -152,7 +152,7 @@ def test_what_cannot_be_read_is_an_error_and_not_nothing(store, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_may_not_be_read_is_an_error(store, tmp_path):
+def test_a_file_without_permission_is_an_error(store, tmp_path):
     store.create(NAME, b"x")
     (tmp_path / "deep/store/journal/a.jsonl").chmod(0)
     with pytest.raises(StoreError, match="cannot be read"):
@@ -166,7 +166,7 @@ def test_a_publish_that_fails_leaves_nothing(store, tmp_path):
 
 
 @pytest.mark.parametrize("store", ["", "  ", "ftp://host/x", "https://host/x?secret"])
-def test_a_store_that_cannot_be_is_bad_input(store):
+def test_an_impossible_store_is_bad_input(store):
     with pytest.raises(BadInput, match="store is ") as caught:
         open_folder(store)
     assert "secret" not in str(caught.value)
@@ -196,13 +196,13 @@ def test_no_descriptor_is_left_open(store):
 
 
 @pytest.mark.parametrize("store", ["s3://bucket/x", "gs://bucket"])
-def test_a_bucket_that_nothing_opens_is_bad_input(store):
+def test_a_bucket_that_cannot_be_opened_here_is_bad_input(store):
     with pytest.raises(BadInput, match="pass open_bucket="):
         open_folder(store)
 
 
 @pytest.mark.parametrize("prefix", ["/x", "x//", "x//y", "./x", "x/../y", "x\n"])
-def test_a_prefix_that_cannot_be_is_bad_input_and_nothing_is_opened(prefix):
+def test_an_impossible_prefix_is_bad_input_and_no_bucket_is_opened(prefix):
     def open_bucket(scheme, name):
         raise AssertionError
 
@@ -226,7 +226,7 @@ def test_only_this_level_of_a_bucket_is_listed(cloud):
     assert open_folder(f"{cloud.uri}/s", cloud.open_bucket).names("results") == ["results/a"]
 
 
-def test_a_bucket_that_cannot_be_reached_is_an_error_and_not_nothing(cloud, tmp_path):
+def test_an_unreachable_bucket_is_an_error_and_not_an_empty_folder(cloud, tmp_path):
     folder = open_folder(f"{cloud.uri}/s", cloud.open_bucket)
     folder.create(NAME, b"x")
     (tmp_path / "spool").write_bytes(b"x")
@@ -244,7 +244,7 @@ def test_a_bucket_that_cannot_be_reached_is_an_error_and_not_nothing(cloud, tmp_
     assert folder.names("journal") == [NAME] and folder.read(NAME) == b"x"
 
 
-def test_a_file_whose_answer_is_lost_is_there_once(cloud):
+def test_a_file_whose_answer_is_lost_is_created_once(cloud):
     folder = open_folder(f"{cloud.uri}/s", cloud.open_bucket)
     cloud.server.lose_answers(method="PUT", times=99)
     folder.create(NAME, b"rows")

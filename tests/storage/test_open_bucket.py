@@ -1,4 +1,4 @@
-"""Buckets are opened with what the environment or a connection gives; what cannot work is said at once."""
+"""Opening buckets with the settings of the environment or of a connection; impossible settings fail at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLOUD_VARIABLES = ("AWS_", "GOOGLE_", "STORAGE_EMULATOR_HOST", "CLOUDSDK_")
 
 @pytest.fixture
 def environment(monkeypatch, tmp_path):
-    """No credentials anywhere, but for those that a test sets."""
+    """Remove all credentials; a test sets its own."""
     for name in [name for name in os.environ if name.startswith(CLOUD_VARIABLES)]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -26,7 +26,7 @@ def environment(monkeypatch, tmp_path):
 
 @pytest.fixture(params=["its own library", "obstore alone"])
 def finder(request, environment):
-    """Credentials are found by the cloud's own library, or where that is not installed by obstore."""
+    """Who finds the credentials: the cloud's own library, or obstore where that is not installed."""
     if request.param == "obstore alone":
         environment.setattr("airflow_provider_describer.storage.open_bucket.find_spec", lambda name: None)
     else:
@@ -69,7 +69,7 @@ def test_no_credentials(environment, scheme, words):
         bucket_from_environment(scheme, "b")
 
 
-def test_what_is_given_comes_before_the_environment(cloud, environment):
+def test_arguments_come_before_the_environment(cloud, environment):
     environment.setenv("AWS_ACCESS_KEY_ID", "AKIAWRONG")
     environment.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     environment.setenv("AWS_SESSION_TOKEN", "wrong")
@@ -89,14 +89,14 @@ def test_anonymously(cloud):
 
 @pytest.mark.parametrize("open_bucket", [s3_bucket, gcs_bucket])
 @pytest.mark.parametrize("endpoint", ["storage.example.com", "ftp://h", "https://", "https://h/a b", "https://u:p@h"])
-def test_an_endpoint_that_is_none(open_bucket, endpoint):
+def test_an_invalid_endpoint(open_bucket, endpoint):
     with pytest.raises(BadInput, match="endpoint is ") as caught:
         open_bucket("b", endpoint=endpoint)
     assert "u:p" not in str(caught.value)
 
 
 def test_the_bucket_as_part_of_the_host(s3):
-    """As some endpoints ask for. No name below .invalid is ever found."""
+    """As some endpoints require. No name below .invalid is ever found."""
     with pytest.raises(BucketError) as caught:
         s3.bucket(endpoint=s3.server.url.replace("127.0.0.1", "invalid"), virtual_hosted=True).read("a")
     assert f"{s3.name}.invalid" in str(caught.value)
@@ -109,13 +109,13 @@ def test_clear_text_only_where_the_endpoint_says_so(cloud):
     assert cloud.server.requests == []
 
 
-def test_settings_that_the_library_does_not_know(cloud):
+def test_settings_that_obstore_does_not_know(cloud):
     with pytest.raises(BadInput, match=f"{cloud.uri} cannot be opened"):
         cloud.bucket(client_options={"no_such_option": "secret"})
 
 
 @pytest.mark.parametrize(("scheme", "extra"), [("s3", "amazon"), ("gs", "google")])
-def test_without_the_library(monkeypatch, scheme, extra):
+def test_without_obstore(monkeypatch, scheme, extra):
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(BadInput, match=rf"pip install 'airflow-provider-describer\[{extra}\]'"):
         bucket_from_environment(scheme, "b")

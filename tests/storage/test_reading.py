@@ -1,4 +1,4 @@
-"""Reading and listing, by both clouds alike: what is told, and that "cannot read" is never "not there"."""
+"""Reading and listing in both clouds; "cannot read" is never "not there"."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read(request, bucket):
     return bucket.read if request.param == "blocking" else lambda key, **part: aread(bucket, key, **part)
 
 
-def test_what_a_listing_tells_is_what_reading_tells(bucket, read):
+def test_a_listing_and_a_read_agree(bucket, read):
     bucket.put("a/b.jpg", b"0123456789")
     content = read("a/b.jpg")
     [[entry]] = bucket.entries()
@@ -56,7 +56,7 @@ def test_a_part_is_read(bucket, read, start, length, expected):
     assert (content.size, content.version) == (10, whole.version)
 
 
-def test_a_part_is_all_that_is_fetched(bucket, cloud, read):
+def test_only_the_requested_part_is_fetched(bucket, cloud, read):
     bucket.put("x", b"0123456789")
     cloud.server.reset()
     read("x", start=2, length=3)
@@ -64,7 +64,7 @@ def test_a_part_is_all_that_is_fetched(bucket, cloud, read):
     assert asked.headers["Range"] == "bytes=2-4"
 
 
-def test_an_object_of_no_bytes(bucket, read):
+def test_an_empty_object(bucket, read):
     bucket.put("empty", b"")
     for content in (read("empty"), read("empty", length=4096)):
         assert (content.data, content.size) == (b"", 0)
@@ -78,7 +78,7 @@ def test_one_request_reads_one_object(bucket, cloud):
     assert [asked.method for asked in cloud.server.requests] == ["GET"]
 
 
-def test_what_is_too_large_is_not_fetched(bucket, cloud):
+def test_an_object_that_is_too_large_is_not_fetched(bucket, cloud):
     bucket.put("x", b"12345")
     assert aread(bucket, "x", max_bytes=5).data == b"12345"
     with pytest.raises(BucketError, match=f"{cloud.uri}/x has 5 bytes, more than the 4 allowed") as caught:
@@ -91,14 +91,14 @@ def test_what_is_too_large_is_not_fetched(bucket, cloud):
         aread(bucket, "x", max_bytes=10**9)
 
 
-def test_what_is_not_there(bucket, cloud):
+def test_an_absent_object(bucket, cloud):
     assert bucket.read("none") is None
     with pytest.raises(BucketError, match=f"{cloud.uri}/none is not there") as caught:
         aread(bucket, "none")
     assert caught.value.kind == "no_such_object"
 
 
-def test_many_are_read_at_once(bucket):
+def test_many_objects_are_read_at_once(bucket):
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda number: bucket.put(f"{number}", b"x" * number), range(64)))
 
@@ -111,7 +111,7 @@ def test_many_are_read_at_once(bucket):
 
 
 @pytest.mark.parametrize("key", ODD_KEYS, ids=range(len(ODD_KEYS)))
-def test_a_key_is_taken_as_it_stands(bucket, cloud, read, key):
+def test_a_key_is_taken_literally(bucket, cloud, read, key):
     bucket.put("decoy", b"decoy")
     bucket.put(key, b"found")
     assert read(key).data == b"found"
@@ -123,7 +123,7 @@ def test_a_key_is_taken_as_it_stands(bucket, cloud, read, key):
 
 
 @pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", "./a", "a/../b", "a\nb", "a\x7f", "a\udcff"])
-def test_a_key_that_would_become_another_is_refused_before_anything_is_sent(bucket, cloud, key):
+def test_a_key_that_obstore_would_change_is_refused_before_any_request(bucket, cloud, key):
     for act in (
         lambda: bucket.read(key),
         lambda: aread(bucket, key),
@@ -142,7 +142,7 @@ def test_a_key_that_would_become_another_is_refused_before_anything_is_sent(buck
 # -- listings ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_long_listing_comes_page_by_page_as_it_is_asked_for(bucket, cloud):
+def test_a_long_listing_is_fetched_page_by_page_on_demand(bucket, cloud):
     names = [f"many/{number:04d}.jpg" for number in range(2500)]
     with ThreadPoolExecutor(16) as threads:
         list(threads.map(lambda name: bucket.put(name, b"x"), names))
@@ -175,7 +175,7 @@ def test_a_long_listing_comes_page_by_page_as_it_is_asked_for(bucket, cloud):
         ("z", []),
     ],
 )
-def test_a_prefix_is_any_beginning_of_a_key(bucket, prefix, expected):
+def test_a_prefix_is_any_start_of_a_key(bucket, prefix, expected):
     for key in ("a/0", "a/00/x", "a/1", "a/10", "a/b-1", "a/b.jpg", "a/b/c", "ab", "é/è"):
         bucket.put(key, b"x")
     assert keys(bucket.entries(prefix)) == expected
@@ -184,7 +184,7 @@ def test_a_prefix_is_any_beginning_of_a_key(bucket, prefix, expected):
 
 
 def page_of(keys):
-    """A page of a listing that goes on behind it."""
+    """A page of a listing that is followed by another."""
     more = "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
     about = "<ETag>e</ETag><Size>0</Size><LastModified>2025-01-14T08:00:00.000Z</LastModified>"
     listed = "".join(f"<Contents><Key>{key}</Key>{about}</Contents>" for key in keys)
@@ -192,7 +192,7 @@ def page_of(keys):
     return Answer(200, body.encode(), {"Content-Type": "application/xml"})
 
 
-def test_a_prefix_does_not_list_what_lies_far_behind(bucket, cloud):
+def test_a_prefix_does_not_list_keys_far_behind_it(bucket, cloud):
     cloud.server.instead(page_of(["x/2", *(f"x/3{number:03d}" for number in range(999))]))
     cloud.server.deny()
     assert keys(bucket.entries("x/2")) == ["x/2"]
@@ -200,7 +200,7 @@ def test_a_prefix_does_not_list_what_lies_far_behind(bucket, cloud):
     assert "x/1999" < asked.query["start-after"] < "x/2"
 
 
-def test_an_error_in_the_middle_of_a_listing_is_no_end(bucket, cloud):
+def test_an_error_during_a_listing_is_not_its_end(bucket, cloud):
     cloud.server.instead(page_of(f"x/{number:03d}" for number in range(1000)))
     cloud.server.deny()
     pages = bucket.entries("x/")

@@ -1,4 +1,4 @@
-"""The servers of these tests are as strict as the real ones: tried with the clouds' own libraries, where installed."""
+"""The test servers are as strict as the real ones; checked with the clouds' own libraries, where installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 
 def get(url):
-    """The status and the content."""
+    """Return the status and the content."""
     try:
         with urllib.request.urlopen(url) as answer:
             return answer.status, answer.read()
@@ -21,7 +21,7 @@ def get(url):
 
 @pytest.fixture
 def google(gcs):
-    """The bucket as google-cloud-storage has it, with a service account's key."""
+    """The bucket in google-cloud-storage, with a service account's key."""
     storage = pytest.importorskip("google.cloud.storage")
     account = pytest.importorskip("google.oauth2.service_account").Credentials.from_service_account_info(
         gcs.server.access.key_file
@@ -88,7 +88,7 @@ def test_tokens_are_checked(gcs):
 
 
 def s3_client(s3, **credentials):
-    """What boto3 has of it."""
+    """The bucket in boto3."""
     boto3 = pytest.importorskip("boto3")
     config = pytest.importorskip("botocore.config").Config(signature_version="s3v4", s3={"addressing_style": "path"})
     given = {
@@ -134,7 +134,7 @@ def test_addresses_signed_by_boto3(s3):
     assert get(signed.partition("?")[0])[0] == 403
 
 
-def test_an_assumed_role_is_let_in(s3):
+def test_an_assumed_role_has_access(s3):
     _, session = s3_client(s3)
     sts = session.client("sts", endpoint_url=s3.server.url)
     role = sts.assume_role(RoleArn="arn:aws:iam::000000000000:role/catalog", RoleSessionName="test")["Credentials"]

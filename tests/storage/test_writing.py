@@ -1,4 +1,4 @@
-"""Writing, by both clouds alike: created once, replaced by one, and what a lost answer leaves behind."""
+"""Writing in both clouds: created once, replaced by one writer, and what a lost answer leaves behind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow_provider_describer.storage.bucket import Signed
 
 
 def kind_of(act, *arguments):
-    """What became of it: the kind of its error, or None."""
+    """Return the kind of its error, or None."""
     try:
         act(*arguments)
     except BucketError as error:
@@ -29,7 +29,7 @@ def test_create_writes_once(bucket, cloud):
     bucket.create("a/b", b"first")
 
 
-def test_create_that_many_race_for(bucket):
+def test_many_creates_at_once_have_one_winner(bucket):
     start = Barrier(8)
 
     def create(number):
@@ -49,7 +49,7 @@ def test_create_whose_answer_is_lost(bucket, cloud, times):
     assert bucket.read("x").data == b"mine"
 
 
-def test_create_whose_answer_is_lost_where_another_has_won(bucket, cloud):
+def test_create_whose_answer_is_lost_after_another_writer_won(bucket, cloud):
     bucket.put("x", b"theirs")
     cloud.server.lose_answers(method="PUT", times=99)
     assert kind_of(bucket.create, "x", b"mine") in ("exists", "unreachable")
@@ -62,13 +62,13 @@ def test_create_that_never_arrives(bucket, cloud):
     assert bucket.read("x") is None
 
 
-def test_create_whose_answer_is_lost_and_nobody_can_look(bucket, cloud):
+def test_create_whose_answer_is_lost_and_cannot_be_checked(bucket, cloud):
     cloud.server.lose_answers(method="PUT", times=99)
     cloud.server.deny(method="GET")
     assert kind_of(bucket.create, "x", b"mine") == "unreachable"
 
 
-def test_a_store_without_conditional_writes_creates_plainly_and_replaces_not(bucket, cloud):
+def test_a_store_without_conditional_writes_creates_but_does_not_replace(bucket, cloud):
     cloud.server.fail(501, "NotImplemented", "A header you provided implies functionality.", method="PUT", times=3)
     bucket.create("journal/a", b"shard")
     assert bucket.read("journal/a").data == b"shard"
@@ -100,7 +100,7 @@ def test_replace_what_was_read(bucket):
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_replace_that_many_race_for(bucket, there):
+def test_many_replaces_at_once_have_one_winner(bucket, there):
     version = bucket.replace("tally", b"start", None) if there else None
     start = Barrier(8)
 
@@ -130,8 +130,8 @@ def test_a_counter_loses_nothing_between_threads(bucket):
     assert bucket.read("tally").data == b"20"
 
 
-def test_replace_whose_answer_is_lost_is_never_taken_for_done(bucket, cloud):
-    """The same bytes may be another's, who has counted to the same number: so nothing is compared here."""
+def test_replace_whose_answer_is_lost_never_counts_as_done(bucket, cloud):
+    """Another writer may have written the same bytes, so contents are not compared here."""
     version = bucket.replace("tally", b"1", None)
     cloud.server.lose_answers(method="PUT", times=99)
     assert kind_of(bucket.replace, "tally", b"2", version) in ("changed", "unreachable")
@@ -164,7 +164,7 @@ def test_put_a_file_that_cannot_be_read(bucket, cloud, tmp_path):
     assert cloud.server.requests == []
 
 
-def test_a_part_that_does_not_arrive_leaves_what_was_there(bucket, cloud, tmp_path):
+def test_an_upload_whose_part_fails_leaves_the_old_object(bucket, cloud, tmp_path):
     bucket.put("x", b"before")
     (tmp_path / "spool").write_bytes(b"y" * 12_000_000)
     cloud.server.deny(method="PUT")
@@ -174,13 +174,13 @@ def test_a_part_that_does_not_arrive_leaves_what_was_there(bucket, cloud, tmp_pa
     assert [entry.key for page in bucket.entries() for entry in page] == ["x"]
 
 
-def test_put_whose_answer_is_lost_is_done_again(bucket, cloud):
+def test_put_whose_answer_is_lost_is_repeated(bucket, cloud):
     cloud.server.lose_answers(method="PUT")
     bucket.put("x", b"x")
     assert bucket.read("x").data == b"x"
 
 
-def test_delete_what_is_there_and_what_is_not(bucket, cloud):
+def test_delete_of_present_and_absent_objects(bucket, cloud):
     bucket.put("x", b"x")
     bucket.put("x/y", b"y")
     bucket.delete("x")
