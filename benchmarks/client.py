@@ -38,7 +38,7 @@ def ours(url: str, paths: list[str], concurrency: int, *, journal: bool) -> int:
             store=store if journal else None,
             report=lambda line: None,
         )
-        outcome = job.work()
+        outcome = job.run()
     if outcome.error:
         raise outcome.error
     return int(outcome.manifest["counts"]["described"])

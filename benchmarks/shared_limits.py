@@ -37,7 +37,7 @@ def describe(url: str, key: str, folder: str, extra: str, concurrency: str) -> N
         asks = parse_images(sorted(map(str, Path(folder).iterdir())), vendor)
         job = Job(VendorCalls(vendor, account), asks, limits, store, report=lambda line: None)
         began = time.monotonic()
-        outcome = job.work()
+        outcome = job.run()
     if outcome.error:
         raise outcome.error
     print(time.monotonic() - began)

@@ -60,7 +60,7 @@ class Job:
     requests: Sequence[DescribeRequest]
     limits: TaskLimits = field(default_factory=TaskLimits)
     store: str | os.PathLike[str] | None = None
-    run: TaskInstanceKey = field(default_factory=TaskInstanceKey)
+    task_instance: TaskInstanceKey = field(default_factory=TaskInstanceKey)
     on_unknown: OnUnknown = "retry"
     retry_rejected: bool = False
     dry_run: bool = False
@@ -92,7 +92,7 @@ class Job:
         if any(request.spec.preprocessing for request in self.requests):
             require_pillow()
 
-    def work(self) -> Outcome:
+    def run(self) -> Outcome:
         """Do the work as `arun` does, from blocking code.
 
         The event loop has a thread of its own: an interrupt of this one (a signal's exception, a task's timeout) stops
@@ -122,9 +122,9 @@ class Job:
         with ExitStack() as files:
             results = None
             if folder and not self.dry_run:
-                results = files.enter_context(ResultFiles(folder, self.run, self.results_format))
-            recorder = OutcomeRecorder(self.run, totals, results, rows, self.vendor_calls.clock)
-            error, wait = await self._describe(folder, index, recorder)
+                results = files.enter_context(ResultFiles(folder, self.task_instance, self.results_format))
+            recorder = OutcomeRecorder(self.task_instance, totals, results, rows, self.vendor_calls.clock)
+            error, condition = await self._describe(folder, index, recorder)
         elapsed = carried.elapsed_s + time.monotonic() - began
         manifest = totals.manifest(
             vendor=account.vendor,
@@ -135,7 +135,7 @@ class Job:
         )
         if rows is not None and not self.dry_run:
             manifest["descriptions"] = [rows[request].to_dict() for request in self.requests]
-        return Outcome(manifest, error, wait, totals.carry(elapsed))
+        return Outcome(manifest, error, condition, totals.carry(elapsed))
 
     async def _describe(
         self, folder: Folder | None, index: JournalIndex, recorder: OutcomeRecorder
@@ -159,8 +159,8 @@ class Job:
             runner = await self._open_runner(opened, plan, reader, folder, recorder)
             await self._run(runner)
         await asyncio.to_thread(self._record_found, runner, folder, index)
-        if wait := runner.admission.resume_condition(runner.left_running):
-            return None, wait
+        if condition := runner.admission.resume_condition(runner.left_running):
+            return None, condition
         return verdict(totals, self.limits, runner.admission.stopped_by, self.on_unknown), None
 
     def _refusal(self, plan: Plan, totals: Totals) -> DescriberError | None:
@@ -269,10 +269,10 @@ class Job:
 class Outcome:
     """The manifest, and the error that the task should end with, if any.
 
-    ``wait`` is what a run waits for that may not sit it out: the task is to be resumed then, with ``carried``.
+    With a ``resume_condition`` the run was left as it may not wait so long: the task is to be resumed with ``carried``.
     """
 
     manifest: dict[str, Any]
     error: DescriberError | None
-    wait: ResumeCondition | None = None
+    resume_condition: ResumeCondition | None = None
     carried: CarriedTotals = field(default_factory=CarriedTotals)

@@ -25,7 +25,7 @@ class OutcomeRecorder:
     :param clock: epoch seconds.
     """
 
-    run: TaskInstanceKey
+    task_instance: TaskInstanceKey
     totals: Totals
     results: ResultFiles | None
     rows: dict[DescribeRequest, Row] | None
@@ -42,7 +42,7 @@ class OutcomeRecorder:
         """Return the row of an image, as of now."""
         return new_row(
             image.request,
-            self.run,
+            self.task_instance,
             status,
             self.clock(),
             description=result if isinstance(result, Description) else None,
@@ -52,7 +52,7 @@ class OutcomeRecorder:
             lost_calls=lost,
         )
 
-    def keep(self, image: IdentifiedImage, row: Row, why: object = None) -> None:
+    def record(self, image: IdentifiedImage, row: Row, why: object = None) -> None:
         """Record and count a row.
 
         :param why: the error of an image that this run has rejected.
@@ -65,17 +65,17 @@ class OutcomeRecorder:
         if why is not None and row.status == "rejected":
             self.totals.count_rejected(str(why))
 
-    def without_call(
+    def record_without_call(
         self, image: IdentifiedImage, status: Status, result: Description | DescriberError | None = None
     ) -> None:
         """Record an image that had no call of its own, by the result of another one with the same content."""
         cost_usd = 0.0 if isinstance(result, Description) else None
         row = replace(self.row(image, status, result), cost_usd=cost_usd, billed="no", elapsed_s=None)
-        self.keep(image, row, result)
+        self.record(image, row, result)
 
-    def known(self, image: IdentifiedImage, status: Status, stored: Mapping[str, Any]) -> None:
+    def record_stored(self, image: IdentifiedImage, status: Status, stored: Mapping[str, Any]) -> None:
         """Record an image whose outcome was known before: it costs nothing now."""
-        self.keep(image, known_row(image.request, self.run, status, stored, image.sha256, image.version))
+        self.record(image, known_row(image.request, self.task_instance, status, stored, image.sha256, image.version))
 
     def record_known(self, planned: Iterable[PlannedImage], index: JournalIndex, *, resumed: bool = False) -> None:
         """Record every planned image that needs no call.
@@ -106,20 +106,22 @@ class OutcomeRecorder:
         """Record an image without a call of its own by the row of another image with the same content."""
         row = (self.rows or {})[original.request]
         if row.status in ("described", "reused", "rejected"):
-            self.known(image, "rejected" if row.status == "rejected" else "reused", row.to_dict())
+            self.record_stored(image, "rejected" if row.status == "rejected" else "reused", row.to_dict())
         else:
-            self.without_call(image, "pending")
+            self.record_without_call(image, "pending")
 
     def _stored(self, entry: PlannedImage, row: Mapping[str, Any], *, resumed: bool) -> None:
         # As it is stored now: an image that was rejected when the plan was made may have been described since.
         status: Status = "reused" if row["status"] == "described" else "rejected"
-        paid_here = resumed and all(row[name] == getattr(self.run, name) for name in TaskInstanceKey.__slots__)
+        paid_here = resumed and all(
+            row[name] == getattr(self.task_instance, name) for name in TaskInstanceKey.__slots__
+        )
         for image in entry.all:
             if paid_here and (masked(image.request.image.uri), image.request.id) == (row["uri"], row["id"]):
                 self._own(image, row)
                 paid_here = False
             else:
-                self.known(image, status, row)
+                self.record_stored(image, status, row)
 
     def _own(self, image: IdentifiedImage, stored: Mapping[str, Any]) -> None:
         """Record an outcome that this task instance has paid for before it was resumed, as if it were new."""
@@ -128,14 +130,14 @@ class OutcomeRecorder:
             self.totals.count_paid(row.cost_usd)
         else:
             self.totals.count_rejected((row.error or {}).get("message"))
-        self.keep(image, row)
+        self.record(image, row)
 
     def _undescribed(self, entry: PlannedImage, error: DescriberError | None) -> None:
         for image in entry.all:
             row = self.row(image, entry.status, error)
             # One row of an identity counts its lost calls, so that rows can be added up.
             own = image is entry.first
-            self.keep(image, replace(row, lost_calls=entry.lost) if own else replace(row, billed="no"))
+            self.record(image, replace(row, lost_calls=entry.lost) if own else replace(row, billed="no"))
 
 
 def unknown_outcome(calls: int) -> UnknownOutcome:

@@ -98,7 +98,7 @@ class Runner:
         for entry in queue:
             if self._is_left(entry):
                 for image in entry.all:
-                    self.recorder.without_call(image, "pending")
+                    self.recorder.record_without_call(image, "pending")
             else:
                 await self._one(entry)
 
@@ -211,7 +211,7 @@ class Runner:
             row = replace(row, request_id=call.running.request_id, billed="unknown")
         await call.write_end(row)
         self.admission.note_progress()
-        self.recorder.keep(call.image, row, result)
+        self.recorder.record(call.image, row, result)
         self._record_others(entry, call, status, result)
         if status == "rejected" and (
             too_many := too_many_rejected(self.recorder.totals, self.limits.max_failure_ratio)
@@ -228,9 +228,9 @@ class Runner:
         """Record the other images of this content; if the image has changed they are no copies of it any more."""
         for other in entry.others:
             if call.changed:
-                self.recorder.without_call(other, "pending")
+                self.recorder.record_without_call(other, "pending")
             else:
-                self.recorder.without_call(other, "reused" if status == "described" else status, result)
+                self.recorder.record_without_call(other, "reused" if status == "described" else status, result)
 
     def _report(self) -> None:
         self.report(progress_line(self.recorder.totals, time.monotonic()))

@@ -62,7 +62,7 @@ def goes_on(outcome: Outcome, limits: TaskLimits, part: TaskLimits, account: Acc
     :param limits: of the whole job; the job is done when they are used up.
     :param part: of the slice that has ended with this outcome.
     """
-    if outcome.wait is not None or outcome.error is not None:
+    if outcome.resume_condition is not None or outcome.error is not None:
         return True
     if not outcome.manifest["counts"]["pending"]:
         return False

@@ -170,7 +170,7 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
             requests=requests,
             limits=limits,
             store=self.store,
-            run=run,
+            task_instance=run,
             on_unknown=self.on_unknown,
             retry_rejected=self.retry_rejected,
             dry_run=dry_run,

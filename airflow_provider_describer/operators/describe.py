@@ -56,7 +56,7 @@ class DescribeImageOperator(DescriberBaseOperator):
         """Make at most one billable call and return the description's row."""
         with airflow_errors():
             self._job = self._plan(context)
-            outcome = self._job.work()
+            outcome = self._job.run()
         if outcome.error is not None:
             raise airflow_error(outcome.error) from outcome.error
         (row,) = outcome.manifest["descriptions"]
@@ -80,7 +80,7 @@ class DescribeImageOperator(DescriberBaseOperator):
             requests=[request],
             limits=TaskLimits(concurrency=1, max_failure_ratio=1.0),
             store=self.store,
-            run=task_instance_key(context),
+            task_instance=task_instance_key(context),
             on_unknown=self.on_unknown,
             report=partial(self.log.info, "%s"),
             new_client=hook.new_client,
@@ -141,11 +141,11 @@ class DescribeImagesOperator(DescribeImagesBaseOperator):
         with airflow_errors():
             limits = replace(self.limits, max_wait=self._max_wait())
             job = self.plan_job(task_instance_key(context), limits, carried=carried, dry_run=self.only_plan)
-            outcome = job.work()
+            outcome = job.run()
         for name in ("counts", "results", "failures"):
             self.log.info("%s: %s", name, outcome.manifest[name])
-        if outcome.wait is not None:
-            self._defer(outcome.wait, outcome.carried, began)
+        if outcome.resume_condition is not None:
+            self._defer(outcome.resume_condition, outcome.carried, began)
         if outcome.error is not None:
             context["ti"].xcom_push(key="manifest", value=outcome.manifest)
             raise airflow_error(outcome.error) from outcome.error

@@ -153,7 +153,7 @@ class DescribeImagesSensor(DescribeImagesBaseOperator, BaseSensorOperator):
             folder = open_folder(self.store or "", buckets_of(self.storage_conn_id))
             carried = slices.load_totals(folder, run)
             part = slices.slice_of(limits, self.slice_size, carried)
-            outcome = self.plan_job(run, part, carried=carried).work()
+            outcome = self.plan_job(run, part, carried=carried).run()
             slices.save_totals(folder, run, outcome.carried)
             manifest = outcome.manifest
             if slices.goes_on(outcome, limits, part, account):

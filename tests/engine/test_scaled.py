@@ -24,7 +24,7 @@ def test_large_images_are_scaled_down_and_what_that_saves_is_told(shop: Shop, tm
         lines: list[str] = []
         job = shop.job([large, small], report=lines.append)
         job.requests = parse_images([large, small], job.vendor_calls.vendor, max_pixels=max_pixels)
-        return shop.result(job.work(), lines).counts, lines
+        return shop.result(job.run(), lines).counts, lines
 
     counts, lines = run(10_000)
     entries = {entry["image_sha256"]: entry for entry in shop.emulator.ledger()["entries"]}

@@ -24,7 +24,7 @@ def together(shop: Shop, lists: list[list[Path]], **limits: Any) -> list[Any]:
         shop.job(paths, store=shop.store.with_name(f"store {number}"), **limits) for number, paths in enumerate(lists)
     ]
     with ThreadPoolExecutor(len(jobs)) as threads:
-        outcomes = list(threads.map(lambda job: job.work(), jobs))
+        outcomes = list(threads.map(lambda job: job.run(), jobs))
     for outcome in outcomes:
         shop.result(outcome, [])
     return outcomes

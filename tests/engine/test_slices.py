@@ -47,9 +47,9 @@ def in_slices(shop: Shop, paths: list[Path], size: int, limits: TaskLimits, run:
     while True:
         carried = load_totals(folder, run)
         part = slice_of(limits, size, carried)
-        job = shop.job(paths, run=run, carried=carried)
+        job = shop.job(paths, task_instance=run, carried=carried)
         job.limits = part
-        outcome = job.work()
+        outcome = job.run()
         save_totals(folder, run, outcome.carried)
         outcomes.append(shop.result(outcome, []))
         if not goes_on(outcome, limits, part, shop.account()):
@@ -102,7 +102,7 @@ def test_another_try_begins_anew_and_reuses(shop: Shop, pictures: Pictures) -> N
 
 def outcome(pending: int = 1, *, calls: int = 0, cost: float = 0.0, unknown: float = 0.0, **more: Any) -> Outcome:
     manifest = {"counts": {"pending": pending}, "cost_usd": cost, "unknown_cost_usd": unknown}
-    return Outcome(manifest, more.pop("error", None), more.pop("wait", None), CarriedTotals(calls=calls))
+    return Outcome(manifest, more.pop("error", None), more.pop("resume_condition", None), CarriedTotals(calls=calls))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def outcome(pending: int = 1, *, calls: int = 0, cost: float = 0.0, unknown: flo
         (outcome(1, calls=7), TaskLimits(), {}, False),
         # Others may have used up the day.
         (outcome(1, calls=7), TaskLimits(), {"limits_path": "/limits"}, True),
-        (outcome(0, wait=ResumeCondition(9.0)), TaskLimits(), {}, True),
+        (outcome(0, resume_condition=ResumeCondition(9.0)), TaskLimits(), {}, True),
         (outcome(0, error=VendorUnavailable("gone")), TaskLimits(), {}, True),
     ],
 )

@@ -27,7 +27,7 @@ def work_a_slice(
     job = shop.job(paths, **{"concurrency": 8, "max_wait": MAX_WAIT_S, **limits})
     job.vendor_calls = replace(job.vendor_calls, clock=lambda: time.time() + later)
     job.carried = carried
-    outcome = job.work()
+    outcome = job.run()
     return outcome, shop.result(outcome, [])
 
 
@@ -39,12 +39,12 @@ def test_a_rate_is_used_up_and_waited_for_elsewhere(shop: Shop, pictures: Pictur
 
     assert result.error is None and result.counts["described"] == 10 and result.counts["pending"] == 5
     assert result.ledger["billed"] == 10
-    wait = outcome.wait
+    wait = outcome.resume_condition
     assert wait.requests == () and began + 60 <= wait.until <= time.time() + 60
     assert outcome.carried.calls == 10
 
     outcome, result = work_a_slice(shop, paths, later=wait.until - time.time(), carried=outcome.carried)
-    assert outcome.wait is None and result.error is None
+    assert outcome.resume_condition is None and result.error is None
     # As if it had never been left.
     assert result.counts == {"requested": 15, "described": 15, "reused": 0, "rejected": 0, "unknown": 0, "pending": 0}
     assert result.manifest["calls"] == result.ledger["billed"] == 15
@@ -57,7 +57,7 @@ def test_a_run_that_is_not_resumed_reuses(shop: Shop, pictures: Pictures) -> Non
     shop.fields = {"requests_per_minute": 10}
     paths = pictures(12)
     outcome, _ = work_a_slice(shop, paths)
-    _, result = work_a_slice(shop, paths, later=outcome.wait.until - time.time())
+    _, result = work_a_slice(shop, paths, later=outcome.resume_condition.until - time.time())
     assert (result.counts["reused"], result.counts["described"], result.manifest["calls"]) == (10, 2, 2)
     assert result.manifest["cost_usd"] == pytest.approx(0.03)
 
@@ -68,7 +68,7 @@ def test_a_named_moment_is_waited_for_elsewhere(shop: Shop, pictures: Pictures) 
     paths = pictures(8)
     outcome, result = work_a_slice(shop, paths, concurrency=4)
     assert result.error is None and result.ledger["billed"] == 5 and result.counts["described"] == 5
-    assert time.time() + 15 < outcome.wait.until < time.time() + 35
+    assert time.time() + 15 < outcome.resume_condition.until < time.time() + 35
     shop.faults()
     outcome, result = work_a_slice(shop, paths, carried=outcome.carried)
     assert result.counts["described"] == 8 and result.ledger["billed"] == 8
@@ -80,11 +80,11 @@ def test_running_requests_are_left_and_fetched_later(shop: Shop, pictures: Pictu
     paths = pictures(6)
     outcome, result = work_a_slice(shop, paths)
     assert result.error is None and result.counts["pending"] == 6
-    assert outcome.wait.until is None and len(outcome.wait.requests) == 6
+    assert outcome.resume_condition.until is None and len(outcome.resume_condition.requests) == 6
     journaled = {row["request_id"] for row in result.rows}
-    assert {request_id for request_id, _ in outcome.wait.requests} == journaled
+    assert {request_id for request_id, _ in outcome.resume_condition.requests} == journaled
 
-    while outcome.wait is not None:
+    while outcome.resume_condition is not None:
         outcome, result = work_a_slice(shop, paths, carried=outcome.carried)
     assert result.counts["described"] == 6 and result.manifest["calls"] == 6
     assert result.ledger["requests"] == result.ledger["billed"] == 6
@@ -95,8 +95,8 @@ def test_a_budget_spans_the_slices(shop: Shop, pictures: Pictures) -> None:
     shop.fields = {"requests_per_minute": 4}
     paths, later = pictures(12), 0.0
     outcome, result = work_a_slice(shop, paths, max_calls=6)
-    while outcome.wait is not None:
-        later = outcome.wait.until - time.time()
+    while outcome.resume_condition is not None:
+        later = outcome.resume_condition.until - time.time()
         outcome, result = work_a_slice(shop, paths, later=later, carried=outcome.carried, max_calls=6)
     assert result.error is None and result.ledger["billed"] == result.manifest["calls"] == 6
     assert (result.counts["described"], result.counts["pending"]) == (6, 6)
@@ -108,7 +108,7 @@ def test_rejected_images_count_once_over_the_slices(shop: Shop, pictures: Pictur
     shop.faults(errors=[{"kind": "harmful", "first": 2}])
     outcome, _ = work_a_slice(shop, paths, max_failure_ratio=0.25)
     outcome, result = work_a_slice(
-        shop, paths, later=outcome.wait.until - time.time(), carried=outcome.carried, max_failure_ratio=0.25
+        shop, paths, later=outcome.resume_condition.until - time.time(), carried=outcome.carried, max_failure_ratio=0.25
     )
     assert result.error is None
     assert (result.counts["described"], result.counts["rejected"]) == (8, 2)
@@ -119,7 +119,7 @@ def test_an_account_at_fault_is_no_wait(shop: Shop, pictures: Pictures) -> None:
     shop.fields = {"requests_per_minute": 30}
     shop.faults(credits=0.0)
     outcome, result = work_a_slice(shop, pictures(8))
-    assert outcome.wait is None and isinstance(outcome.error, InsufficientCredits)
+    assert outcome.resume_condition is None and isinstance(outcome.error, InsufficientCredits)
     assert result.ledger["billed"] == 0
 
 
@@ -127,7 +127,7 @@ def test_short_waits_are_sat_out(shop: Shop, pictures: Pictures) -> None:
     shop.vendor = "segmind"
     shop.faults(requests_per_minute=5, rate_window_s=1)
     outcome, result = work_a_slice(shop, pictures(12), max_wait=20.0)
-    assert outcome.wait is None and result.counts["described"] == result.ledger["billed"] == 12
+    assert outcome.resume_condition is None and result.counts["described"] == result.ledger["billed"] == 12
 
 
 def test_a_waiting_run_is_back_before_results_are_forgotten() -> None:

@@ -247,7 +247,7 @@ def night(shop: Any) -> Callable[..., Night]:
     def describe(images: list[Path], *, on_unknown: str = "retry", job: Any = None, **options: Any) -> Night:
         job = job or shop.job(images, **options)
         job.on_unknown = on_unknown
-        outcome = job.work()
+        outcome = job.run()
         rows, failures = (read_rows(outcome.manifest[name]) for name in ("results", "failures"))
         counts = Counter(row["status"] for row in rows)
         assert outcome.manifest["counts"] == {"requested": len(images), **dict.fromkeys(STATUSES, 0), **counts}

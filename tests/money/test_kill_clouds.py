@@ -42,7 +42,7 @@ def describe(shop, cloud):
 
     def describe(images, **options):
         about = {"store": f"{cloud.uri}/store", "open_bucket": cloud.open_bucket, "return_rows": True, **options}
-        outcome = shop.job(images, **about).work()
+        outcome = shop.job(images, **about).run()
         assert outcome.error is None
         rows = {row["uri"]: row for row in outcome.manifest["descriptions"]}
         return outcome.manifest, rows, shop.emulator.ledger()
@@ -111,7 +111,7 @@ def test_a_store_that_goes_on_throttling_ends_the_run_and_a_later_one_pays_the_r
     pictures = fill(SOME)
     cloud.server.slow_down(method="PUT", path="/store/journal/", times=float("inf"))
     job = shop.job(list(pictures), store=f"{cloud.uri}/store", open_bucket=cloud.open_bucket, concurrency=4)
-    outcome = job.work()
+    outcome = job.run()
     assert outcome.error is not None and outcome.error.kind == "store" and cloud.uri in str(outcome.error)
     assert shop.emulator.ledger()["billed"] == 0, "called without an intent on disk"
     cloud.server.reset()

@@ -47,13 +47,13 @@ def test_write_order(any_shop, night, thousand, checking_client):
     job.new_client, sent = checking_client
     counted = []
 
-    def keep(self, image, row, why=None, real=OutcomeRecorder.keep):
+    def record(self, image, row, why=None, real=OutcomeRecorder.record):
         assert any(event["sha256"] == row.sha256 for event in on_disk(any_shop.store, "outcome"))
         counted.append(row)
         real(self, image, row, why)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(OutcomeRecorder, "keep", keep)
+        patch.setattr(OutcomeRecorder, "record", record)
         patch.setattr("airflow_provider_describer.http.flow.poll_pause", lambda asked: 0.0)
         result = night(thousand[:20], job=job)
 

@@ -91,7 +91,7 @@ def test_a_dry_run_calls_nothing(shop, thousand):
     lines: list[str] = []
     job = shop.job(thousand[:100], report=lines.append)
     job.dry_run = True
-    outcome = job.work()
+    outcome = job.run()
 
     assert lines == ["100 images: 37 new, 60 reused, 3 rejected before; at most 37 calls, $0.555"]
     assert outcome.manifest["counts"] == {
@@ -112,5 +112,5 @@ def test_a_damaged_shard_stops_the_run_before_any_call(shop, thousand):
     shard.write_bytes(shard.read_bytes()[:-1])
     shop.emulator.clear_ledger()
     with pytest.raises(CorruptShard, match=shard.name):
-        shop.job(thousand[:40]).work()
+        shop.job(thousand[:40]).run()
     assert shop.emulator.ledger()["requests"] == 0

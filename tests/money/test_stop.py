@@ -196,7 +196,7 @@ def test_an_interrupt_keeps_what_is_done(shop, night, thousand):
     job = shop.job(thousand[:150], concurrency=16)
     when(shop, lambda ledger: ledger["requests"] >= 40, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
-        job.work()
+        job.run()
 
     ledger = shop.emulator.ledger()
     assert 0 < ledger["billed"] < 150 and not ledger["in_flight"]

@@ -30,12 +30,12 @@ def main(task: dict[str, Any]) -> None:
         parse_images(task["images"], vendor),
         TaskLimits(**task["limits"]),
         store=task["store"],
-        run=TaskInstanceKey(**task["run"]),
+        task_instance=TaskInstanceKey(**task["run"]),
         report=lambda line: None,
         # Each is opened once, as the hooks do it.
         open_bucket=functools.cache(bucket_from_environment),
     )
-    outcome = job.work()
+    outcome = job.run()
     print(json.dumps({"manifest": outcome.manifest, "error": outcome.error and str(outcome.error)}))
 
 

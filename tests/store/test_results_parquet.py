@@ -177,11 +177,11 @@ def test_a_full_temporary_disk_is_named_and_nothing_is_published(tmp_path, rows,
 @needs_pyarrow
 def test_a_job_writes_them_and_its_manifest_says_where(shop, pictures):
     job = shop.job(pictures(3), results_format="parquet")
-    manifest = job.work().manifest
+    manifest = job.run().manifest
     assert manifest["results"].endswith(".parquet") and manifest["failures"].endswith(".failures.parquet")
     assert table_of(manifest["results"])["status"].to_pylist() == ["described"] * 3
     assert table_of(manifest["failures"]).num_rows == 0
-    again = shop.job(pictures(3), results_format="parquet").work().manifest
+    again = shop.job(pictures(3), results_format="parquet").run().manifest
     assert table_of(again["results"])["status"].to_pylist() == ["reused"] * 3
 
 
