@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +26,7 @@ from airflow_provider_describer.errors import (
 )
 from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.http.flow import Flow, Sleep, VendorCalls
+from airflow_provider_describer.http.library import httpx
 from airflow_provider_describer.http.retry import RetryPolicy
 from airflow_provider_describer.models import Description, Picture, Running
 from airflow_provider_describer.vendors import get_vendor

@@ -7,10 +7,10 @@ import logging
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import httpx
 import pytest
 
 from airflow_provider_describer.errors import BadInput, DescriberError, VendorUnavailable
+from airflow_provider_describer.http.library import httpx
 from airflow_provider_describer.vendors.wire import Request, Response
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 
 from airflow_provider_describer.errors import AmbiguousCall, BadInput, VendorUnavailable
 from airflow_provider_describer.http.client import AsyncClient
+from airflow_provider_describer.http.library import httpx
 from airflow_provider_describer.vendors.wire import Response
 
 if TYPE_CHECKING:

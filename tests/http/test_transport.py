@@ -6,12 +6,12 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 
 from airflow_provider_describer.account import account_from_connection
 from airflow_provider_describer.errors import AmbiguousCall, BadInput, UnexpectedAnswer, VendorUnavailable
 from airflow_provider_describer.http.client import AsyncClient, run
+from airflow_provider_describer.http.library import httpx
 from airflow_provider_describer.models import Picture
 from airflow_provider_describer.vendors import vendors
 from airflow_provider_describer.vendors.vendor import Vendor
