@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -89,6 +91,35 @@ class Tools:
 @pytest.fixture
 def tools(loopback: type[Loopback]) -> Tools:
     return Tools(loopback)
+
+
+NAME = "cdn.shop.example"
+
+
+class Names:
+    """The machine's resolver, asked for names; addresses are still its own business."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answers: list[list[str]] = []
+        self.asked = 0
+        self.was_asked = threading.Event()
+        self._real = socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo", self._look_up)
+
+    def _look_up(self, host: Any, port: Any, *args: Any, **settings: Any) -> Any:
+        if host != NAME:
+            return self._real(host, port, *args, **settings)
+        if settings.get("flags", 0) & socket.AI_NUMERICHOST:
+            raise socket.gaierror(socket.EAI_NONAME, "not an address")
+        self.asked += 1
+        self.was_asked.set()
+        addresses = self.answers.pop(0)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Names:
+    return Names(monkeypatch)
 
 
 @pytest.fixture(scope="session")

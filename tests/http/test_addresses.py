@@ -1,10 +1,9 @@
-"""Where a line is opened to: addresses, TLS, and the guard that says which addresses are allowed."""
+"""Which addresses are connected to: the first that answers, and only those that the guard allows."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -17,35 +16,10 @@ from airflow_provider_describer.vendors.wire import Response
 
 if TYPE_CHECKING:
     from tests.conftest import Visit
-    from tests.http.conftest import Authority, Tools
+    from tests.http.conftest import Names, Tools
 
 NAME = "cdn.shop.example"
-
-
-class Names:
-    """The machine's resolver, asked for names; addresses are still its own business."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.answers: list[list[str]] = []
-        self.asked = 0
-        self.was_asked = threading.Event()
-        self._real = socket.getaddrinfo
-        monkeypatch.setattr(socket, "getaddrinfo", self._look_up)
-
-    def _look_up(self, host: Any, port: Any, *args: Any, **settings: Any) -> Any:
-        if host != NAME:
-            return self._real(host, port, *args, **settings)
-        if settings.get("flags", 0) & socket.AI_NUMERICHOST:
-            raise socket.gaierror(socket.EAI_NONAME, "not an address")
-        self.asked += 1
-        self.was_asked.set()
-        addresses = self.answers.pop(0)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
-
-
-@pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> Names:
-    return Names(monkeypatch)
+"""Known to the fixture ``names`` alone."""
 
 
 @pytest.fixture
@@ -151,65 +125,6 @@ def test_an_ipv6_address_is_asked(tools: Tools) -> None:
             assert isinstance(response, Response) and response.text == "ok", response
         assert f"host: [::1]:{port}\r\n" in visited[0].lower()
         assert seen == ["::1"]
-
-    asyncio.run(scene())
-
-
-# --- TLS -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("names", "host"), [(["localhost"], "localhost"), (["127.0.0.1"], "127.0.0.1")])
-def test_a_server_is_known_by_its_certificate(tools: Tools, trusted: Authority, names: list[str], host: str) -> None:
-    async def scene() -> None:
-        async with tools.serve(tools.polite, trusted.server(*names)) as server:
-            response = await tools.send(tools.call(f"https://{host}:{server.port}", (b"x" * 1_000_000,)))
-        assert isinstance(response, Response) and response.status == 200, response
-        assert len(server.requests[0].body) == 1_000_000
-
-    asyncio.run(scene())
-
-
-@pytest.mark.parametrize(("names", "host"), [(["other.example"], "localhost"), (["localhost"], "127.0.0.1")])
-def test_a_certificate_for_another_host_ends_it(tools: Tools, trusted: Authority, names: list[str], host: str) -> None:
-    async def scene() -> None:
-        async with tools.serve(tools.polite, trusted.server(*names)) as server:
-            error = await tools.send(tools.call(f"https://{host}:{server.port}"))
-        assert type(error) is VendorUnavailable and "certificate" in str(error).lower(), error
-        assert server.requests == []
-
-    asyncio.run(scene())
-
-
-def test_a_certificate_of_nobody_we_trust_ends_it(tools: Tools, authority: Authority) -> None:
-    async def scene() -> None:
-        async with tools.serve(tools.polite, authority.server("127.0.0.1")) as server:
-            error = await tools.send(tools.call(server.url))
-        assert type(error) is VendorUnavailable and "certificate" in str(error).lower(), error
-        assert server.requests == []
-
-    asyncio.run(scene())
-
-
-def test_a_handshake_that_the_server_drops_is_not_billed(tools: Tools, trusted: Authority) -> None:
-    async def drop(visit: Visit) -> None:
-        await visit.reader.read(1)
-
-    async def scene() -> None:
-        async with tools.serve(drop) as server:
-            error = await tools.send(tools.call(server.url.replace("http", "https")))
-        assert type(error) is VendorUnavailable, error
-
-    asyncio.run(scene())
-
-
-def test_a_handshake_that_never_ends_is_waited_for_no_longer_than_told(tools: Tools, trusted: Authority) -> None:
-    async def dally(visit: Visit) -> None:
-        await visit.reader.read()
-
-    async def scene() -> None:
-        async with tools.serve(dally) as server:
-            error = await tools.send(tools.call(server.url.replace("http", "https")), timeout=0.2)
-        assert type(error) is VendorUnavailable and "0.2 s" in str(error), error
 
     asyncio.run(scene())
 

@@ -26,6 +26,14 @@ if TYPE_CHECKING:
         (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwhole", 200, b"whole"),
         (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nwh\r\n3\r\nole\r\n0\r\n\r\n", 200, b"whole"),
         (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Made\r\ncontent-length: 5\r\n\r\nwhole", 201, b"whole"),
+        (
+            (
+                b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
+                b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwhole"
+            ),
+            200,
+            b"whole",
+        ),
         (b"HTTP/1.1 200 OK\r\n\r\nwhole", 200, b"whole"),
         (b"HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\nwhole", 200, b"whole"),
         (b"HTTP/1.1 204 Nothing\r\n\r\n", 204, b""),

@@ -1,4 +1,4 @@
-"""Connections: never more than asked for, given back whatever happens, and through the proxy that the machine names."""
+"""Connections: never more than asked for, and given back whatever happens."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_describer.errors import AmbiguousCall, BadInput, VendorUnavailable
+from airflow_provider_describer.errors import AmbiguousCall
 from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.http.library import httpx
-from airflow_provider_describer.vendors.wire import Response
+from airflow_provider_describer.http.transport import PooledTransport
 
 if TYPE_CHECKING:
     from tests.conftest import Loopback, Visit
-    from tests.http.conftest import Tools
+    from tests.http.conftest import Serve, Tools
 
 
 def test_no_more_connections_than_slots_over_500_calls(tools: Tools) -> None:
@@ -184,71 +184,6 @@ def test_a_dropped_idle_connection_is_replaced_without_an_error(tools: Tools) ->
     asyncio.run(scene())
 
 
-async def proxy(visit: Visit) -> None:
-    """As much of an HTTP proxy as shows that one was asked."""
-    while received := await visit.request():
-        visit.answer(received.line.encode())
-
-
-@pytest.mark.parametrize("form", ["http://{}", "{}", "http://me:hush@{}"])
-def test_the_proxy_of_the_environment_is_asked(tools: Tools, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
-    async def scene() -> None:
-        async with tools.serve(proxy) as server:
-            monkeypatch.setenv("http_proxy", form.format(f"127.0.0.1:{server.port}"))
-            url = f"http://vendor-of-{server.port}.example/describe"
-            answer = await tools.send(tools.call(url))
-        assert isinstance(answer, Response), answer
-        assert answer.text == f"POST {url} HTTP/1.1"
-        assert ("proxy-authorization" in server.requests[0].headers) == ("@" in form)
-
-    asyncio.run(scene())
-
-
-@pytest.mark.parametrize("no_proxy", ["127.0.0.1", "127.0.0.1:{}", "*", "10.0.0.1, 127.0.0.1"])
-def test_no_proxy_is_honoured(tools: Tools, monkeypatch: pytest.MonkeyPatch, no_proxy: str) -> None:
-    async def scene() -> None:
-        async with tools.serve(proxy) as between, tools.serve(tools.polite) as server:
-            monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{between.port}")
-            monkeypatch.setenv("no_proxy", no_proxy.format(server.port))
-            await tools.send(tools.call(server.url))
-        assert (between.connections, server.connections) == (0, 1)
-
-    asyncio.run(scene())
-
-
-def test_a_proxy_that_refuses_the_tunnel_costs_nothing(tools: Tools, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refuse(visit: Visit) -> None:
-        await visit.head()
-        visit.answer(b"", "407 Proxy Authentication Required")
-
-    async def scene() -> None:
-        async with tools.serve(refuse) as server:
-            monkeypatch.setenv("https_proxy", f"http://me:hush@127.0.0.1:{server.port}")
-            error = await tools.send(tools.call(f"https://vendor-of-{server.port}.example"))
-        assert type(error) is VendorUnavailable and "hush" not in str(error)
-        assert server.requests[0].line.startswith("CONNECT ")
-
-    asyncio.run(scene())
-
-
-@pytest.mark.parametrize(
-    "bad", ["gopher://me:hush@proxy:70", "socks5://me:hush@proxy:1080", "http://me:hush@proxy:port"]
-)
-def test_a_proxy_that_cannot_be_used_is_named_and_blocks_no_slot(
-    tools: Tools, monkeypatch: pytest.MonkeyPatch, bad: str
-) -> None:
-    monkeypatch.setenv("http_proxy", bad)
-
-    async def scene() -> None:
-        async with AsyncClient(timeout=5, connections=1) as client:
-            for number in range(3):
-                with pytest.raises(BadInput, match="HTTP_PROXY") as caught:
-                    await client.arun(tools.ask(tools.call(f"http://{abs(hash(bad))}-{number}.example")))
-                assert "hush" not in str(caught.value)
-
-    asyncio.run(scene())
-
-
 def test_the_body_is_rebuilt_for_each_attempt(tools: Tools) -> None:
     seen: list[Any] = []
 
@@ -267,3 +202,67 @@ def test_the_body_is_rebuilt_for_each_attempt(tools: Tools) -> None:
 
     asyncio.run(scene())
     assert seen == [b"one-shot", b"one-shot"]
+
+
+# --- as a transport of httpx's ---------------------------------------------------------------------------------------
+
+
+def test_a_response_that_was_not_read_whole_closes_its_connection(tools: Tools, serve: Serve) -> None:
+    async def long_then_polite(visit: Visit) -> None:
+        await visit.request()
+        if visit.server.connections == 1:
+            visit.answer(b"x" * 1_000_000)
+        else:
+            visit.answer(b"whole")
+        await tools.polite(visit)
+
+    async def scene() -> None:
+        async with serve(long_then_polite) as server, httpx.AsyncClient(transport=PooledTransport()) as client:
+            async with client.stream("GET", server.url) as response:
+                assert await anext(response.aiter_raw())
+            for _ in range(3):
+                assert (await client.get(server.url)).status_code == 200
+        assert server.connections == 2
+
+    asyncio.run(scene())
+
+
+def test_a_response_holds_its_connection_until_it_is_closed(tools: Tools) -> None:
+    async def scene() -> None:
+        async with tools.serve(tools.polite) as server, httpx.AsyncClient(transport=PooledTransport(2)) as client:
+            first = await client.send(client.build_request("GET", server.url), stream=True)
+            second = await client.send(client.build_request("GET", server.url), stream=True)
+            third = asyncio.create_task(client.get(server.url))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert not third.done() and len(server.requests) == 2
+            await first.aread()
+            # Closed again and again, it gives back one connection.
+            await first.aclose()
+            assert (await third).status_code == 200
+            await second.aclose()
+        assert server.connections == 2
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("talk", "error"),
+    [("cut", httpx.RemoteProtocolError), ("silence", httpx.ReadTimeout), ("nobody", httpx.ConnectError)],
+)
+def test_errors_are_those_of_httpx(tools: Tools, talk: str, error: type[Exception]) -> None:
+    async def misbehave(visit: Visit) -> None:
+        await visit.request()
+        if talk == "silence":
+            await visit.reader.read()
+
+    async def scene() -> None:
+        async with (
+            tools.serve(misbehave) as server,
+            httpx.AsyncClient(transport=PooledTransport(), timeout=0.3) as client,
+        ):
+            url = f"http://127.0.0.2:{server.port}" if talk == "nobody" else server.url
+            with pytest.raises(error):
+                await client.get(url)
+
+    asyncio.run(scene())
