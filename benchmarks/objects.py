@@ -1,7 +1,7 @@
-"""Measure how objects of a bucket are read, against obstore by itself: prints rows of the table of `engine.py`.
+"""Measure reading the objects of a bucket against bare obstore: prints rows of the table of `engine.py`.
 
-``python benchmarks/objects.py [--quick]``. The bucket is the tests' own GCS, in a process beside us; both ways of
-reading take turns in this one, each time with new connections.
+``python benchmarks/objects.py [--quick]``. The bucket is the tests' fake GCS in another process; both ways of
+reading alternate in this process, each time with new connections.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Read = Callable[[str], Awaitable[int]]
 
 
 def serve(count: str) -> None:
-    """Keep a bucket of so many objects; for each line that comes, print how many requests have come since the last."""
+    """Serve a bucket of ``count`` objects; for each line on stdin, print the number of requests since the last line."""
     sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "servers"))
     from fake_gcs import FakeGcs
 
@@ -68,7 +68,7 @@ class Server:
         return {"token": self.token, "expires_at": datetime.now(UTC) + timedelta(hours=1)}
 
     def requests(self) -> int:
-        """Return how many requests have come since this was last asked."""
+        """Return the number of requests since the last call."""
         assert self.process.stdin
         assert self.process.stdout
         print(file=self.process.stdin, flush=True)
@@ -87,7 +87,7 @@ def bucket_of(count: int) -> Iterator[Server]:
 
 
 def ours(server: Server) -> Read:
-    """Read as a batch reads its images."""
+    """Read as a run reads its images."""
     bucket = gcs_bucket(NAME, credential_provider=server.credentials, endpoint=server.url)
     reader = Reader(AsyncClient(timeout=30, connections=1), open_bucket=lambda scheme, name: bucket)
 
@@ -98,7 +98,7 @@ def ours(server: Server) -> Read:
 
 
 def bare(server: Server) -> Read:
-    """Read with obstore and nothing else."""
+    """Read with obstore alone."""
     store = GCSStore(
         NAME, base_url=server.url, credential_provider=server.credentials, client_options={"allow_http": True}
     )
@@ -111,7 +111,7 @@ def bare(server: Server) -> Read:
 
 
 async def read_all(read: Read, count: int) -> None:
-    """Read every object, so many at a time."""
+    """Read every object, `CONCURRENCY` at a time."""
     keys = map(key_of, range(count))
 
     async def work() -> None:
@@ -122,7 +122,7 @@ async def read_all(read: Read, count: int) -> None:
 
 
 def measured(way: Callable[[Server], Read], server: Server, count: int) -> dict[str, float]:
-    """Return the seconds that reading all has taken, those of this process's CPU, and the requests an object."""
+    """Return the seconds and the CPU seconds of reading all objects, and the requests for each."""
     server.requests()
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
     asyncio.run(read_all(way(server), count))

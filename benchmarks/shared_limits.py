@@ -1,6 +1,6 @@
-"""Measure ``limits_path``: how much of an account's rate eight processes use together, and what a lease costs a call.
+"""Measure ``limits_path``: the share of an account's rate that eight processes use, and what leases cost a task.
 
-``python benchmarks/shared_limits.py [--quick]``; the emulator enforces the limit and its ledger is what is counted.
+``python benchmarks/shared_limits.py [--quick]``; the emulator enforces the limit, and its ledger is what is counted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PER_MINUTE = 120
 
 
 def describe(url: str, key: str, folder: str, extra: str, concurrency: str) -> None:
-    """Describe all pictures of a folder as a task of its own does, and print the seconds."""
+    """Describe all pictures of a folder, as one task does, and print the seconds."""
     from airflow_provider_describer.account import account_from_connection
     from airflow_provider_describer.engine.job import Job
     from airflow_provider_describer.engine.limits import TaskLimits
@@ -50,15 +50,15 @@ def task(emulator: EmulatorProcess, folder: Path, extra: dict[str, Any], concurr
 
 
 def seconds(child: subprocess.Popen[str]) -> float:
-    """Return what the process has printed, when it has ended."""
-    said, _ = child.communicate()
+    """Wait for the process and return the seconds that it printed."""
+    printed, _ = child.communicate()
     if child.returncode:
         sys.exit("a task has failed")
-    return float(said)
+    return float(printed)
 
 
 def rate_used(place: Path, each: int) -> None:
-    """Eight tasks of one account, against a vendor who refuses what exceeds its limit."""
+    """Measure eight tasks of one account against a vendor that refuses calls above its limit."""
     folders = []
     for number in range(PROCESSES):
         (place / str(number)).mkdir()
@@ -77,7 +77,7 @@ def rate_used(place: Path, each: int) -> None:
 
 
 def cost_of_leases(place: Path, count: int, latency: float) -> None:
-    """One task with and without shared limits, neither of which holds it up."""
+    """Measure one task with and without shared limits that are too high to delay it."""
     folder = pictures(place, count, 4096)
     ratios = []
     with EmulatorProcess() as emulator:

@@ -13,15 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_provider_describer.errors import BucketError
+from airflow_provider_describer.storage import bucket_errors as messages
 from airflow_provider_describer.storage.address import ObjectKey, Scheme, is_plain, just_before
-from airflow_provider_describer.storage.bucket_errors import (
-    bucket_error,
-    changed,
-    is_beyond_the_end,
-    no_conditional_writes,
-    not_an_object_store,
-    unsupported_key,
-)
+from airflow_provider_describer.storage.bucket_errors import bucket_error, is_beyond_the_end
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta, PutMode, UpdateVersion
@@ -97,9 +91,8 @@ class Bucket:
                 return _content(await self._store.head_async(key), b"")
             size = found.meta["size"]
             if max_bytes is not None and size > max_bytes:
-                raise BucketError(
-                    f"{self.address(key)} has {size:,} bytes, more than the {max_bytes:,} allowed.", kind="too_large"
-                )
+                message = f"{{address}} has {size:,} bytes, more than the {max_bytes:,} allowed."
+                raise self._error(key, "too_large", message)
             return _content(found.meta, bytes(await found.bytes_async()))
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> Content | None:
@@ -152,7 +145,7 @@ class Bucket:
                 return
             raise
         if found is not None:
-            raise not_an_object_store(self.address(prefix))
+            raise self._error(prefix, "unreachable", messages.NOT_AN_OBJECT_STORE)
 
     def create(self, key: str, data: bytes) -> None:
         """Write a new object. Where the answer is lost, the same bytes under that key count as success.
@@ -209,13 +202,13 @@ class Bucket:
                 written = self._store.put(key, data, mode=mode, use_multipart=False)
         except BucketError as error:
             if error.kind in ("exists", "no_such_object"):
-                raise changed(self.address(key)) from None
+                raise self._error(key, "changed", messages.CHANGED) from None
             if error.kind == "unsupported":
-                raise no_conditional_writes(self.address(key)) from None
+                raise self._error(key, "unsupported", messages.NO_CONDITIONAL_WRITES) from None
             raise
         new = _version(written["e_tag"])
         if new is None:
-            raise no_conditional_writes(self.address(key))
+            raise self._error(key, "unsupported", messages.NO_CONDITIONAL_WRITES)
         return new
 
     def _condition(self, key: str, version: str) -> UpdateVersion:
@@ -226,9 +219,9 @@ class Bucket:
         with self._bucket_errors("read", key):
             meta = self._store.head(key)
         if meta["e_tag"] != quoted:
-            raise changed(self.address(key))
+            raise self._error(key, "changed", messages.CHANGED)
         if meta["version"] is None:
-            raise no_conditional_writes(self.address(key))
+            raise self._error(key, "unsupported", messages.NO_CONDITIONAL_WRITES)
         return {"e_tag": quoted, "version": meta["version"]}
 
     def delete(self, key: str) -> None:
@@ -247,14 +240,15 @@ class Bucket:
         """
         self._check_key(key)
         if self._signer is None:
-            raise BucketError(
-                f"{self.address(key)} cannot be presigned: these credentials cannot sign.", kind="unsupported"
-            )
+            raise self._error(key, "unsupported", "{address} cannot be presigned: these credentials cannot sign.")
         return self._signer(key, seconds)
+
+    def _error(self, key: str, kind: str, message: str) -> BucketError:
+        return BucketError(message.format(address=self.address(key)), kind=kind)
 
     def _check_key(self, key: str) -> None:
         if not is_plain(key):
-            raise unsupported_key(self.address(key))
+            raise self._error(key, "unsupported", messages.UNSUPPORTED_KEY)
 
     @contextmanager
     def _bucket_errors(self, doing: str, key: str, *, must_be_plain: str | None = None) -> Iterator[None]:

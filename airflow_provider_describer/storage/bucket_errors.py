@@ -13,7 +13,7 @@ from airflow_provider_describer.errors import BucketError
 MAX_MESSAGE = 200
 """Characters of a server's message that are shown."""
 
-_ADVICE = {
+_REASONS = {
     "no_such_bucket": "there is no such bucket{detail}. Check its name, and the connection's endpoint",
     "denied": "access was refused{detail}. Check the credentials and their permissions there",
     "wrong_region": "the bucket is in another region{detail}. Set the connection's region_name to the bucket's",
@@ -21,6 +21,24 @@ _ADVICE = {
     "unsupported": "the store cannot do this{detail}",
     "unreachable": "the store did not answer as it should{detail}. Check the connection's endpoint, or try again",
 }
+CHANGED = "{address} was changed by another writer meanwhile; read it again before you replace it."
+_MESSAGES = {
+    "no_such_object": "{address} is not there.",
+    "exists": "{address} exists already; nothing was written.",
+    "changed": CHANGED,
+}
+NO_CONDITIONAL_WRITES = (
+    "{address} cannot be replaced safely: this store has no conditional writes, which limits_path and state_path need. "
+    "Give them a folder on a disk, or in a bucket of another store."
+)
+NOT_AN_OBJECT_STORE = (
+    "{address} cannot be listed: the server that answers is not an object store. Check the connection's endpoint, and "
+    "whether a proxy answers in its place."
+)
+UNSUPPORTED_KEY = (
+    "{address!r}: a key must not begin or end with '/', nor contain '//', a part '.' or '..', a control character or "
+    "half a character. Copy the object to another key."
+)
 
 
 def bucket_error(error: Exception, address: str, doing: str) -> BucketError:
@@ -29,49 +47,10 @@ def bucket_error(error: Exception, address: str, doing: str) -> BucketError:
     if kind == "no_such_object" and doing == "written":
         # Some stores do not say whether the object or the bucket is missing.
         kind = "no_such_bucket"
-    match kind:
-        case "no_such_object":
-            return BucketError(f"{address} is not there.", kind=kind)
-        case "exists":
-            return BucketError(f"{address} exists already; nothing was written.", kind=kind)
-        case "changed":
-            return changed(address)
-    reason = _ADVICE[kind].format(detail=_detail(str(error)))
+    if kind in _MESSAGES:
+        return BucketError(_MESSAGES[kind].format(address=address), kind=kind)
+    reason = _REASONS[kind].format(detail=_detail(str(error)))
     return BucketError(f"{address} cannot be {doing}: {reason}.", kind=kind)
-
-
-def changed(address: str) -> BucketError:
-    """Return the error for an object that has changed since it was read."""
-    return BucketError(
-        f"{address} was changed by another writer meanwhile; read it again before you replace it.", kind="changed"
-    )
-
-
-def no_conditional_writes(address: str) -> BucketError:
-    """Return the error for a store that cannot compare before it writes."""
-    return BucketError(
-        f"{address} cannot be replaced safely: this store has no conditional writes, which limits_path and state_path "
-        "need. Give them a folder on a disk, or in a bucket of another store.",
-        kind="unsupported",
-    )
-
-
-def not_an_object_store(address: str) -> BucketError:
-    """Return the error for an endpoint that finds every object, even one that cannot exist."""
-    return BucketError(
-        f"{address} cannot be listed: the server that answers is not an object store. Check the connection's endpoint, "
-        "and whether a proxy answers in its place.",
-        kind="unreachable",
-    )
-
-
-def unsupported_key(address: str) -> BucketError:
-    """Return the error for a key that obstore would change, or cannot express."""
-    return BucketError(
-        f"{address!r}: a key must not begin or end with '/', nor contain '//', a part '.' or '..', a control character "
-        "or half a character. Copy the object to another key.",
-        kind="unsupported",
-    )
 
 
 def is_beyond_the_end(error: Exception) -> bool:

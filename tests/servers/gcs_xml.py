@@ -28,6 +28,9 @@ class XmlApi:
             case "GET" | "HEAD":
                 return media(self._objects.get(bucket, key, generation=query.get("generation")), request)
             case "PUT" if "uploadId" in query:
+                if query["uploadId"] not in self._uploads:
+                    # A client that gives up aborts the upload while other parts are under way.
+                    raise Refused(404, "NoSuchUpload")
                 self._uploads[query["uploadId"]][int(query["partNumber"])] = request.body
                 return Answer(200, headers={"ETag": f'"{query["partNumber"]}"'})
             case "PUT":
