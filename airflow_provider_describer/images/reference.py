@@ -57,7 +57,8 @@ def parse_images(
             continue
         for one_lang in langs:
             request = _request(place, item, vendor, prompt, one_lang, base, preprocessing)
-            requests.append(replace(request, spec=specs.setdefault(request.spec, request.spec)))
+            spec = specs.setdefault(request.spec, request.spec)
+            requests.append(DescribeRequest(request.image, spec, request.id))
     _refuse_duplicates(requests)
     return requests
 

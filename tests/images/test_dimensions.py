@@ -79,11 +79,11 @@ def kind_of(form: str) -> str:
 
 
 @pytest.mark.parametrize(("form", "mode", "number"), CASES)
-@pytest.mark.parametrize("tail", [b"", b"\0", b"\n", b"\0" * 700, b"SEFH and more", b"\xff\xd8\xff\xe0\0\x10"])
-def test_a_whole_image_is_measured_and_has_no_flaw(form: str, mode: str, number: int, tail: bytes) -> None:
-    content = sample(form, mode, number) + tail
-    assert decoded(content) is not None
-    assert measure(content, kind_of(form)) == Measured(WIDTH, HEIGHT, 1, None)
+def test_a_whole_image_is_measured_and_has_no_flaw(form: str, mode: str, number: int) -> None:
+    for tail in (b"", b"\0", b"\n", b"\0" * 700, b"SEFH and more", b"\xff\xd8\xff\xe0\0\x10"):
+        content = sample(form, mode, number) + tail
+        assert decoded(content) is not None, tail
+        assert measure(content, kind_of(form)) == Measured(WIDTH, HEIGHT, 1, None), tail
 
 
 @settings(deadline=None, max_examples=400)
