@@ -22,13 +22,13 @@ from pathlib import Path
 from engine import HERE, KB, pictures, vendor
 
 IMAGES = 200
-PATIENCE_S = 300.0
+TIMEOUT_S = 300.0
 BATCHES = 3
-"""Runs of the batch, of which the median counts: how long one takes depends on when the scheduler looks."""
+"""Runs of the batch; the median counts, because the scheduler's timing varies."""
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -64,7 +64,7 @@ def settings(home: Path, url: str, folder: Path) -> dict[str, str]:
 
 @contextmanager
 def airflow(environment: dict[str, str], log: Path) -> Iterator[int]:
-    """Run a whole Airflow in a process group of its own, and end all of it."""
+    """Run Airflow in a process group of its own, and end the whole group."""
     with log.open("wb") as out:
         leader = subprocess.Popen(
             ["airflow", "standalone"], env=environment, stdout=out, stderr=out, start_new_session=True
@@ -108,14 +108,14 @@ def state_of(home: Path, dag_id: str, run_id: str) -> tuple[str, float] | None:
     return str(row[0]), (ended - began).total_seconds()
 
 
-def run_of(dag_id: str, environment: dict[str, str], session: int, run_id: str = "one") -> tuple[float, float]:
+def time_run(dag_id: str, environment: dict[str, str], session: int, run_id: str = "one") -> tuple[float, float]:
     """Trigger a DAG, wait for its end and return its seconds and all components' CPU seconds."""
     home = Path(environment["AIRFLOW_HOME"])
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     command = ["airflow", "dags", "trigger", dag_id, "--run-id", run_id]
     while subprocess.run(command, env=environment, capture_output=True, check=False).returncode:
         if time.monotonic() > deadline:
-            sys.exit(f"Airflow has no DAG {dag_id!r} after {PATIENCE_S:.0f} s")
+            sys.exit(f"Airflow has no DAG {dag_id!r} after {TIMEOUT_S:.0f} s")
         time.sleep(2)
     before = cpu_of_session(session)
     while time.monotonic() < deadline:
@@ -125,7 +125,7 @@ def run_of(dag_id: str, environment: dict[str, str], session: int, run_id: str =
         if found and found[0] == "failed":
             sys.exit(f"the run of {dag_id!r} failed; see Airflow's log")
         time.sleep(0.2)
-    sys.exit(f"the run of {dag_id!r} did not end in {PATIENCE_S:.0f} s")
+    sys.exit(f"the run of {dag_id!r} did not end in {TIMEOUT_S:.0f} s")
 
 
 def main() -> None:
@@ -134,11 +134,11 @@ def main() -> None:
         folder = pictures(Path(place), IMAGES, 100 * KB)
         environment = settings(Path(place) / "home", url, folder)
         with airflow(environment, Path(place) / "airflow.log") as session:
-            # The first run of all starts processes and reads modules that no later run does.
-            run_of("warming", environment, session)
-            batches = [run_of("batch", environment, session, f"run-{number}") for number in range(BATCHES)]
+            # The very first run also starts processes and imports modules.
+            time_run("warming", environment, session)
+            batches = [time_run("batch", environment, session, f"run-{number}") for number in range(BATCHES)]
             batch = sorted(batches)[BATCHES // 2]
-            mapped = run_of("mapped", environment, session)
+            mapped = time_run("mapped", environment, session)
     print(f"| {IMAGES} images at 50 ms, a DAG run | batch {batch[0]:.1f} s, mapped {mapped[0]:.1f} s | |")
     print(f"| DAG run against {IMAGES} mapped HttpOperators, time | {mapped[0] / batch[0]:.0f} × faster | ≥ 15 × |")
     print(f"| the same, CPU of all components | {mapped[1] / batch[1]:.0f} × less | ≥ 40 × |")

@@ -1,4 +1,4 @@
-"""Describe a folder of images every night: list, describe, hand on.
+"""Describe a folder of images every night: list, describe, publish.
 
 Needs a connection of type ``image_describer`` or ``segmind``; see Admin > Connections.
 """
@@ -41,7 +41,7 @@ def catalog_enrichment() -> None:
 
     @task
     def publish(manifest: dict[str, str]) -> int:
-        """Load the rows wherever the catalog lives; here they are only printed."""
+        """Load the rows into the catalog; this example only prints them."""
         rows = [json.loads(line) for line in Path(manifest["results"]).read_text().splitlines()]
         for row in rows:
             print(row["uri"], "->", row["text"] or row["error"])

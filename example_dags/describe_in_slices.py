@@ -1,7 +1,7 @@
-"""Describe a large folder in short slices, for calendars in which no task may hold a worker for long.
+"""Describe a large folder in short slices, if no task may hold a worker for long.
 
-``new_images`` waits until there is something to do; ``describe`` makes 200 calls, gives its worker back, and goes on
-five minutes later, until no image is pending. Needs a connection of type ``image_describer`` or ``segmind``.
+``new_images`` waits until there are new images. ``describe`` makes 200 calls, gives its worker back, and goes on five
+minutes later, until no image is pending. Needs a connection of type ``image_describer`` or ``segmind``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def describe_in_slices() -> None:
 
     @task
     def publish(manifest: dict[str, str]) -> int:
-        """Load the rows wherever the archive's catalog lives; here they are only printed."""
+        """Load the rows into the archive's catalog; this example only prints them."""
         rows = [json.loads(line) for line in Path(manifest["results"]).read_text().splitlines()]
         for row in rows:
             print(row["uri"], "->", row["text"] or row["error"])

@@ -38,7 +38,7 @@ def gcs_catalog() -> None:
         size = params["chunk_size"]
         return [names[start : start + size] for start in range(0, len(names), size)]
 
-    # A task a chunk, each with many calls under way. What the store has already is not paid for again.
+    # One task for each chunk, and many calls at a time in each task. What the store already has is not paid again.
     describe = DescribeImagesOperator.partial(
         task_id="describe",
         images_base="gs://{{ params.bucket }}/",
@@ -49,7 +49,7 @@ def gcs_catalog() -> None:
 
     @task
     def publish(manifests: list[dict[str, Any]]) -> dict[str, float]:
-        """Load the result files wherever the catalog lives; here their sums are only printed."""
+        """Load the result files into the catalog; this example only prints their totals."""
         for manifest in manifests:
             print(manifest["results"], manifest["counts"])
         return {name: sum(manifest[name] or 0 for manifest in manifests) for name in ("calls", "cost_usd")}

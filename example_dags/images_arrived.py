@@ -1,4 +1,4 @@
-"""Describe images as soon as they arrive in a bucket, and let DAGs that use the descriptions know.
+"""Describe images as soon as they arrive in a bucket, and trigger the DAGs that use the descriptions.
 
 Needs a running triggerer, a connection of type ``image_describer`` or ``segmind``, one of type ``aws``
 (``aws_default``) for the bucket, and ``pip install 'airflow-provider-describer[amazon]'``.
@@ -17,7 +17,7 @@ from airflow_provider_describer.triggers.images import NewImagesTrigger
 STORE = "s3://catalog/descriptions/"
 ARRIVALS = NewImagesTrigger(
     path="s3://catalog/inbox/**",
-    state_path="s3://catalog/watching/inbox",  # what has been seen, so that a new triggerer loses nothing
+    state_path="s3://catalog/watching/inbox",  # keeps what was seen, so that a new triggerer loses nothing
     settle_seconds=30,
 )
 INBOX = Asset("product_images", uri="s3://catalog/inbox", watchers=[AssetWatcher(name="arrivals", trigger=ARRIVALS)])
@@ -28,7 +28,7 @@ DESCRIPTIONS = store_asset(STORE)
 def images_arrived() -> None:
     @task
     def arrived() -> Any:
-        """The images of all events that have triggered this run; it is skipped where none has."""
+        """Return the images of all events that have triggered this run; skip if there are none."""
         return arrived_images(get_current_context(), INBOX)
 
     DescribeImagesOperator(task_id="describe", images=arrived(), store=STORE, outlets=[DESCRIPTIONS])
@@ -38,7 +38,7 @@ def images_arrived() -> None:
 def descriptions_arrived() -> None:
     @task
     def load() -> int:
-        """Load the rows wherever the catalog lives; here only their files are printed."""
+        """Load the rows into the catalog; this example only prints the paths of their files."""
         events = get_current_context()["triggering_asset_events"].get(DESCRIPTIONS, ())
         for event in events:
             print(event.extra["described"], "new descriptions:", event.extra["results"])

@@ -1,7 +1,7 @@
-"""Describe what is new every night within a strict rate, and hold no worker while waiting for it.
+"""Describe new images every night within a strict rate limit, and hold no worker while waiting.
 
-Needs a connection of type ``segmind`` with ``api_version`` ``v2``, whose ``requests_per_minute``, ``max_cost_per_day``
-and ``limits_path`` (a folder that all workers share) hold for every task that uses it.
+Needs a connection of type ``segmind`` with ``api_version`` ``v2``. Its ``requests_per_minute``, ``max_cost_per_day``
+and ``limits_path`` (a folder that all workers share) apply to every task that uses it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DESCRIBER = "{{ params.describer_conn_id }}"
         "store": "s3://catalog/descriptions/",
         "describer_conn_id": "segmind_default",
     },
-    # A retry goes on from where the store says, and pays for nothing again.
+    # A retry goes on from the store and pays for nothing twice.
     default_args={"retries": 3, "retry_delay": timedelta(minutes=5)},
     tags=["describer", "example"],
     doc_md=__doc__,
@@ -39,7 +39,7 @@ def rate_limited_catalog() -> None:
     new = ListImagesOperator(
         task_id="list_new", path="{{ params.images }}", only_new=True, store=STORE, describer_conn_id=DESCRIBER
     )
-    # Once somebody has topped up, the run goes on by itself.
+    # Waits until the account has been topped up.
     solvent = CreditsSensor(task_id="credits", describer_conn_id=DESCRIBER, min_credits=1.0, deferrable=True)
     describe = DescribeImagesOperator(
         task_id="describe", images=new.output, store=STORE, describer_conn_id=DESCRIBER, deferrable=True

@@ -41,14 +41,14 @@ def s3_catalog() -> None:
         store=STORE,
         describer_conn_id=DESCRIBER,
     )
-    # A task a chunk, each with many calls under way.
+    # One task for each chunk, and many calls at a time in each task.
     describe = DescribeImagesOperator.partial(
         task_id="describe", store=STORE, describer_conn_id=DESCRIBER, max_active_tis_per_dag=4
     ).expand(images=new.output)
 
     @task
     def publish(manifests: list[dict[str, Any]]) -> dict[str, float]:
-        """Load the result files wherever the catalog lives; here their sums are only printed."""
+        """Load the result files into the catalog; this example only prints their totals."""
         for manifest in manifests:
             print(manifest["results"], manifest["counts"])
         return {name: sum(manifest[name] or 0 for manifest in manifests) for name in ("calls", "cost_usd")}

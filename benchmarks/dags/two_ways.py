@@ -1,4 +1,4 @@
-"""The same 200 images described in two ways: one batch task, and a mapped HttpOperator each."""
+"""The same 200 images described in two ways: one batch task, and one mapped HttpOperator for each image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_provider_describer.operators.describe import DescribeImagesOperator
 
 PATHS = sorted(str(path) for path in Path(os.environ["BENCH_PICTURES"]).iterdir())
 
-# A run finds nothing done by another.
+# One store for each run, so that no run reuses another's descriptions.
 STORE = os.environ["BENCH_STORE"] + "/{{ run_id }}"
 
 with DAG("warming", schedule=None):

@@ -226,9 +226,9 @@ def test_a_role_that_is_refused(s3: Cloud, aws: Connect) -> None:
     assert "connection 'minio' gets no credentials (ClientError: " in str(error) and "AssumeRole" in str(error)
 
 
-def test_nobody_who_gives_roles(s3: Cloud, aws: Connect) -> None:
-    nobody = {"service_config": {"sts": {"endpoint_url": "http://127.0.0.1:1"}}}
-    aws(**{**role_of(s3), **nobody, "config_kwargs": {"retries": {"max_attempts": 0}}})
+def test_a_token_service_that_cannot_be_reached(s3: Cloud, aws: Connect) -> None:
+    unreachable = {"service_config": {"sts": {"endpoint_url": "http://127.0.0.1:1"}}}
+    aws(**{**role_of(s3), **unreachable, "config_kwargs": {"retries": {"max_attempts": 0}}})
     error = failure("minio", s3)
     assert type(error) is BucketError and error.kind == "unreachable"
     assert "connection 'minio'" in str(error) and "http://127.0.0.1:1" in str(error)

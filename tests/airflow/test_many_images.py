@@ -188,7 +188,7 @@ def test_more_rejected_than_the_ratio_allows_fail_the_task_for_good_and_early(
 # --- the vendor is at fault ---
 
 
-def test_answers_that_nobody_can_read_end_the_run_before_they_cost_more(
+def test_unreadable_answers_end_the_run_before_they_cost_more(
     accounts: EmulatorProcess, run: Run, pictures: list[str], tmp_path: Path
 ) -> None:
     accounts.faults({"segmind": {"errors": [{"kind": "html", "share": 1.0}]}})

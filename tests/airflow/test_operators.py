@@ -34,7 +34,7 @@ ERRORS = [
     for _, error in inspect.getmembers(errors, inspect.isclass)
     if issubclass(error, errors.DescriberError) and error is not errors.DescriberError
 ]
-# What may be over by the time of the next try; all others end the task for good.
+# These may be over by the next try; all others fail the task for good.
 PASSING = {
     "BucketError",
     "RateLimited",
@@ -130,13 +130,13 @@ def test_an_error_is_retried_only_where_that_can_help(kind: type[errors.Describe
     ("kind", "for_good"),
     [("no_such_bucket", True), ("wrong_region", True), ("unsupported", True), ("denied", False), ("throttled", False)],
 )
-def test_a_bucket_that_somebody_must_correct_is_not_tried_again(kind: str, for_good: bool) -> None:
+def test_a_bucket_error_that_needs_a_correction_is_not_tried_again(kind: str, for_good: bool) -> None:
     raised = airflow_error(errors.BucketError("what is wrong", kind=kind))
     assert isinstance(raised, AirflowFailException) == for_good
 
 
 @pytest.mark.parametrize("bug", [KeyError("x"), RuntimeError("x"), KeyboardInterrupt()])
-def test_what_is_no_error_of_ours_is_left_alone(bug: BaseException) -> None:
+def test_errors_of_other_packages_are_left_alone(bug: BaseException) -> None:
     with pytest.raises(type(bug)) as caught, airflow_errors():
         raise bug
     assert caught.value is bug

@@ -135,7 +135,7 @@ def test_a_triggerer_that_is_killed_right_after_an_event_fires_it_again(
     shutil.copy(pictures[1], inbox)
     began = clock.now
     assert asyncio.run(first(make())) == lost, "the same delta, once"
-    assert clock.now - began >= AGAIN_S, "and not while whoever fired it might still be there"
+    assert clock.now - began >= AGAIN_S, "and not while the trigger that fired it may still run"
 
     async def goes_on() -> list[str]:
         trigger = make()

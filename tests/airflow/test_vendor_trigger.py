@@ -32,7 +32,7 @@ STARTED = 1_800_000_000.0
 
 @dataclass
 class Clock:
-    """Time that passes when somebody sleeps."""
+    """Time that passes only in sleeps."""
 
     now: float = STARTED
     slept: list[float] = field(default_factory=list)

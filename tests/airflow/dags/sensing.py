@@ -18,7 +18,7 @@ RETRIES = {"retries": 3, "retry_delay": timedelta(0)}
 PARAMS: dict[str, Any] = {"path": "", "store": "", "images": [], "conn_id": "segmind_default", "storage": None}
 STORE = "{{ params.store }}"
 CONN_ID = "{{ params.conn_id }}"
-# As nobody would set it, so that tests need not wait: where a deferral is, it is 15 s all the same.
+# Shorter than in practice, so that tests need not wait; a deferral takes 15 s all the same.
 SOON = 0.05
 HOWS: dict[str, dict[str, Any]] = {
     "poke": {},
@@ -34,7 +34,7 @@ def listing(params: dict[str, Any]) -> list[Any]:
 
 @task
 def move_in(params: dict[str, Any]) -> None:
-    """Let the images come, once whoever waits for them has looked before."""
+    """Let the images come, once the sensor has looked."""
     for number, image in enumerate(params["images"]):
         Path(params["path"], f"{number}.png").write_bytes(Path(image).read_bytes())
 
