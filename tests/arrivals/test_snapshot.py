@@ -184,7 +184,7 @@ def test_local_files_are_looked_at_twice(tmp_path: Path, change: str) -> None:
     assert said is None if change == "none" else said == f"{paths[1]} is still changing"
 
 
-def test_without_settling_nobody_pauses(tmp_path: Path) -> None:
+def test_without_settling_there_is_no_pause(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
     assert (
         ArrivalTerms().reason_to_wait(list(list_images(str(tmp_path))), 0.0, lambda seconds: pytest.fail("paused"))

@@ -123,7 +123,7 @@ def test_the_end_of_a_thumbnail_is_not_the_images() -> None:
 def test_pictures_behind_the_first_are_not_looked_at() -> None:
     content = written(noise(), "MPO", save_all=True, append_images=[noise("RGB", (20, 10))])
     assert measure(content, "image/jpeg") == Measured(WIDTH, HEIGHT)
-    assert measure(content[:-100], "image/jpeg").flaw is None, "the second one is cut, which nobody looks at"
+    assert measure(content[:-100], "image/jpeg").flaw is None, "the second one is cut, which is not read"
 
 
 def test_a_jpeg_may_hold_junk_and_fill_bytes_between_its_segments() -> None:

@@ -209,7 +209,7 @@ def test_markers_of_folders_are_no_images() -> None:
     assert keys(markers, "s3://shop/catalog/**") == ["catalog/a"]
 
 
-def test_an_empty_image_is_listed_so_that_somebody_sees_it() -> None:
+def test_an_empty_image_is_listed_so_that_it_is_noticed() -> None:
     assert keys(stock("a.jpg", size=0), "s3://shop/", None) == ["a.jpg"]
 
 
@@ -387,7 +387,7 @@ def test_what_cannot_be_read_is_not_taken_for_empty(
 
 
 def test_a_very_deep_folder_is_listed_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Not in pytest's own folder: whoever tidies that up recurses.
+    # Not in pytest's own folder: its clean-up recurses.
     top, depth = tempfile.mkdtemp(), 1500
     try:
         monkeypatch.chdir(top)

@@ -68,7 +68,7 @@ def test_a_file_address_is_unquoted_once(tmp_path: Path, name: str, host: str) -
 
 
 @pytest.mark.parametrize("name", ["what?.jpg", "photo #1.jpg", "a b.jpg"])
-def test_a_file_address_that_somebody_did_not_quote_is_understood(tmp_path: Path, name: str) -> None:
+def test_a_file_address_that_was_not_quoted_is_understood(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"picture")
     assert read(f"FILE://{tmp_path}/{name}") == b"picture"
 

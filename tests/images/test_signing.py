@@ -1,4 +1,4 @@
-"""How objects reach a vendor: by addresses that are signed for it, which nobody else sees, or as bytes."""
+"""How objects reach a vendor: by addresses that are signed for the vendor and never shown, or as bytes."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def files_of(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("way", ["segmind v1 auto", "segmind v2 auto", "image_describer v1 url"])
-def test_the_vendor_fetches_a_signed_address_and_nobody_else_sees_it(
+def test_the_vendor_fetches_a_signed_address_which_is_shown_nowhere_else(
     shop: Shop,
     objects: Objects,
     signer: Signer,

@@ -1,4 +1,4 @@
-"""What a listing by somebody else may lead to: each spelling of a private address, and each way out of a folder."""
+"""What a listing from outside may lead to: each spelling of a private address, and each way out of a folder."""
 
 from __future__ import annotations
 
@@ -360,7 +360,7 @@ def test_an_answer_that_unfolds_is_never_taken_whole(loopback: type[Loopback]) -
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder of images beside one that is nobody's business."""
+    """A folder of images beside a folder that no listing may lead to."""
     (tmp_path / "shop" / "shoes").mkdir(parents=True)
     (tmp_path / "shop" / "shoes" / "a.jpg").write_bytes(b"picture")
     (tmp_path / "shop2").mkdir()
