@@ -181,6 +181,8 @@ class SharedLimits:
         self._wake.set()
         # To its end: an exchange still under way would write the lease again after it was ended.
         await asyncio.wait([self._task])
+        if (failure := self._task.exception()) and not isinstance(failure, StoreError):
+            raise failure
         request = self._client.request(self._clock(), 0)
         try:
             await self._in_thread(partial(self._leases.change, partial(end_lease, request)))
@@ -191,7 +193,10 @@ class SharedLimits:
 
     def _check_open(self) -> None:
         if self._task is not None and self._task.done() and (error := self._task.exception()):
-            raise error
+            if isinstance(error, StoreError):
+                raise error
+            # An error of our own: the run stops as it does for a document out of reach, and finishes its open calls.
+            raise StoreError(f"{self._document.where}: the limits are no longer kept.", kind="limits") from error
         if self._stopped:
             raise QuotaClosed
         if self._client.is_exhausted(self._clock()):

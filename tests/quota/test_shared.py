@@ -353,6 +353,28 @@ def test_a_lost_answer_costs_no_money_twice_and_exceeds_no_cap(bucket, clock, lo
     test()
 
 
+def test_an_error_of_our_own_ends_the_run_as_an_outage_does_and_is_raised_at_the_end(document, clock, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("a defect")
+
+    @runs
+    async def test():
+        async with limited(document, clock, 5) as limits:
+            limits.settle(await limits.acquire(), PRICE)
+            monkeypatch.setattr(shared, "exchange", fail)
+
+            async def call_for_ever():
+                while True:
+                    limits.settle(await limits.acquire(), 0.0)
+                    await asyncio.sleep(0.01)
+
+            with pytest.raises(StoreError, match=r"memory: the limits are no longer kept"):
+                await call_for_ever()
+
+    with pytest.raises(RuntimeError, match="a defect"):
+        test()
+
+
 def test_a_cap_needs_a_price(document):
     with pytest.raises(ValueError, match="price"):
         SharedLimits(document, max_cost_per_day=1.0)
