@@ -184,7 +184,7 @@ class Shop:
 @pytest.fixture
 def shop(emulator: EmulatorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     # A request that runs at the vendor is looked at once a second; the emulator's are done sooner.
-    monkeypatch.setattr("airflow_provider_describer.http.flow.poll_pause", lambda asked: 0.02)
+    monkeypatch.setattr("airflow_provider_describer.http.flow.poll_pause", lambda polls: 0.02)
     return Shop(emulator, tmp_path / "store")
 
 

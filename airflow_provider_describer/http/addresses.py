@@ -44,40 +44,14 @@ def check_addresses(host: str, addresses: Sequence[str], guard: Guard | None) ->
     return allowed
 
 
-class CheckedBackend(httpcore.AsyncNetworkBackend):
-    """Opens TCP connections, only to addresses that the guard allows."""
+async def connect(host: str, port: int, guard: Guard | None = None) -> httpcore.AsyncNetworkStream:
+    """Connect to the first of the host's addresses that answers.
 
-    def __init__(self, guard: Guard | None = None) -> None:
-        self._guard = guard
-        # AnyIO reports bytes as sent once the system has taken them, not when they are only buffered.
-        self._backend = httpcore.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109  httpcore's signature
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Connect to the first address that answers.
-
-        :raises AddressRefused: the guard allows none.
-        :raises httpcore.ConnectError: the name is unknown, or no address accepts the connection.
-        :raises httpcore.ConnectTimeout: no address answers.
-        """
-
-        async def dial(address: str) -> httpcore.AsyncNetworkStream:
-            return await self._backend.connect_tcp(
-                address, port, local_address=local_address, socket_options=socket_options
-            )
-
-        try:
-            async with asyncio.timeout(timeout):
-                addresses = check_addresses(host, await _resolve(host, port), self._guard)
-                return _Stream(await _first_to_answer(addresses, dial))
-        except TimeoutError as error:
-            raise httpcore.ConnectTimeout(error) from error
+    :raises AddressRefused: the guard allows none.
+    :raises httpcore.ConnectError: the name is unknown, or no address accepts the connection.
+    """
+    addresses = check_addresses(host, await _resolve(host, port), guard)
+    return _Stream(await _first_to_answer(addresses, port))
 
 
 async def _resolve(host: str, port: int) -> list[str]:
@@ -96,14 +70,16 @@ def _addresses(found: Iterable[tuple[Any, ...]]) -> list[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-async def _first_to_answer(addresses: Sequence[str], dial: Callable[[str], Any]) -> httpcore.AsyncNetworkStream:
+async def _first_to_answer(addresses: Sequence[str], port: int) -> httpcore.AsyncNetworkStream:
     """Connect to the address that answers first; each gets a head start before the next is tried beside it."""
+    # AnyIO reports bytes as sent once the system has taken them, not when they are only buffered.
+    backend = httpcore.AnyIOBackend()
     answered: list[httpcore.AsyncNetworkStream] = []
     errors: list[Exception] = [httpcore.ConnectError("the host has no address")]
 
     async def attempt(address: str, ended: anyio.Event) -> None:
         try:
-            answered.append(await dial(address))
+            answered.append(await backend.connect_tcp(address, port))
             attempts.cancel_scope.cancel()
         except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
             errors.append(error)
@@ -189,13 +165,10 @@ def _retrieve(reading: asyncio.Task[bytes]) -> None:
 
 
 def _has_decrypted(tls: ssl.SSLObject | None) -> bool:
-    """Whether TLS holds bytes of a message that has left the socket already. Takes them: close the connection then."""
-    if tls is None:
-        return False
+    """Whether TLS holds bytes that have left the socket already. Takes them: close the connection then."""
     try:
-        tls.read(1)
+        return tls is not None and tls.read(1) is not None
     except ssl.SSLWantReadError:
         return False
     except ssl.SSLError:
         return True
-    return True

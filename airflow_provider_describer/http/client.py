@@ -12,7 +12,7 @@ from base64 import b64encode
 from collections.abc import Coroutine
 from dataclasses import replace
 from functools import cache, lru_cache
-from typing import Any, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import quote
 
 from airflow_provider_describer.errors import (
@@ -44,7 +44,7 @@ MAX_ANSWER = 8 * 1024 * 1024
 
 
 class CallHooks(Protocol):
-    """What the engine adds to a flow while it is driven; a lone call has none."""
+    """What the engine does around the steps of a flow; a single call has none."""
 
     async def before_call(self) -> None:
         """Called before each billable request is made and sent. May wait; may raise anything, and nothing is sent."""
@@ -64,14 +64,11 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        inside = False
+        pass
     else:
-        inside = True
-    if not inside:
-        # Not in the handler above: its errors would begin with "no running event loop".
-        return asyncio.run(coroutine)
-    coroutine.close()
-    raise BadInput("This blocking call was made inside a running event loop; await its async twin, e.g. adescribe().")
+        coroutine.close()
+        raise BadInput("This blocking call was made inside a running event loop; await its async twin, as adescribe().")
+    return asyncio.run(coroutine)
 
 
 class AsyncClient:
@@ -92,9 +89,9 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
         guard: Guard | None = None,
     ) -> None:
-        # Waiting for a free connection is no failure, so it has no timeout.
         self._timeouts = {
             "connect": min(CONNECT_TIMEOUT_S, timeout),
+            "pool": min(CONNECT_TIMEOUT_S, timeout),
             "read": timeout,
             "write": max(WRITE_TIMEOUT_S, timeout),
         }
@@ -133,50 +130,50 @@ class AsyncClient:
 
     async def _send(self, request: Request) -> Response:
         began = time.monotonic()
-        target = _target_of(request.url)
+        url = _url_of(request.url)
         upload = Upload(request.body)
         extensions = {"timeout": self._timeouts, "trace": upload.trace}
         try:
-            headers = _headers(request, target)
-            outgoing = httpx.Request(request.method, target.url, headers=headers, stream=upload, extensions=extensions)
+            headers = _headers(request, url)
+            outgoing = httpx.Request(request.method, url, headers=headers, stream=upload, extensions=extensions)
             response = await self._transport.handle_async_request(outgoing)
             try:
                 content = await read_whole(response, request.max_answer or MAX_ANSWER)
             finally:
                 await response.aclose()
         except (httpx.HTTPError, httpx.StreamError, OSError, UnicodeError, TooLarge, AddressRefused) as error:
-            raise self._failure(error, upload.may_have_arrived(error), request, target) from None
+            raise self._failure(error, upload.may_have_arrived(error), request, url.host) from None
         return _response(response, content, request.secrets, time.monotonic() - began)
 
-    def _failure(self, error: Exception, sent: bool, request: Request, target: Target) -> DescriberError:
-        """Return our error for it, by what it means for money."""
-        host, shown = target.url.host, mask_query(request.url)
-        # The text may hold the URL, whose query may be a presigned secret, or quote what the server said.
-        said = self._words(error).replace(request.url, shown)
-        said = _masked(said.encode(), request.secrets).decode()
+    def _failure(self, error: Exception, sent: bool, request: Request, host: str) -> DescriberError:
+        """Return our error for it, chosen by what it means for money."""
+        shown = mask_query(request.url)
+        # The text may contain the URL, whose query may be a presigned secret, or quote the server's answer.
+        text = self._describe(error).replace(request.url, shown)
+        reason = _masked(text.encode(), request.secrets).decode()
         match error:
             case AddressRefused():
                 return BadInput(
-                    f"{shown!r} is not asked: {said}, a private address. Expected a host on the public internet.",
+                    f"{shown!r} is not requested: {reason}, a private address. Expected a host on the public internet.",
                     kind="forbidden_address",
                 )
-            case httpx.UnsupportedProtocol() | httpx.LocalProtocolError() | UnicodeError():
-                return BadInput(f"{shown!r} cannot be asked ({said})", kind="bad_address")
+            case httpx.LocalProtocolError() | UnicodeError() if not sent:
+                return BadInput(f"{shown!r} cannot be requested ({reason})", kind="bad_address")
             case TooLarge():
                 billed: Billed = "unknown" if request.billable else "no"
-                return UnexpectedAnswer(f"{host}: {said}", kind="too_large", billed=billed)
+                return UnexpectedAnswer(f"{host}: {reason}", kind="too_large", billed=billed)
         if sent and request.billable:
-            return AmbiguousCall(f"{host} took the call and its answer was lost ({said}); it may be billed")
-        return VendorUnavailable(f"{host} cannot be reached or does not answer ({said})")
+            return AmbiguousCall(f"the call was sent to {host} and its answer was lost ({reason}); it may be billed")
+        return VendorUnavailable(f"{host} cannot be reached or does not answer ({reason})")
 
-    def _words(self, error: Exception) -> str:
+    def _describe(self, error: Exception) -> str:
         match error:
             case httpx.ConnectTimeout():
                 return f"no connection within {self._timeouts['connect']:g} s"
             case httpx.ReadTimeout():
                 return f"no answer within {self._timeouts['read']:g} s"
             case httpx.WriteTimeout():
-                return f"the server took nothing for {self._timeouts['write']:g} s"
+                return f"the server accepted no data for {self._timeouts['write']:g} s"
             case TooLarge() | AddressRefused():
                 return str(error)
         cause: BaseException = error
@@ -194,16 +191,8 @@ class AsyncClient:
 # --- our values to HTTP's and back -----------------------------------------------------------------------------------
 
 
-class Target(NamedTuple):
-    """A request's address, and what the request's head repeats of it."""
-
-    url: httpx.URL
-    host: str
-    authorization: str | None
-
-
 @lru_cache(maxsize=512)
-def _target_of(address: str) -> Target:
+def _url_of(address: str) -> httpx.URL:
     """Parse an address. Cached, as parsing costs as much as sending a request.
 
     :raises BadInput: it is no address of a web server.
@@ -214,20 +203,18 @@ def _target_of(address: str) -> Target:
     except httpx.InvalidURL as error:
         raise BadInput(f"{shown} is not a URL: {error}", kind="bad_address") from None
     if not url.host or (url.port or 0) > 65535:
-        raise BadInput(f"{shown} names no host and port to ask.", kind="bad_address")
+        raise BadInput(f"{shown} has no host, or a port above 65535.", kind="bad_address")
     if url.scheme not in ("http", "https"):
-        raise BadInput(f"{shown} cannot be asked: expected http:// or https://.", kind="bad_address")
-    login = f"{url.username}:{url.password}".encode() if url.userinfo else None
-    authorization = f"Basic {b64encode(login).decode()}" if login else None
-    return Target(url, url.netloc.decode("ascii"), authorization)
+        raise BadInput(f"{shown} cannot be requested: expected http:// or https://.", kind="bad_address")
+    return url
 
 
-def _headers(request: Request, target: Target) -> dict[str, str]:
-    headers = {"host": target.host, "user-agent": USER_AGENT, **request.headers}
+def _headers(request: Request, url: httpx.URL) -> dict[str, str]:
+    headers = {"host": url.netloc.decode("ascii"), "user-agent": USER_AGENT, **request.headers}
     if request.body:
         headers["content-length"] = str(sum(map(len, request.body)))
-    if target.authorization:
-        headers["authorization"] = target.authorization
+    if url.userinfo:
+        headers["authorization"] = f"Basic {b64encode(f'{url.username}:{url.password}'.encode()).decode()}"
     return headers
 
 

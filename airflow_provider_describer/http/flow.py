@@ -1,7 +1,7 @@
-"""One call as a generator of steps, written once and driven by `http/client.py`.
+"""One call as a generator of steps, which `http/client.py` carries out. The generator itself does no I/O.
 
-A flow yields a `Request` (and is sent the `Response`, or has the `DescriberError` of a failed sending thrown in), a
-`Admit` (and is sent the `Picture`), a `Sleep`, or an `Accepted`, and returns its result. It does nothing itself.
+A flow yields a `Request` and is sent the `Response`, or the `DescriberError` of a failed request is thrown into it. It
+yields an `Admit` and is sent the `Picture`. It also yields `Sleep` and `Accepted`, and returns its result.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from airflow_provider_describer.vendors.wire import Request, Response
 T = TypeVar("T")
 
 POLL_ATTEMPTS = 20
-"""About ten minutes of trouble: what runs at the vendor is being paid for, and asking for it is free."""
+"""About ten minutes of failed polls: a request that runs at the vendor is being paid for, and polls are free."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Wait that many seconds; ``because`` of a failed attempt, or None while a request runs at the vendor."""
+    """Wait ``seconds``. ``because`` is the error of a failed attempt, or None while a request runs at the vendor."""
 
     seconds: float
     because: DescriberError | None = None
@@ -36,14 +36,14 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """A billable request is next: wait until it may be sent, then sign the picture's address, if it is to be signed."""
+    """A billable request is next: wait until it may be sent, then sign the picture's address if it needs that."""
 
     picture: Picture
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The vendor runs the request and may bill it: keep its id before anything else."""
+    """The vendor runs the request and may bill it: record its id before anything else."""
 
     running: Running
 
@@ -54,7 +54,7 @@ Flow = Generator[Step, Any, T]
 
 @dataclass(frozen=True, slots=True)
 class VendorCalls:
-    """Whose account, at which vendor, how patiently: what all calls of a task have in common."""
+    """The calls to one vendor with one account and one retry policy."""
 
     vendor: Vendor
     account: Account
@@ -63,9 +63,9 @@ class VendorCalls:
     jitter: Callable[[], float] = random.random
 
     def describe(self, spec: Spec, picture: Picture, *, upload: bool = False) -> Flow[Description]:
-        """Ask for a description of the picture; with ``upload`` its bytes go to the vendor's storage first.
+        """Have the picture described; with ``upload`` its bytes go to the vendor's storage first.
 
-        :raises DescriberError: the leaf of the last attempt.
+        :raises DescriberError: that of the last attempt.
         """
         if upload:
             picture = yield from self.upload(picture)
@@ -78,14 +78,14 @@ class VendorCalls:
         return (yield from self.fetch(spec, answer))
 
     def fetch(self, spec: Spec, running: Running) -> Flow[Description]:
-        """Wait for a request that runs at the vendor. Only GETs: free and safe to repeat.
+        """Wait for a request that runs at the vendor. Sends only GETs, which are free and safe to repeat.
 
-        :raises RequestExpired: where the vendor has forgotten it.
+        :raises RequestExpired: the vendor no longer knows it.
         """
-        asked = 0
+        polls = 0
         policy = replace(self.policy, attempts=max(self.policy.attempts, POLL_ATTEMPTS))
         while True:
-            yield Sleep(poll_pause(asked) if running.status != "COMPLETED" else 0.0)
+            yield Sleep(poll_pause(polls) if running.status != "COMPLETED" else 0.0)
             try:
                 answer = yield from self._attempts(
                     partial(_once, self.vendor.build_poll(self.account, running)),
@@ -94,16 +94,16 @@ class VendorCalls:
                 )
             except DescriberError as error:
                 if error.request_id is None:
-                    # Nobody answered for the request: it may go on, and be billed.
+                    # The error says nothing about the request, which may go on and be billed.
                     error.request_id, error.billed = running.request_id, "unknown"
                 raise
             if isinstance(answer, Description):
                 return answer
-            asked += 1
+            polls += 1
             running = answer
 
     def upload(self, picture: Picture) -> Flow[Picture]:
-        """Put the picture on the vendor's storage and return it as the address there. Free of charge."""
+        """Put the picture on the vendor's storage and return it with its address there. Free of charge."""
         url = yield from self._attempts(
             partial(_once, self.vendor.build_upload(self.account, picture)),
             partial(self.vendor.parse_upload, self.account),
@@ -111,17 +111,17 @@ class VendorCalls:
         return replace(picture, content=None, url=url)
 
     def credits(self) -> Flow[float]:
-        """Ask for the balance in USD. Free of charge."""
+        """Return the balance in USD. Free of charge."""
         request = self.vendor.build_credits(self.account)
         return (yield from self._attempts(partial(_once, request), partial(self.vendor.parse_credits, self.account)))
 
     def check(self) -> Flow[str]:
-        """Ask whether the key is good, once. Free of charge."""
+        """Check the API key with one request and return what the vendor said. Free of charge."""
         response = yield self.vendor.build_check(self.account)
         return self.vendor.parse_check(self.account, response)
 
     def has_ended(self, request_id: str) -> Flow[bool]:
-        """Look once whether a request that runs at the vendor has ended, however. A GET: free and safe to repeat."""
+        """Poll once whether a request has ended, well or not. A GET, free and safe to repeat."""
         running = Running(request_id, self.clock())
         try:
             response = yield self.vendor.build_poll(self.account, running)
@@ -129,19 +129,19 @@ class VendorCalls:
         except (RateLimited, VendorUnavailable):
             return False
         except DescriberError:
-            # Expired, failed, or an account at fault: whoever fetches it says so.
+            # Expired, failed, or a problem of the account: `fetch` raises it.
             return True
         return isinstance(answer, Description) or answer.status == "COMPLETED"
 
     def _billed(self, spec: Spec, picture: Picture) -> Flow[Response]:
-        """Wait for the call's turn and make it."""
+        """Wait until the call may be made, and make it."""
         picture = yield Admit(picture)
         return (yield from _once(self.vendor.build_request(self.account, spec, picture)))
 
     def _attempts(
         self, send: Callable[[], Flow[Response]], parse: Callable[[Response], T], policy: RetryPolicy | None = None
     ) -> Flow[T]:
-        """Send until it is answered or given up. Attempts are counted by the kind of what went wrong."""
+        """Send until there is an answer or the policy gives up. Attempts are counted per type of error."""
         policy = policy or self.policy
         failed: dict[type[DescriberError], int] = {}
         while True:
@@ -161,6 +161,6 @@ def _once(request: Request) -> Flow[Response]:
     return response
 
 
-def poll_pause(asked: int) -> float:
-    """Return the seconds before the next look at a running request: a model takes 4 s warm and minutes cold."""
-    return min(15.0, 1.0 * 1.5 ** min(asked, 20))
+def poll_pause(polls: int) -> float:
+    """Return the seconds before the next poll: a model takes 4 s when warm and minutes when cold."""
+    return min(15.0, 1.5 ** min(polls, 20))

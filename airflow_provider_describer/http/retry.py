@@ -1,4 +1,4 @@
-"""When to try a failed call again. Decides; sleeps nowhere."""
+"""Decides when a failed call is tried again. Does not sleep."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from airflow_provider_describer.errors import (
 class RetryPolicy:
     """How often and after how long a call is tried again. All times in seconds.
 
-    :param attempts: calls in all before a vendor that is unavailable is given up on.
-    :param base: first pause of the exponential back-off (doubled each time, with full jitter above its half).
-    :param cap: longest pause that is of our own choosing.
-    :param max_wait: longest pause that is waited because the vendor named it; past that the call is given up,
-        and the error's ``retry_at`` says when it would work.
-    :param rate_limited_attempts: as ``attempts``, for 429s, which say nothing against the call itself.
-    :param resend_unknown: how often a call whose answer was lost is sent again although it may have been billed;
-        0 where only a human or a later run may decide that.
+    :param attempts: calls in total before an unavailable vendor is given up.
+    :param base: first pause of the exponential back-off. It doubles each time; jitter takes up to half of it off.
+    :param cap: longest back-off.
+    :param max_wait: longest pause that the vendor may ask for; if it asks for more, the call is given up, and the
+        error's ``retry_at`` says when it would work.
+    :param rate_limited_attempts: like ``attempts``, for rate limits.
+    :param resend_unknown: how often a call whose answer was lost is sent again although it may have been billed; 0
+        leaves that decision to a person or a later run.
     """
 
     attempts: int = 5
@@ -43,13 +43,13 @@ class RetryPolicy:
         """
         if attempt >= self._limit(error):
             return None
-        ours = min(self.cap, self.base * 2.0 ** (attempt - 1)) * (0.5 + jitter / 2)
+        backoff = min(self.cap, self.base * 2.0 ** (attempt - 1)) * (0.5 + jitter / 2)
         named = getattr(error, "retry_at", None)
         if named is None or named <= now:
-            # A moment that has passed says nothing, and where clocks differ would say it thirty times a second.
-            return ours
-        # A little later than told, and not all at the same moment: clocks differ and neighbours wait too.
-        wait = max(0.0, named - now) + min(1.0, ours) * jitter
+            # A time in the past is no reason to call at once: the clocks differ, and we would do so at every attempt.
+            return backoff
+        # A little later than the vendor says, and spread out: clocks differ, and other calls wait too.
+        wait = max(0.0, named - now) + min(1.0, backoff) * jitter
         return wait if wait <= self.max_wait else None
 
     def _limit(self, error: DescriberError) -> int:

@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from airflow_provider_describer.http.addresses import CheckedBackend, Guard, check_addresses, literal_addresses
+from airflow_provider_describer.http.addresses import Guard, check_addresses, connect, literal_addresses
 from airflow_provider_describer.http.library import httpcore, httpx
 from airflow_provider_describer.http.proxies import proxy_for, ssl_context, transport_through
 
@@ -37,7 +37,6 @@ class PooledTransport(httpx.AsyncBaseTransport):
 
     def __init__(self, size: int = 1, guard: Guard | None = None) -> None:
         self._guard = guard
-        self._backend = CheckedBackend(guard)
         self._turns = asyncio.Semaphore(size)
         # As many again for a second server; of a thousand servers, most are not met again.
         self._max_idle = 2 * size
@@ -52,7 +51,8 @@ class PooledTransport(httpx.AsyncBaseTransport):
         connection = None
         try:
             connection = await self._take(route)
-            response = await connection.handle_async_request(request)
+            with _as_httpx_errors():
+                response = await connection.handle_async_request(request)
         except BaseException:
             try:
                 if connection:
@@ -60,8 +60,8 @@ class PooledTransport(httpx.AsyncBaseTransport):
             finally:
                 self._turns.release()
             raise
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _Body(response.stream, partial(self._put_back, route, connection))
+        body = cast("httpx.AsyncByteStream", response.stream)
+        response.stream = _Body(body, partial(self._put_back, route, connection))
         return response
 
     async def aclose(self) -> None:
@@ -77,7 +77,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
         if self._idle_count >= self._max_idle:
             await self._pop(next(iter(self._idle)), 0).aclose()
         if route.proxy is None:
-            return Connection(self._backend)
+            return _Connection(self._guard)
         # The proxy resolves names itself.
         check_addresses(route.host, literal_addresses(route.host), self._guard)
         return transport_through(route.proxy, KEEP_ALIVE_S)
@@ -95,37 +95,29 @@ class PooledTransport(httpx.AsyncBaseTransport):
         self._turns.release()
 
 
-class Connection(httpx.AsyncBaseTransport):
-    """One connection to one server, opened when a request needs it. Takes one request at a time."""
+class _Connection(httpx.AsyncBaseTransport):
+    """One connection to one server, opened when a request needs it."""
 
-    def __init__(self, backend: httpcore.AsyncNetworkBackend) -> None:
-        self._backend = backend
+    def __init__(self, guard: Guard | None) -> None:
+        self._guard = guard
         self._http: _Http11 | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send the request, over a new connection where the last one cannot be used again."""
-        url = request.url
+        """Send the request, over a new connection if the last one cannot be used again."""
+        url, extensions = request.url, request.extensions
         core_url = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-        with _as_httpx_errors():
-            if self._http is None or not self._http.is_reusable():
-                await self.aclose()
-                self._http = await self._open(core_url.origin, request.extensions.get("timeout", {}).get("connect"))
-            assert isinstance(request.stream, httpx.AsyncByteStream)
-            response = await self._http.handle_async_request(
-                httpcore.Request(
-                    request.method,
-                    core_url,
-                    headers=request.headers.raw,
-                    content=request.stream,
-                    extensions=request.extensions,
-                )
-            )
-        return httpx.Response(
-            response.status, headers=response.headers, stream=_CoreBody(response), extensions=response.extensions
+        if self._http is None or not self._http.is_reusable():
+            await self.aclose()
+            self._http = await self._open(core_url.origin, extensions.get("timeout", {}).get("connect"))
+        assert isinstance(request.stream, httpx.AsyncByteStream)
+        headers, body = request.headers.raw, request.stream
+        response = await self._http.handle_async_request(
+            httpcore.Request(request.method, core_url, headers=headers, content=body, extensions=extensions)
         )
+        stream = cast("httpx.AsyncByteStream", response.stream)
+        return httpx.Response(response.status, headers=response.headers, stream=stream, extensions=response.extensions)
 
     async def aclose(self) -> None:
-        """Close it."""
         http, self._http = self._http, None
         if http:
             await http.aclose()
@@ -134,7 +126,7 @@ class Connection(httpx.AsyncBaseTransport):
         host = origin.host.decode("ascii")
         try:
             async with asyncio.timeout(max_wait):
-                stream = await self._backend.connect_tcp(host, origin.port)
+                stream = await connect(host, origin.port, self._guard)
                 if origin.scheme == b"https":
                     stream = await stream.start_tls(ssl_context(), host)
         except TimeoutError as error:
@@ -151,21 +143,6 @@ class _Http11(httpcore.AsyncHTTP11Connection):
         return self.is_idle() and not self.has_expired() and not self._h11_state.trailing_data[0]
 
 
-class _CoreBody(httpx.AsyncByteStream):
-    """The body of a response of httpcore."""
-
-    def __init__(self, response: httpcore.Response) -> None:
-        self._response = response
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _as_httpx_errors():
-            async for chunk in self._response.aiter_stream():
-                yield chunk
-
-    async def aclose(self) -> None:
-        await self._response.aclose()
-
-
 class _Body(httpx.AsyncByteStream):
     """The body of a response; closing it puts its connection back."""
 
@@ -174,8 +151,9 @@ class _Body(httpx.AsyncByteStream):
         self._put_back: Callable[[], None] | None = put_back
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._body:
-            yield chunk
+        with _as_httpx_errors():
+            async for chunk in self._body:
+                yield chunk
 
     async def aclose(self) -> None:
         put_back, self._put_back = self._put_back, None

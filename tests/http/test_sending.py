@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_describer.errors import AmbiguousCall, VendorUnavailable
-from airflow_provider_describer.http import client
-from airflow_provider_describer.http.addresses import CheckedBackend
+from airflow_provider_describer.http import addresses, client
 from airflow_provider_describer.http.exchange import PIECE, Upload
 from airflow_provider_describer.http.library import httpcore, httpx
 from airflow_provider_describer.http.proxies import ssl_context
@@ -156,7 +155,7 @@ def test_a_body_is_sent_in_pieces_that_each_have_the_write_timeout(body: tuple[b
 
 
 async def connect(server: Loopback) -> httpcore.AsyncNetworkStream:
-    stream = await CheckedBackend().connect_tcp("127.0.0.1", server.port, timeout=10)
+    stream = await addresses.connect("127.0.0.1", server.port)
     return await stream.start_tls(ssl_context(), "127.0.0.1", timeout=10) if server.tls else stream
 
 

@@ -54,7 +54,7 @@ def test_write_order(any_shop, night, thousand, checking_client):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OutcomeRecorder, "record", record)
-        patch.setattr("airflow_provider_describer.http.flow.poll_pause", lambda asked: 0.0)
+        patch.setattr("airflow_provider_describer.http.flow.poll_pause", lambda polls: 0.0)
         result = night(thousand[:20], job=job)
 
     assert result.error is None and len(counted) == 20

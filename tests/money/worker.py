@@ -24,7 +24,7 @@ def main(task: dict[str, Any]) -> None:
     account = account_from_connection(
         vendor.defaults(), conn_id="shop", password=task["key"], host=task["host"], extra=task["extra"]
     )
-    flow.poll_pause = lambda asked: task["poll_s"]
+    flow.poll_pause = lambda polls: task["poll_s"]
     job = Job(
         flow.VendorCalls(vendor, account, RetryPolicy(base=0.01, cap=0.02)),
         parse_images(task["images"], vendor),
