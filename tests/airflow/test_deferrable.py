@@ -52,6 +52,7 @@ def deferrals(monkeypatch: pytest.MonkeyPatch) -> list[VendorTrigger]:
     return ran
 
 
+@pytest.mark.slow
 def test_a_task_defers_until_its_account_may_call_again(
     emulator: EmulatorProcess,
     connect: Connect,

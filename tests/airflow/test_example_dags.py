@@ -47,6 +47,7 @@ def test_an_example_has_no_import_error_and_warns_of_nothing(example: Path, airf
     assert ours == [] and not getattr(bag, "captured_warnings", {})
 
 
+@pytest.mark.slow
 def test_catalog_enrichment_from_airflows_command_line(
     airflow_db: None, accounts: EmulatorProcess, airflow_command: str, pictures: list[str], tmp_path: Path
 ) -> None:

@@ -197,6 +197,7 @@ def test_a_bucket_is_watched_with_a_connections_credentials(
     assert pauses.taken
 
 
+@pytest.mark.slow
 def test_storage_that_does_not_answer_is_asked_again(
     sense: Run, pauses: Pauses, connect: Callable[..., None], nobody_there: str
 ) -> None:

@@ -137,6 +137,7 @@ def test_one_image_at_least_is_read_ahead(concurrency):
     assert ahead.images() <= concurrency + 3
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_calls_under_way_and_not_with_the_images(
     shop: Shop, tmp_path: Path, draw: Callable[..., bytes]
 ) -> None:

@@ -51,6 +51,7 @@ def test_the_days_money_is_spent_once(shared: Shop, pictures: Pictures) -> None:
     assert later.manifest["calls"] == 0 and shared.emulator.ledger(entries=False)["billed"] == 10
 
 
+@pytest.mark.slow
 def test_the_rate_is_shared(shared: Shop, pictures: Pictures) -> None:
     shared.fields["requests_per_minute"] = 1500
     shared.faults(requests_per_minute=150, rate_window_s=6)

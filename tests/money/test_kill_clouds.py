@@ -91,6 +91,7 @@ def test_a_shard_whose_answer_was_lost_is_there_once(cloud, fill, describe):
     assert manifest["counts"]["reused"] == SOME and ledger["requests"] == SOME
 
 
+@pytest.mark.slow
 def test_a_store_that_throttles_only_slows_the_run(cloud, fill, describe):
     pictures = fill(SOME)
     throttled = {"GET": 60, "PUT": 10}
@@ -107,6 +108,7 @@ def test_a_store_that_throttles_only_slows_the_run(cloud, fill, describe):
     assert outcomes(cloud) == Counter(pictures.values())
 
 
+@pytest.mark.slow
 def test_a_store_that_goes_on_throttling_ends_the_run_and_a_later_one_pays_the_rest(shop, cloud, fill, describe):
     pictures = fill(SOME)
     cloud.server.slow_down(method="PUT", path="/store/journal/", times=float("inf"))

@@ -57,6 +57,7 @@ def test_the_next_night_pays_for_what_changed(shop, draw_into, tmp_path):
     print(f"\n{MANY} described; 37 changed, 100 renamed, 50 copied: {second.ledger['billed']} calls")
 
 
+@pytest.mark.slow
 def test_sixteen_processes_share_a_store(works, draw_into, sums):
     folder = works.folder / "pictures"
     folder.mkdir()

@@ -92,6 +92,7 @@ def hammer(path: Path, own: int, rounds: int) -> subprocess.Popen[bytes]:
     )
 
 
+@pytest.mark.slow
 def test_eight_processes_lose_no_update_although_some_are_killed_during_a_write(tmp_path):
     path = tmp_path / "shop.json"
     steady = [hammer(path, own, 60) for own in range(5)]

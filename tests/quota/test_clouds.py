@@ -46,6 +46,7 @@ def test_a_missing_bucket_is_an_error_and_not_an_absent_document(cloud: Cloud) -
         document.load()
 
 
+@pytest.mark.slow
 def test_tasks_share_the_days_money_through_a_bucket(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     # The tests' servers take as many writes as come.
     monkeypatch.setattr(cas_document, "_WRITE_INTERVALS", {"s3": 0.1, "gs": 0.1})

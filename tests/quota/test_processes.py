@@ -39,6 +39,7 @@ def test_eight_processes_use_the_rate_and_do_not_exceed_it(processes: TaskProces
     assert shares[0] >= 5, "no process starves"
 
 
+@pytest.mark.slow
 def test_four_processes_spend_the_days_money_and_not_one_call_more(processes: TaskProcesses) -> None:
     faults(processes, latency_s=0.02, latency_jitter_s=0.05, errors=[{"kind": "harmful", "first": 40}])
     results = processes.results(processes.start(4, max_cost_per_day=1.0, concurrency=16))
@@ -49,6 +50,7 @@ def test_four_processes_spend_the_days_money_and_not_one_call_more(processes: Ta
     assert ends["Description"] == 66
 
 
+@pytest.mark.slow
 def test_killed_processes_exceed_no_cap_and_block_no_other(processes: TaskProcesses) -> None:
     faults(processes, latency_s=0.05)
     first = processes.start(3, max_cost_per_day=1.2, rate=[1200, 60], concurrency=8)

@@ -142,6 +142,7 @@ def test_a_key_that_obstore_would_change_is_refused_before_any_request(bucket, c
 # -- listings ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_long_listing_is_fetched_page_by_page_on_demand(bucket, cloud):
     names = [f"many/{number:04d}.jpg" for number in range(2500)]
     with ThreadPoolExecutor(16) as threads:

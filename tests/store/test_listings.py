@@ -130,6 +130,7 @@ def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         hand(Images(11), open_folder(tmp_path / "store"))
 
 
+@pytest.mark.slow
 def test_images_are_never_all_in_memory(folder: Folder) -> None:
     import tracemalloc
 
