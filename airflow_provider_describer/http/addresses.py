@@ -102,9 +102,9 @@ async def _first_to_answer(addresses: Sequence[str], port: int) -> httpcore.Asyn
 
 
 class _Stream(httpcore.AsyncNetworkStream):
-    """A stream that reads while it writes, so that an answer given before the connection breaks is not lost.
+    """A stream that reads while it writes, so that an early answer is not lost if the connection breaks then.
 
-    Its `write` fails also if the system refuses the last bytes; it is closed if TLS fails.
+    Unlike AnyIO's, `write` also fails if the system refuses the last bytes, and a cancelled `start_tls` closes it.
     """
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
@@ -142,7 +142,7 @@ class _Stream(httpcore.AsyncNetworkStream):
         try:
             return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
         except BaseException:
-            # httpcore does so too, except when it is cancelled.
+            # httpcore closes it too, unless it is cancelled.
             await self.aclose()
             raise
 
@@ -159,7 +159,7 @@ class _Stream(httpcore.AsyncNetworkStream):
 
 
 def _retrieve(reading: asyncio.Task[bytes]) -> None:
-    """Take note of the error, as asyncio complains of tasks whose errors are not looked at."""
+    """Retrieve the error, as asyncio logs those of tasks that nothing waits for."""
     if not reading.cancelled():
         reading.exception()
 

@@ -12,7 +12,7 @@ from airflow_provider_describer.http.library import httpx
 PIECE = 256 * 1024
 """Bytes that are sent at a time, each within the write timeout."""
 PACKED_PIECE = 4 * 1024
-"""Bytes that are unpacked at a time: each may be a thousand as many unpacked."""
+"""Bytes that are unpacked at a time; unpacked, they may be a thousand times as many."""
 
 
 class TooLarge(Exception):
@@ -20,9 +20,9 @@ class TooLarge(Exception):
 
 
 class Upload(httpx.AsyncByteStream):
-    """A request's body, handed over once and not kept, that follows whether the whole request is sent.
+    """A request's body, which can be read once and is not kept. Knows whether the whole request was sent.
 
-    Retries need a new one. ``trace`` goes into the request's extensions.
+    A retry needs a new one. ``trace`` goes into the request's extensions.
     """
 
     def __init__(self, chunks: tuple[bytes, ...]) -> None:
@@ -41,9 +41,9 @@ class Upload(httpx.AsyncByteStream):
         self._handed_over = True
 
     async def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Follow httpcore's steps. Which error it raises does not tell whether the request was sent."""
+        """Note httpcore's steps, as the type of its errors does not tell whether the request was sent."""
         if event == "http11.send_request_headers.started":
-            # A proxy is asked for a tunnel first.
+            # The request to a proxy for a tunnel is traced like our own.
             self._is_tunnel = info["request"].method == b"CONNECT"
             self._traced_as_sent = False
         elif event == "http11.send_request_body.complete":
@@ -56,7 +56,7 @@ class Upload(httpx.AsyncByteStream):
             return True
         if self._traced_as_sent is not None:
             return self._traced_as_sent
-        # Not a transport of httpcore's, or there was no connection.
+        # There was no connection, or the transport is not one of httpcore's.
         return self._handed_over and not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
 
 

@@ -1,6 +1,6 @@
-"""The httpx transport that all requests take: at most so many at a time, each over a connection of its own.
+"""The httpx transport that sends all requests. Limits how many are under way and keeps their connections.
 
-httpx's own pool looks at all its connections at each request, which at 64 of them costs more than the request.
+httpx's own pool inspects all its connections at each request, which costs more than the request itself from 64 on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from airflow_provider_describer.http.library import httpcore, httpx
 from airflow_provider_describer.http.proxies import proxy_for, ssl_context, transport_through
 
 KEEP_ALIVE_S = 4.0
-"""Below the 5 s after which common servers close an idle connection, so that none is closed under a paid request."""
+"""Less than the 5 s after which common servers close an idle connection, so that none closes under a paid request."""
 
 
 class Route(NamedTuple):
@@ -38,10 +38,9 @@ class PooledTransport(httpx.AsyncBaseTransport):
     def __init__(self, size: int = 1, guard: Guard | None = None) -> None:
         self._guard = guard
         self._turns = asyncio.Semaphore(size)
-        # As many again for a second server; of a thousand servers, most are not met again.
+        # As many again for a second server; most of a thousand image servers are used only once.
         self._max_idle = 2 * size
-        self._idle: dict[Route, list[httpx.AsyncBaseTransport]] = {}
-        self._idle_count = 0
+        self._idle: list[tuple[Route, httpx.AsyncBaseTransport]] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request once fewer than ``size`` are under way."""
@@ -67,31 +66,22 @@ class PooledTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close every idle connection."""
         while self._idle:
-            for connection in self._idle.popitem()[1]:
-                await connection.aclose()
-        self._idle_count = 0
+            await self._idle.pop()[1].aclose()
 
     async def _take(self, route: Route) -> httpx.AsyncBaseTransport:
-        if route in self._idle:
-            return self._pop(route, -1)
-        if self._idle_count >= self._max_idle:
-            await self._pop(next(iter(self._idle)), 0).aclose()
+        for index in reversed(range(len(self._idle))):
+            if self._idle[index][0] == route:
+                return self._idle.pop(index)[1]
+        if len(self._idle) >= self._max_idle:
+            await self._idle.pop(0)[1].aclose()
         if route.proxy is None:
             return _Connection(self._guard)
         # The proxy resolves names itself.
         check_addresses(route.host, literal_addresses(route.host), self._guard)
         return transport_through(route.proxy, KEEP_ALIVE_S)
 
-    def _pop(self, route: Route, index: int) -> httpx.AsyncBaseTransport:
-        self._idle_count -= 1
-        connection = self._idle[route].pop(index)
-        if not self._idle[route]:
-            del self._idle[route]
-        return connection
-
     def _put_back(self, route: Route, connection: httpx.AsyncBaseTransport) -> None:
-        self._idle.setdefault(route, []).append(connection)
-        self._idle_count += 1
+        self._idle.append((route, connection))
         self._turns.release()
 
 
@@ -138,7 +128,7 @@ class _Http11(httpcore.AsyncHTTP11Connection):
     def is_reusable(self) -> bool:
         """Whether it is open, not idle for too long, and the server has sent nothing since the last answer.
 
-        httpcore looks at the socket alone. What came together with the last answer would be taken for the next one.
+        httpcore checks the socket only, and would take bytes that came together with the last answer for the next one.
         """
         return self.is_idle() and not self.has_expired() and not self._h11_state.trailing_data[0]
 
