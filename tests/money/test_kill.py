@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 KILLS = 20
 IMAGE_DESCRIBER, SEGMIND = "image_describer", "segmind"
 
 
+@pytest.mark.slow
 def test_a_thousand_images_and_twenty_kills(works, thousand, sums):
     works.emulator.faults({IMAGE_DESCRIBER: {"latency_s": 0.05, "latency_jitter_s": 0.15}})
     options = {"concurrency": 16}
@@ -23,6 +26,7 @@ def test_a_thousand_images_and_twenty_kills(works, thousand, sums):
     )
 
 
+@pytest.mark.slow
 def test_a_thousand_segmind_v2_requests_and_twenty_kills(works, thousand, sums):
     """As above; a request that was accepted is found again. It takes 1.5 s here: 60 s would be too slow for a test."""
     works.vendor, works.extra = SEGMIND, {"api_version": "v2"}

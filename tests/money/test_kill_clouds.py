@@ -56,6 +56,7 @@ def outcomes(cloud):
     return Counter(event["sha256"] for *_, event in read_events(folder) if event["event"] == "outcome")
 
 
+@pytest.mark.slow
 def test_workers_are_killed_and_nothing_is_lost(works, cloud, fill):
     works.cloud, pictures = cloud, fill(MANY)
     works.emulator.faults({"image_describer": {"latency_s": 0.05, "latency_jitter_s": 0.15}})

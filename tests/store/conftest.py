@@ -38,7 +38,8 @@ class Disk:
 
     def names(self, under: str) -> Sequence[str]:
         self._step("names", under)
-        return sorted(name for name in self.files if name.startswith(under + "/"))
+        # A copy: a compaction in another thread may write meanwhile.
+        return sorted(name for name in list(self.files) if name.startswith(under + "/"))
 
     def read(self, name: str, start: int = 0, length: int = -1) -> bytes | None:
         self._step("read", name)
