@@ -146,7 +146,7 @@ def test_the_vendors_moment_is_waited_for(headers: dict[str, str], wait: float) 
     assert isinstance(script.sleeps[0].because, RateLimited)
 
 
-def test_a_moment_past_our_patience_is_given_up_and_told() -> None:
+def test_a_wait_longer_than_max_wait_is_given_up_and_told() -> None:
     script = Script([said({"error": "slow down"}, 429, **{RESET: str(NOW + 86400)})])
     with pytest.raises(RateLimited) as caught:
         describe(script, caller_of())

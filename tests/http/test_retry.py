@@ -62,7 +62,7 @@ def test_the_moment_that_the_vendor_names_is_honoured(kind: type[RateLimited | V
 
 
 @pytest.mark.parametrize("kind", TRANSIENT)
-def test_a_moment_past_our_patience_gives_up(kind: type[RateLimited | VendorUnavailable]) -> None:
+def test_a_wait_longer_than_max_wait_is_given_up(kind: type[RateLimited | VendorUnavailable]) -> None:
     assert pauses(DEFAULT, kind("tomorrow", retry_at=NOW + 901)) == []
     assert pauses(RetryPolicy(max_wait=10), kind("later", retry_at=NOW + 10.5)) == []
 
