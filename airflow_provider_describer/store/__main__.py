@@ -27,6 +27,9 @@ MAX_LISTED_CALLS = 20
 """How many open calls are listed; --json lists all."""
 MAX_NAME_WIDTH = 60
 
+Report = tuple[dict[str, Any], Iterable[str]]
+"""What a command found, for programs and for people."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 1 if the store is damaged, 2 if there is no store."""
@@ -48,10 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument("--json", action="store_true", help="for programs")
     given = parser.parse_args(arguments)
     try:
-        return _COMMANDS[given.command](open_store(given.path, _open_bucket), as_json=given.json)
+        result, lines = _COMMANDS[given.command](open_store(given.path, _open_bucket))
     except (BadInput, StoreError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, BadInput) else 1
+    print(json.dumps(result, indent=2) if given.json else "\n".join(lines))
+    return 1 if result.get("damaged") else 0
 
 
 def _open_bucket(scheme: Scheme, name: str) -> Bucket:
@@ -60,14 +65,9 @@ def _open_bucket(scheme: Scheme, name: str) -> Bucket:
     return bucket_from_environment(scheme, name)
 
 
-def _print(result: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
-    print(json.dumps(result, indent=2) if as_json else "\n".join(lines))
-
-
-def _check(folder: Folder, *, as_json: bool) -> int:
+def _check(folder: Folder) -> Report:
     found = check(folder)
-    _print(asdict(found), _check_lines(found), as_json=as_json)
-    return 1 if found.damaged else 0
+    return asdict(found), _check_lines(found)
 
 
 def _check_lines(found: StoreCheck) -> Iterable[str]:
@@ -92,17 +92,17 @@ def _check_lines(found: StoreCheck) -> Iterable[str]:
     )
 
 
-def _compact(folder: Folder, *, as_json: bool) -> int:
-    before, after = compact(folder)
-    result = {"store": folder.where(), "shards_before": before, "shards_after": after}
-    _print(result, [f"{folder.where()}: {before:,} shards are now {after:,}"], as_json=as_json)
-    return 0
+def _compact(folder: Folder) -> Report:
+    store, (before, after) = folder.where(), compact(folder)
+    return (
+        {"store": store, "shards_before": before, "shards_after": after},
+        [f"{store}: {before:,} shards are now {after:,}"],
+    )
 
 
-def _show(folder: Folder, *, as_json: bool) -> int:
+def _show(folder: Folder) -> Report:
     summary = summarize(folder)
-    _print(summary.to_dict(), _summary_lines(summary), as_json=as_json)
-    return 0
+    return summary.to_dict(), _summary_lines(summary)
 
 
 def _summary_lines(summary: StoreSummary) -> Iterable[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -33,33 +33,6 @@ def open_store(path: str, open_bucket: OpenBucket | None = None) -> Folder:
     return folder
 
 
-class UnansweredCalls:
-    """Folds events and knows the calls without a response, which may have been paid for."""
-
-    def __init__(self) -> None:
-        self.index = JournalIndex()
-        self._lost: dict[str, tuple[str, ...]] = {}
-
-    def apply(self, shard: str, offset: int, length: int, event: Event) -> None:
-        """Fold one event in."""
-        self.index.apply(shard, offset, length, event)
-        if event["event"] == "lost" or event.get("status") == "unknown":
-            self._lost[event["call"]] = tuple(event["keys"])
-
-    def calls(self, *, described: bool) -> dict[str, tuple[str, ...]]:
-        """Return the keys of each unanswered call whose image has a description, or has none."""
-        unanswered = {call: opened.keys for call, opened in self.index.open_calls.items()} | self._lost
-        return {call: keys for call, keys in unanswered.items() if self._is_described(keys) == described}
-
-    def _is_described(self, keys: tuple[str, ...]) -> bool:
-        outcome = self.index.outcome(keys)
-        return outcome is not None and outcome.described
-
-    def image(self, keys: tuple[str, ...]) -> str:
-        """Return one identity that stands for the image, the same for all its identities."""
-        return min(self.index.aliases(keys[:1]), default="")
-
-
 @dataclass(frozen=True, slots=True)
 class UnfinishedCall:
     """A call whose end is not in the journal; with a ``request_id``, it runs at the vendor as far as is known."""
@@ -70,36 +43,36 @@ class UnfinishedCall:
     request_id: str | None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class StoreCheck:
     """The result of `check`. ``unknown_images`` have no description, but calls that may have been paid for."""
 
     store: str
-    shards: int = 0
-    damaged: list[str] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-    open_calls: list[UnfinishedCall] = field(default_factory=list)
-    unknown_images: int = 0
-    unknown_calls: int = 0
+    shards: int
+    damaged: list[str]
+    ignored: list[str]
+    open_calls: list[UnfinishedCall]
+    unknown_images: int
+    unknown_calls: int
 
 
 def check(folder: Folder) -> StoreCheck:
     """Read every shard and return everything that is damaged or open."""
     damaged: list[StoreError] = []
-    unanswered = UnansweredCalls()
+    index = JournalIndex()
     for shard, offset, length, event in read_events(folder, damaged):
-        unanswered.apply(shard, offset, length, event)
-    unknown = unanswered.calls(described=False)
+        index.apply(shard, offset, length, event)
+    unknown = [keys for keys in index.unanswered().values() if not _is_described(index, keys)]
     return StoreCheck(
         folder.where(),
-        len(shard_names(folder)),
-        [str(error) for error in damaged],
-        [folder.where(name) for name in folder.names(FOLDER) if not name.endswith(SUFFIX)],
-        [
+        shards=len(shard_names(folder)),
+        damaged=[str(error) for error in damaged],
+        ignored=[folder.where(name) for name in folder.names(FOLDER) if not name.endswith(SUFFIX)],
+        open_calls=[
             UnfinishedCall(call, opened.uri, opened.sent_at, opened.request_id)
-            for call, opened in sorted(unanswered.index.open_calls.items(), key=lambda item: item[1].sent_at)
+            for call, opened in sorted(index.open_calls.items(), key=lambda item: item[1].sent_at)
         ],
-        unknown_images=len({unanswered.image(keys) for keys in unknown.values()}),
+        unknown_images=_count_images(index, unknown),
         unknown_calls=len(unknown),
     )
 
@@ -167,20 +140,31 @@ def summarize(folder: Folder) -> StoreSummary:
 
     :raises StoreError: naming a shard that cannot be read.
     """
-    summary, unanswered, highest_cost = StoreSummary(folder.where()), UnansweredCalls(), 0.0
+    summary, index, highest_cost = StoreSummary(folder.where()), JournalIndex(), 0.0
     described: Counter[str] = Counter()
     for shard, offset, length, event in _distinct_events(folder):
-        unanswered.apply(shard, offset, length, event)
+        index.apply(shard, offset, length, event)
         if event["event"] == "outcome":
             summary.add(event)
             highest_cost = max(highest_cost, event.get("cost_usd") or 0.0)
             if event["status"] == "described":
                 described[event["keys"][0]] += 1
-    summary.perhaps_twice = len(unanswered.calls(described=True))
-    summary.lost_calls = summary.perhaps_twice + len(unanswered.calls(described=False))
-    summary.described_again = described.total() - len({unanswered.image((key,)) for key in described})
+    unanswered = index.unanswered().values()
+    summary.lost_calls = len(unanswered)
+    summary.perhaps_twice = sum(_is_described(index, keys) for keys in unanswered)
+    summary.described_again = described.total() - _count_images(index, ((key,) for key in described))
     summary.twice_cost_usd = (summary.described_again + summary.perhaps_twice) * highest_cost
     return summary
+
+
+def _is_described(index: JournalIndex, keys: tuple[str, ...]) -> bool:
+    outcome = index.outcome(keys)
+    return outcome is not None and outcome.described
+
+
+def _count_images(index: JournalIndex, calls: Iterable[tuple[str, ...]]) -> int:
+    """Return how many images the calls' keys stand for; all identities of an image count once."""
+    return len({min(index.aliases(keys[:1]), default="") for keys in calls})
 
 
 def _distinct_events(folder: Folder) -> Iterator[tuple[str, int, int, Event]]:

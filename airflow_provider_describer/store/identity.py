@@ -27,11 +27,6 @@ def version_key(spec: Spec, uri: str, version: str) -> str:
     return _digest("version", spec, uri, version)
 
 
-def etag_key(spec: Spec, md5: str, size: int) -> str:
-    """Return the identity by the MD5 that an object store gives for an object's bytes."""
-    return _digest("md5", spec, md5, size)
-
-
 def identity_keys(
     spec: Spec, uri: str, sha256: str | None, version: str | None, size: int | None = None
 ) -> tuple[str, ...]:
@@ -43,7 +38,7 @@ def identity_keys(
     keys = [content_key(spec, sha256)] if sha256 else []
     if version:
         if size is not None and uri.startswith(("s3://", "gs://")) and _MD5.fullmatch(version):
-            keys.append(etag_key(spec, version, size))
+            keys.append(_digest("md5", spec, version, size))
         keys.append(version_key(spec, _without_signature(uri), version))
     return tuple(keys)
 

@@ -16,7 +16,7 @@ from airflow_provider_describer.store.shard import Event
 
 
 class StoredOutcome(NamedTuple):
-    """The outcome of an identity and the place of its row. Of two outcomes the greater one counts."""
+    """An identity's outcome and where its row is. The greatest counts: described beats rejected, then the later one."""
 
     described: bool
     described_at: str
@@ -40,15 +40,16 @@ class OpenCall:
 class JournalIndex:
     """What the journal says about each identity. The order in which events are applied makes no difference.
 
-    ``folder`` is the store, or None for a run without one. ``lost`` holds, by key, the calls whose response was lost.
+    ``folder`` is the store, or None for a run without one.
     """
 
     folder: Folder | None = None
     outcomes: dict[str, StoredOutcome] = field(default_factory=dict)
     open_calls: dict[str, OpenCall] = field(default_factory=dict)
-    lost: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    open_by_key: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """The open calls' ids by key; filled by `finish`."""
+    lost: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The keys of each call whose response was lost."""
+    unanswered_by_key: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """The ids of open and lost calls by key; filled by `finish`."""
     _aliases: dict[str, list[str]] = field(default_factory=dict)
     """For an image with several identities: all of them, in one list that each of them maps to."""
     _ended: set[str] = field(default_factory=set)
@@ -69,22 +70,16 @@ class JournalIndex:
             case "closed" | "lost" | "outcome" as kind:
                 self._ended.add(call)
                 self.open_calls.pop(call, None)
-                if kind == "lost":
+                status = event["status"] if kind == "outcome" else None
+                if kind == "lost" or status == "unknown":
+                    # Two runs may report the end of one call, each with the keys that it knows.
+                    self.lost[call] = tuple(dict.fromkeys((*self.lost.get(call, ()), *event["keys"])))
+                elif status in ("described", "rejected"):
+                    found = StoredOutcome(status == "described", event["described_at"], shard, offset, length)
                     for key in event["keys"]:
-                        self.lost[key].add(call)
-                elif kind == "outcome":
-                    self._apply_outcome(shard, offset, length, event)
+                        self.outcomes[key] = max(found, self.outcomes.get(key, found))
             case "same":
                 self._link(event["keys"])
-
-    def _apply_outcome(self, shard: str, offset: int, length: int, event: Event) -> None:
-        status = event["status"]
-        for key in event["keys"]:
-            if status == "unknown":
-                self.lost[key].add(event["call"])
-            elif status in ("described", "rejected"):
-                found = StoredOutcome(status == "described", event["described_at"], shard, offset, length)
-                self.outcomes[key] = max(found, self.outcomes.get(key, found))
 
     def _link(self, keys: Sequence[str]) -> None:
         names = max((self._aliases.get(key, []) for key in keys), key=len, default=[])
@@ -97,9 +92,13 @@ class JournalIndex:
     def finish(self) -> None:
         """Prepare the lookups once all events are applied, and free what only folding needs."""
         self._ended.clear()
-        for call, opened in self.open_calls.items():
-            for key in opened.keys:
-                self.open_by_key[key].append(call)
+        for call, keys in self.unanswered().items():
+            for key in keys:
+                self.unanswered_by_key[key].add(call)
+
+    def unanswered(self) -> dict[str, tuple[str, ...]]:
+        """Return the keys of each call without a response, which may have been paid for."""
+        return {call: opened.keys for call, opened in self.open_calls.items()} | self.lost
 
     def aliases(self, keys: tuple[str, ...]) -> Iterable[str]:
         """Return these identities and all others of the same image."""
@@ -113,18 +112,18 @@ class JournalIndex:
 
     def open_call(self, keys: tuple[str, ...]) -> tuple[str, OpenCall] | None:
         """Return id and content of the latest open call of any of the identities; one with a request id goes first."""
-        calls = [(call, self.open_calls[call]) for call in self._open(keys)]
+        calls = [(call, self.open_calls[call]) for call in self._unanswered(keys) if call in self.open_calls]
         return max(calls, key=lambda one: (one[1].request_id is not None, one[1].sent_at, one[0]), default=None)
 
     def lost_calls(self, keys: tuple[str, ...]) -> int:
         """Return how many calls of any of the identities were sent and never answered."""
-        return len(self._open(keys).union(*(self.lost.get(key, ()) for key in self.aliases(keys))))
+        return len(self._unanswered(keys))
 
-    def _open(self, keys: tuple[str, ...]) -> set[str]:
-        return {call for key in self.aliases(keys) for call in self.open_by_key.get(key, ())}
+    def _unanswered(self, keys: tuple[str, ...]) -> set[str]:
+        return {call for key in self.aliases(keys) for call in self.unanswered_by_key.get(key, ())}
 
     def row(self, keys: tuple[str, ...]) -> dict[str, Any]:
-        """Return the stored row of an outcome. Asked for in the order of `StoredOutcome`, each shard is read once.
+        """Return the stored row of an outcome. To read each shard only once, ask in the order of `StoredOutcome`.
 
         :raises StoreError: if the row can no longer be read.
         """
@@ -147,7 +146,7 @@ class JournalIndex:
 
     def _take_over(self, newer: JournalIndex) -> None:
         self.outcomes, self.open_calls, self.lost = newer.outcomes, newer.open_calls, newer.lost
-        self.open_by_key, self._aliases = newer.open_by_key, newer._aliases
+        self.unanswered_by_key, self._aliases = newer.unanswered_by_key, newer._aliases
 
 
 def load_index(folder: Folder | None) -> JournalIndex:

@@ -8,13 +8,14 @@ commit), then wakes the tasks that wait for them. Events:
 ``closed``    the call ended, known unbilled; the image has no description from it
 ``lost``      the call's response was lost, and the same run has sent another call
 ``outcome``   the call ended: its row, with ``call`` and ``keys``
-``same``      all ``keys`` are identities of one image: what is known of one is known of all
+``same``      all ``keys`` are identities of one image: what is known of one applies to all
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,12 +25,12 @@ from typing import Self
 from airflow_provider_describer.errors import StoreError
 from airflow_provider_describer.storage.folder import Folder
 from airflow_provider_describer.store.compaction import ENDS, MAX_ATTEMPTS, merge_shards, shard_names
-from airflow_provider_describer.store.shard import FOLDER, Event, decode_shard, encode_shard, json_line, shard_namer
+from airflow_provider_describer.store.shard import FOLDER, Event, encode_shard, json_line, shard_lines, shard_namer
 
 WINDOW_S = 0.01
 """The shortest time between two shards, in seconds."""
 CALL_SHARE = 12
-"""For slow calls the time between two shards is this part of a call: a run has images ready for a quarter of one."""
+"""For slow calls, shards are 1/12 of a call's duration apart: a run has images ready for a quarter of one."""
 MAX_WINDOWS = 5
 """The longest time between two shards, in windows: events that are not on disk are lost with the process."""
 COMPACT_SHARDS = 256
@@ -69,8 +70,8 @@ class CommitInterval:
 class Journal:
     """One writer of the journal: an async context manager, bound to one event loop.
 
-    Events that could not be written are kept and written with the next ones, at the latest on exit: they may be of
-    calls that were paid for.
+    Events that could not be written are kept and written with the next ones, at the latest on exit: their calls may
+    have been paid for.
     """
 
     def __init__(self, folder: Folder, *, clock: Callable[[], float] = time.time, window: float = WINDOW_S) -> None:
@@ -135,8 +136,9 @@ class Journal:
             while not self._closing:
                 await self._due.wait()
                 await self._flush()
-                if len(self._own_shards) >= COMPACT_SHARDS or self._own_bytes >= COMPACT_BYTES:
-                    self._start_compaction()
+                enough = len(self._own_shards) >= COMPACT_SHARDS or self._own_bytes >= COMPACT_BYTES
+                if enough and (self._compaction is None or self._compaction.done()):
+                    self._compaction = asyncio.create_task(self._compact_own())
             await self._flush()
         finally:
             # No task may wait for ever, however this ended.
@@ -172,10 +174,6 @@ class Journal:
         content = encode_shard(lines)
         self._folder.create(name, content)
         return len(content)
-
-    def _start_compaction(self) -> None:
-        if self._compaction is None or self._compaction.done():
-            self._compaction = asyncio.create_task(self._compact_own())
 
     async def _compact_own(self) -> None:
         names, self._own_shards, self._own_bytes = tuple(self._own_shards), [], 0
@@ -220,8 +218,8 @@ def read_events(folder: Folder, damaged: list[StoreError] | None = None) -> Iter
                     again = True
                     continue
                 seen.add(name)
-                for offset, length, event in decode_shard(folder.where(name), content):
-                    yield name, offset, length, event
+                for offset, line in shard_lines(folder.where(name), content):
+                    yield name, offset, len(line), json.loads(line)
             except StoreError as error:
                 if damaged is None:
                     raise

@@ -5,50 +5,23 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 from datetime import datetime
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.store.rows import Row
-
-if TYPE_CHECKING:
-    import pyarrow as pa  # type: ignore[import-untyped]
 
 GROUP_ROWS = 2000
 """Rows in one row group, about 4 MB of JSON."""
 
 
-def require_pyarrow() -> None:
-    """Make sure that Parquet can be written, before a run and not at its end.
-
-    :raises BadInput: naming what to install.
-    """
-    if find_spec("pyarrow") is None:
-        raise BadInput(
-            "results_format='parquet' needs pyarrow: pip install 'airflow-provider-describer[parquet]' on the workers, "
-            "or leave results_format out."
-        )
-
-
 def write_parquet(lines: Path, target: Path) -> None:
-    """Write rows, given as a file of JSON lines, to a Parquet file.
+    """Write rows, given as a file of JSON lines, to a Parquet file; its columns are in the order of `Row`'s fields.
 
     :raises OSError: if one file cannot be read or the other cannot be written.
     """
-    import pyarrow as pa
+    import pyarrow as pa  # type: ignore[import-untyped]
     from pyarrow import parquet
-
-    schema = row_schema()
-    with lines.open("rb") as rows, parquet.ParquetWriter(target, schema) as writer:
-        while group := [_typed(line) for line in islice(rows, GROUP_ROWS)]:
-            writer.write_table(pa.Table.from_pylist(group, schema))
-
-
-def row_schema() -> pa.Schema:
-    """Return the columns, in the order of `Row`'s fields; every column but these few is text."""
-    import pyarrow as pa
 
     text = pa.string()
     types = {
@@ -60,7 +33,10 @@ def row_schema() -> pa.Schema:
         "try_number": pa.int64(),
         "lost_calls": pa.int64(),
     }
-    return pa.schema({field.name: types.get(field.name, text) for field in fields(Row)})
+    schema = pa.schema({field.name: types.get(field.name, text) for field in fields(Row)})
+    with lines.open("rb") as rows, parquet.ParquetWriter(target, schema) as writer:
+        while group := [_typed(line) for line in islice(rows, GROUP_ROWS)]:
+            writer.write_table(pa.Table.from_pylist(group, schema))
 
 
 def _typed(line: bytes) -> dict[str, Any]:

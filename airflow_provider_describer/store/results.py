@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Literal, Self, get_args
 
 from airflow_provider_describer.errors import BadInput, StoreError
 from airflow_provider_describer.storage.folder import Folder
-from airflow_provider_describer.store.parquet import require_pyarrow, write_parquet
+from airflow_provider_describer.store.parquet import write_parquet
 from airflow_provider_describer.store.rows import Row, TaskInstanceKey
 
 ResultsFormat = Literal["jsonl", "parquet"]
@@ -23,8 +24,11 @@ def check_results_format(results_format: object) -> None:
     """
     if results_format not in get_args(ResultsFormat):
         raise BadInput(f"results_format is {results_format!r}, expected one of {', '.join(get_args(ResultsFormat))}.")
-    if results_format == "parquet":
-        require_pyarrow()
+    if results_format == "parquet" and find_spec("pyarrow") is None:
+        raise BadInput(
+            "results_format='parquet' needs pyarrow: pip install 'airflow-provider-describer[parquet]' on the workers, "
+            "or leave results_format out."
+        )
 
 
 class ResultFiles:
@@ -85,11 +89,6 @@ class ResultFiles:
         for file in self._temporary if row.status not in ("described", "reused") else self._temporary[:1]:
             with _store_errors(file):
                 file.write(line)
-
-    def write_all(self, rows: Iterable[Row]) -> None:
-        """Add many rows."""
-        for row in rows:
-            self.write(row)
 
 
 @contextmanager

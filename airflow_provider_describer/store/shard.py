@@ -60,12 +60,6 @@ def encode_shard(lines: Iterable[bytes]) -> bytes:
     return b"".join([json.dumps(header).encode(), b"\n", *parts])
 
 
-def decode_shard(name: str, content: bytes) -> Iterator[tuple[int, int, Event]]:
-    """Yield ``(offset, length, event)`` of each line; checks and errors as `shard_lines`."""
-    for offset, line in shard_lines(name, content):
-        yield offset, len(line), json.loads(line)
-
-
 def shard_lines(name: str, content: bytes) -> Iterator[tuple[int, bytes]]:
     """Check the whole shard, then yield ``(offset, line)`` of each line with its line break.
 

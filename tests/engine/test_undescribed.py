@@ -166,7 +166,7 @@ def test_an_image_that_lacks_one_of_the_languages_is_new(shop: Shop) -> None:
 def test_a_request_that_runs_at_the_vendor_is_not_done(shop: Shop) -> None:
     index = knows(entry(1), described=False)
     for key in index.outcomes:
-        index.open_by_key[key] = ["call"]
+        index.unanswered_by_key[key] = {"call"}
     index.open_calls["call"] = OpenCall(request_id="running")
     assert new(shop, "s3://shop/", index=index, bucket=Stock([entry(1)])) == ["s3://shop/000001.jpg"]
 

@@ -46,7 +46,8 @@ def as_written(row):
 def test_every_row_and_the_failures_once_more(tmp_path, rows):
     run = TaskInstanceKey("my_dag", "manual__2026-01-01T00:00:00+00:00", "group.task", 3)
     with ResultFiles(LocalFolder(tmp_path), run) as files:
-        files.write_all(rows)
+        for row in rows:
+            files.write(row)
         assert not Path(files.results).exists()
     assert files.results == str(tmp_path / "results/my_dag" / run.run_id / "group.task-3.jsonl")
     assert files.failures == str(tmp_path / "results/my_dag" / run.run_id / "group.task-3.failures.jsonl")
@@ -70,7 +71,8 @@ def test_a_row_says_what_came_of_an_image(rows):
 def test_pandas_reads_it_as_it_is(tmp_path, rows):
     pandas = importlib.import_module("pandas")
     with ResultFiles(LocalFolder(tmp_path), TaskInstanceKey()) as files:
-        files.write_all(rows[1:])
+        for row in rows[1:]:
+            files.write(row)
     table = pandas.read_json(files.results, lines=True)
     assert list(table.columns) == list(rows[0].to_dict()) and len(table) == 3
 
@@ -92,7 +94,8 @@ def test_they_are_there_when_the_run_fails(tmp_path, rows):
 def test_a_later_try_replaces_them(tmp_path, rows):
     for part in (rows, rows[:1]):
         with ResultFiles(LocalFolder(tmp_path), TaskInstanceKey("d", "r", "t")) as files:
-            files.write_all(part)
+            for row in part:
+                files.write(row)
     assert len(read(files.results)) == 1 and read(files.failures) == []
 
 

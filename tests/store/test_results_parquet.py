@@ -43,7 +43,8 @@ def publish(tmp_path):
 
     def publish(rows):
         with ResultFiles(LocalFolder(tmp_path / "store"), RUN, "parquet") as files:
-            files.write_all(rows)
+            for row in rows:
+                files.write(row)
             assert not (tmp_path / "store").exists()
         return files.results, files.failures
 
@@ -153,7 +154,8 @@ def test_they_are_there_when_the_run_fails(tmp_path, rows):
 def test_a_later_try_replaces_them(publish, rows, tmp_path):
     for part in (rows, rows[:1]):
         with ResultFiles(LocalFolder(tmp_path), RUN, "parquet") as files:
-            files.write_all(part)
+            for row in part:
+                files.write(row)
     assert table_of(files.results).num_rows == 1 and table_of(files.failures).num_rows == 0
 
 
@@ -167,7 +169,8 @@ def test_a_full_temporary_disk_is_named_and_nothing_is_published(tmp_path, rows,
 
     def work():
         with ResultFiles(LocalFolder(tmp_path), RUN, "parquet") as files:
-            files.write_all(rows)
+            for row in rows:
+                files.write(row)
 
     with pytest.raises(StoreError, match=r"temporary file .*\.parquet .*No space left"):
         work()
@@ -194,7 +197,7 @@ def test_another_format_is_refused_by_name_before_anything_is_called(shop, pictu
 
 
 def test_without_pyarrow_the_extra_is_named_before_anything_is_called(shop, pictures, monkeypatch):
-    monkeypatch.setattr("airflow_provider_describer.store.parquet.find_spec", lambda name: None)
+    monkeypatch.setattr("airflow_provider_describer.store.results.find_spec", lambda name: None)
     with pytest.raises(BadInput, match=r"results_format='parquet'.*airflow-provider-describer\[parquet\]"):
         shop.describe(pictures(1), results_format="parquet")
     assert shop.emulator.ledger()["requests"] == 0 and not shop.store.exists()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_describer.errors import CorruptShard
-from airflow_provider_describer.store.shard import decode_shard, encode_shard, json_line, peek, shard_name
+from airflow_provider_describer.store.shard import encode_shard, json_line, peek, shard_lines, shard_name
 
 EVENTS: list[dict[str, Any]] = [
     {"event": "sent", "call": "c1", "keys": ["k1"], "uri": "/a b.jpg", "at": 1.5},
@@ -21,7 +21,7 @@ SHARD = encode_shard(map(json_line, EVENTS))
 
 
 def decoded(content):
-    return [event for _, _, event in decode_shard("journal/x.jsonl", content)]
+    return [json.loads(line) for _, line in shard_lines("journal/x.jsonl", content)]
 
 
 def is_told_or_named(content):
@@ -33,8 +33,8 @@ def is_told_or_named(content):
 
 def test_what_goes_in_comes_out_and_can_be_found_again():
     assert decoded(SHARD) == EVENTS
-    for offset, length, event in decode_shard("x", SHARD):
-        assert json.loads(SHARD[offset : offset + length]) == event
+    for (offset, line), event in zip(shard_lines("x", SHARD), EVENTS, strict=True):
+        assert json.loads(SHARD[offset : offset + len(line)]) == event
     assert decoded(encode_shard([])) == []
 
 
