@@ -64,7 +64,7 @@ class EmulatorState:
 
 
 class Vendor(ABC):
-    """A vendor's billable endpoint. A subclass adds the vendor's wire format."""
+    """The ASGI application behind a vendor's billable endpoint. A subclass adds the vendor's wire format."""
 
     name: ClassVar[str]
     path: ClassVar[str]
@@ -93,16 +93,16 @@ class Vendor(ABC):
         """Return the call in a request and record it in the entry; raise RefusedError if it is malformed."""
 
     @abstractmethod
-    def answer(self, call: Call) -> Response:
-        """Return the answer to a call: the description of its image."""
+    def describe(self, call: Call) -> str:
+        """Return the description of a call's image."""
+
+    @abstractmethod
+    def answer(self, text: str) -> Response:
+        """Return the answer that holds a description."""
 
     @abstractmethod
     def error_answer(self, refused: RefusedError, entry: Entry) -> Response:
         """Return the answer for an error, and record the error's name in the entry."""
-
-    @abstractmethod
-    def blank_answer(self, request: Request, entry: Entry) -> Response:
-        """Return a well-formed answer with an empty description."""
 
     async def measure(self, received: ReceivedImage, entry: Entry) -> ImageInfo:
         """Record an image in the entry, then measure it; raise ImageRefusedError if it cannot be used."""
@@ -126,21 +126,14 @@ class Vendor(ABC):
         await asyncio.sleep(faults.latency_s)
         self.ledger.bill(entry, price)
         entry.outcome = "described"
-        return self.answer(call)
-
-
-class BillableEndpoint:
-    """The ASGI application behind a vendor's billable endpoint."""
-
-    def __init__(self, vendor: Vendor) -> None:
-        self.vendor = vendor
+        return self.answer("" if faults.kind == "blank" else self.describe(call))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection: ClientConnection = scope[CONNECTION]
-        entry = Entry(self.vendor.name, self.vendor.path)
-        self.vendor.ledger.begin(entry, connection.number)
+        entry = Entry(self.name, self.path)
+        self.ledger.begin(entry, connection.number)
         try:
-            answer = await self.answer(Request(scope, receive), entry)
+            answer = await self.handle(Request(scope, receive), entry)
             entry.status = answer.status_code
             # Recorded before the answer is sent, so that a client that has its answer finds it in the ledger.
             entry.answered = entry.status is not None and not connection.transport.is_closing()
@@ -148,50 +141,43 @@ class BillableEndpoint:
         except ClientDisconnect:
             entry.outcome = "client_gone"
         finally:
-            self.vendor.ledger.end()
+            self.ledger.end()
 
-    async def answer(self, request: Request, entry: Entry) -> Response | HangingResponse:
-        injector = self.vendor.state.faults
+    async def handle(self, request: Request, entry: Entry) -> Response | HangingResponse:
         try:
             body = await read_body(request)
-            self.vendor.check_key(request)
-            resets_at = injector.count_request(self.vendor.name)
+            self.check_key(request)
+            resets_at = self.state.faults.count_request(self.name)
             if resets_at is not None:
                 raise RefusedError("rate_limited", resets_at=resets_at)
             if body is None:
                 raise RefusedError("too_large")
-            call = await self.vendor.read(request, body, entry)
-            return await self.answer_call(call, injector.next_call(call), request, entry)
+            call = await self.read(request, body, entry)
+            return await self.handle_call(request, call, self.state.faults.next_call(call), entry)
         except RefusedError as refused:
-            return self.vendor.error_answer(refused, entry)
+            return self.error_answer(refused, entry)
 
-    async def answer_call(
-        self, call: Call, faults: CallFaults, request: Request, entry: Entry
+    async def handle_call(
+        self, request: Request, call: Call, faults: CallFaults, entry: Entry
     ) -> Response | HangingResponse:
         if faults.kind == "drop_before_bill":
             await asyncio.sleep(faults.latency_s)
             entry.outcome = faults.kind
             return DroppedConnection()
-        answer = await self.vendor.work(request, call, faults, entry)
+        answer = await self.work(request, call, faults, entry)
+        if faults.kind is None or faults.kind not in (*LOST_ANSWERS, *BAD_ANSWERS):
+            return answer
+        entry.outcome = faults.kind
         if faults.kind in LOST_ANSWERS:
-            entry.outcome = faults.kind
             return DroppedConnection() if faults.kind == "drop_after_bill" else HangingResponse()
-        if faults.kind in BAD_ANSWERS:
-            entry.outcome = faults.kind
-            if faults.kind == "blank":
-                return self.vendor.blank_answer(request, entry)
-            wrong_types = self.vendor.wrong_types
-            return damaged(faults.kind, answer, wrong_types[faults.variant % len(wrong_types)])
-        return answer
+        return damaged(faults.kind, answer, self.wrong_types[faults.variant % len(self.wrong_types)])
 
 
 async def read_body(request: Request) -> bytes | None:
     """Return the whole body, or None if it is larger than a server would accept."""
     body = bytearray()
-    size = 0
     async for chunk in request.stream():
-        size += len(chunk)
         # A body that is too large is still read to its end: otherwise the client would see a reset, not the answer.
-        if size <= MAX_BODY_BYTES:
+        if len(body) <= MAX_BODY_BYTES:
             body += chunk
-    return bytes(body) if size <= MAX_BODY_BYTES else None
+    return bytes(body) if len(body) <= MAX_BODY_BYTES else None

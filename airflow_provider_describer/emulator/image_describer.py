@@ -85,8 +85,8 @@ class ImageDescriber(Vendor):
     async def read(self, request: Request, body: bytes, entry: Entry) -> Call:
         try:
             fields = read_form(request.headers.get("content-type", ""), body)
-            entry.prompt = text(fields, "prompt")
-            entry.lang = text(fields, "lang") if "lang" in fields else "en"
+            entry.prompt = text_of(fields, "prompt")
+            entry.lang = text_of(fields, "lang") if "lang" in fields else "en"
             if not entry.prompt.strip():
                 raise FormError("the field 'prompt' is blank")
             if entry.lang not in LANGUAGES:
@@ -101,15 +101,18 @@ class ImageDescriber(Vendor):
         if part is None:
             raise FormError("the field 'image' is missing")
         if part.filename is None and part.content_type in (None, "text/plain"):
-            return await self.state.images.load(text(fields, "image"), self.settings.fetch_timeout_s)
+            return await self.state.images.load(text_of(fields, "image"), self.settings.fetch_timeout_s)
         if not part.filename:
             raise FormError("the file part 'image' has no filename")
         if part.content_type is None:
             raise FormError("the file part 'image' has no Content-Type")
         return ReceivedImage(bytes(part.body), "file", part.content_type)
 
-    def answer(self, call: Call) -> Response:
-        return success(describe_in_markdown(call.image, call.prompt or "", call.lang or "en"))
+    def describe(self, call: Call) -> str:
+        return describe_in_markdown(call.image, call.prompt or "", call.lang or "en")
+
+    def answer(self, text: str) -> Response:
+        return JSONResponse({"code": 200, "data": {"content": text}, "succeed": True, "msg": "Success"})
 
     def error_answer(self, refused: RefusedError, entry: Entry) -> Response:
         entry.outcome = ERROR_NAMES.get(refused.kind, refused.kind)
@@ -126,15 +129,8 @@ class ImageDescriber(Vendor):
             del body["data"]
         return JSONResponse(body, status if style.startswith("http") else 200)
 
-    def blank_answer(self, request: Request, entry: Entry) -> Response:
-        return success("")
 
-
-def success(content: str) -> Response:
-    return JSONResponse({"code": 200, "data": {"content": content}, "succeed": True, "msg": "Success"})
-
-
-def text(fields: dict[str, Part], name: str) -> str:
+def text_of(fields: dict[str, Part], name: str) -> str:
     """Return the text of a field; raise FormError if it is missing, a file part or not UTF-8."""
     part = fields.get(name)
     if part is None:

@@ -99,13 +99,10 @@ class Segmind(Vendor):
         response.headers["x-request-id"] = entry.request_id
         return response
 
-    def answer(self, call: Call) -> Response:
-        return self.styled(describe_in_a_sentence(call.image))
+    def describe(self, call: Call) -> str:
+        return describe_in_a_sentence(call.image)
 
-    def blank_answer(self, request: Request, entry: Entry) -> Response:
-        return self.styled("")
-
-    def styled(self, text: str) -> Response:
+    def answer(self, text: str) -> Response:
         if self.settings.answer_style == "plain":
             return PlainTextResponse(text)
         return JSONResponse(self.output(text))
@@ -123,14 +120,14 @@ class Segmind(Vendor):
         return forms.get(style, {style: text})
 
     def error_answer(self, refused: RefusedError, entry: Entry) -> Response:
-        entry.outcome = "invalid_key" if refused.kind == "unauthorized" else refused.kind
+        refused.kind = entry.outcome = "invalid_key" if refused.kind == "unauthorized" else refused.kind
         response = self.error(refused)
         response.headers["x-request-id"] = entry.request_id
         return response
 
     def error(self, refused: RefusedError) -> Response:
         """Return the documented answer for an error."""
-        kind = "invalid_key" if refused.kind == "unauthorized" else refused.kind
+        kind = refused.kind
         if kind in HTML_ERRORS:
             return html_page(HTML_ERRORS[kind])
         if kind == "insufficient_credits":

@@ -13,7 +13,6 @@ from starlette.routing import Route
 from airflow_provider_describer.emulator.bad_responses import html_page
 from airflow_provider_describer.emulator.calls import EmulatorState, RefusedError
 from airflow_provider_describer.emulator.faults import Call, CallFaults
-from airflow_provider_describer.emulator.image_info import describe_in_a_sentence
 from airflow_provider_describer.emulator.ledger import Entry, to_usd
 from airflow_provider_describer.emulator.segmind import UNSAFE, Segmind, json_error
 
@@ -38,50 +37,36 @@ class Job:
     def id(self) -> str:
         return self.entry.request_id
 
-    def urls(self, base: str) -> dict[str, str]:
+    def urls(self, base: object) -> dict[str, object]:
         return {
             "poll_url": f"{base}v1/requests/{self.id}",
             "status_url": f"{base}v2/requests/{self.id}/status",
             "response_url": f"{base}v2/requests/{self.id}",
         }
 
-    def metrics(self) -> dict[str, object]:
-        """Return the times of a finished job, and its cost if it was billed."""
+    def poll_answer(self, base: object, *, with_output: bool) -> dict[str, object]:
+        answer: dict[str, object] = {"status": self.state, "request_id": self.id}
         if self.state not in ("COMPLETED", "FAILED"):
-            return {}
+            return {**answer, **self.urls(base), "metrics": {}}
         queued_s = self.delay_s * QUEUED_SHARE
-        metrics: dict[str, object] = {
+        times = {
             "inference_time": round(self.delay_s - queued_s, 3),
             "queue_time": round(queued_s, 3),
             "total_time": round(self.delay_s, 3),
         }
-        if self.state == "COMPLETED":
-            metrics |= {"cost": to_usd(self.price), "remaining_credits": self.remaining_credits}
-        return metrics
-
-    def poll_answer(self, base: str, *, with_output: bool) -> dict[str, object]:
-        answer: dict[str, object] = {"status": self.state, "request_id": self.id}
         if self.state == "FAILED":
-            answer["error"] = self.failure
-        elif self.state != "COMPLETED":
-            answer |= self.urls(base)
-        elif with_output:
+            return {**answer, "error": self.failure, "metrics": times}
+        if with_output:
             answer["output"] = self.output
-        answer["metrics"] = self.metrics()
-        return answer
+        bill = {"cost": to_usd(self.price), "remaining_credits": self.remaining_credits}
+        return {**answer, "metrics": {**times, **bill}}
 
 
 class SegmindV2(Segmind):
     """v2: a timer finishes and bills each job, whether or not a client polls."""
 
     path = "/v2/ideogram-describe"
-    wrong_types = (
-        {"request_id": 17, "status": ["QUEUED"]},
-        {"status": "QUEUED"},
-        ["QUEUED"],
-        "QUEUED",
-        None,
-    )
+    wrong_types = ({"request_id": 17, "status": ["QUEUED"]}, {"status": "QUEUED"}, ["QUEUED"], "QUEUED", None)
 
     def __init__(self, state: EmulatorState) -> None:
         super().__init__(state)
@@ -98,18 +83,11 @@ class SegmindV2(Segmind):
         if faults.error and faults.error != "harmful":
             raise RefusedError(faults.error)
         failure = UNSAFE if faults.error else "Inference failed" if faults.fails_later else None
-        output = self.output(describe_in_a_sentence(call.image))
+        output = self.output("" if faults.kind == "blank" else self.describe(call))
         job = Job(entry, self.reserve(), output, failure, self.settings.v2_delay_s)
         self.submit(job)
-        return JSONResponse(
-            {"request_id": job.id, "status": "QUEUED", **job.urls(str(request.base_url))},
-            headers={"x-request-id": job.id},
-        )
-
-    def blank_answer(self, request: Request, entry: Entry) -> Response:
-        job = self.jobs[entry.request_id]
-        job.output = self.output("")
-        return JSONResponse({"request_id": job.id, "status": "QUEUED", **job.urls(str(request.base_url))})
+        body = {"request_id": job.id, "status": "QUEUED", **job.urls(request.base_url)}
+        return JSONResponse(body, headers={"x-request-id": job.id})
 
     def submit(self, job: Job) -> None:
         """Queue a job whose price is reserved."""
@@ -145,5 +123,5 @@ class SegmindV2(Segmind):
         job.polls += 1
         if self.state.faults.poll_fails(self.name, job.entry.image_sha256 or "", job.polls):
             return html_page(502)
-        answer = job.poll_answer(str(request.base_url), with_output=with_output)
+        answer = job.poll_answer(request.base_url, with_output=with_output)
         return JSONResponse(answer, 422 if job.state == "FAILED" else 200)

@@ -26,7 +26,7 @@ from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from airflow_provider_describer.emulator.bad_responses import CONNECTION, ClientConnection, html_page
-from airflow_provider_describer.emulator.calls import BillableEndpoint, EmulatorState
+from airflow_provider_describer.emulator.calls import EmulatorState
 from airflow_provider_describer.emulator.fault_settings import FaultError, read_plan
 from airflow_provider_describer.emulator.image_describer import ImageDescriber
 from airflow_provider_describer.emulator.segmind import FreeEndpoints, Segmind
@@ -39,14 +39,11 @@ connection_numbers = itertools.count(1)
 def build_app(keys: Mapping[str, str]) -> Starlette:
     """Return the emulator as an ASGI application; `keys` has each vendor's accepted key."""
     state = EmulatorState(keys)
-    segmind, segmind_v2 = Segmind(state), SegmindV2(state)
+    image_describer, segmind, segmind_v2 = ImageDescriber(state), Segmind(state), SegmindV2(state)
     controls = Controls(state)
     return Starlette(
         routes=[
-            *(
-                Route(vendor.path, BillableEndpoint(vendor), methods=["POST"])
-                for vendor in (ImageDescriber(state), segmind, segmind_v2)
-            ),
+            *(Route(vendor.path, vendor, methods=["POST"]) for vendor in (image_describer, segmind, segmind_v2)),
             *segmind_v2.poll_routes(),
             *FreeEndpoints(segmind).routes(),
             Route("/_emulator/ledger", controls.ledger, methods=["GET", "DELETE"]),
