@@ -53,24 +53,12 @@ class DescriberError(Exception):
     request_id: str | None = None
 
     def __init__(
-        self,
-        message: str,
-        *,
-        kind: str | None = None,
-        billed: Billed | None = None,
-        request_id: str | None = None,
+        self, message: str, *, kind: str | None = None, billed: Billed | None = None, request_id: str | None = None
     ) -> None:
         super().__init__(message)
-        self.message = message
-        if kind is not None:
-            self.kind = kind
-        if billed is not None:
-            self.billed = billed
-        if request_id is not None:
-            self.request_id = request_id
-
-    def __str__(self) -> str:
-        return self.message
+        self.kind = kind or self.kind
+        self.billed = billed or self.billed
+        self.request_id = request_id
 
 
 class BadInput(DescriberError, ValueError):
@@ -222,6 +210,6 @@ class Unfinished(DescriberError):
 
 
 class UnknownOutcome(DescriberError):
-    """Calls of an earlier try were sent and never answered, and ``on_unknown="fail"`` leaves the decision to you."""
+    """Calls of an earlier try have no response, and ``on_unknown="fail"`` leaves the decision to you."""
 
     kind = "unknown_outcome"

@@ -184,4 +184,4 @@ def _as_store_error() -> Iterator[None]:
     except BucketError as error:
         if error.kind in ("changed", "exists"):
             raise Changed from None
-        raise StoreError(error.message, kind=error.kind) from None
+        raise StoreError(str(error), kind=error.kind) from None

@@ -178,7 +178,7 @@ def _as_store_error() -> Iterator[None]:
     try:
         yield
     except BucketError as error:
-        raise StoreError(error.message) from None
+        raise StoreError(str(error)) from None
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

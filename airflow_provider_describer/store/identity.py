@@ -17,29 +17,20 @@ _SIGNATURE = re.compile(
 )
 
 
-def content_key(spec: Spec, sha256: str) -> str:
-    """Return the identity by the image's bytes: 32 hex digits."""
-    return _digest("content", spec, sha256)
-
-
-def version_key(spec: Spec, uri: str, version: str) -> str:
-    """Return the identity by the version that a listing gives for an address; no bytes are read."""
-    return _digest("version", spec, uri, version)
-
-
 def identity_keys(
     spec: Spec, uri: str, sha256: str | None, version: str | None, size: int | None = None
 ) -> tuple[str, ...]:
-    """Return every known identity; the one by content goes first.
+    """Return every known identity, each of 32 hex digits; the one by content goes first.
 
+    :param version: what a listing gives for the address; with it, an image is recognised before it is read.
     :param size: in bytes. With it, an ETag of S3 or GCS that is an MD5 is an identity without the object's name, so
         that a renamed or copied object is recognised before it is read. ETags of other servers may mean anything.
     """
-    keys = [content_key(spec, sha256)] if sha256 else []
+    keys = [_digest("content", spec, sha256)] if sha256 else []
     if version:
         if size is not None and uri.startswith(("s3://", "gs://")) and _MD5.fullmatch(version):
             keys.append(_digest("md5", spec, version, size))
-        keys.append(version_key(spec, _without_signature(uri), version))
+        keys.append(_digest("version", spec, _without_signature(uri), version))
     return tuple(keys)
 
 

@@ -45,18 +45,10 @@ class ResultFiles:
         self._format = results_format
         path = task.path("results")
         self._names = (f"{path}.{results_format}", f"{path}.failures.{results_format}")
+        self.results, self.failures = map(folder.where, self._names)
+        """The addresses of the file with every row, and of the file with the rows that have no description."""
         self._stack = ExitStack()
         self._temporary: list[IO[str]] = []
-
-    @property
-    def results(self) -> str:
-        """The address of the file with every row."""
-        return self._folder.where(self._names[0])
-
-    @property
-    def failures(self) -> str:
-        """The address of the file with the rows that have no description."""
-        return self._folder.where(self._names[1])
 
     def __enter__(self) -> Self:
         for _ in self._names:

@@ -15,7 +15,7 @@ from airflow_provider_describer import errors
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.models import Description, Picture, Running, Spec
 from airflow_provider_describer.vendors.vendor import Vendor
-from airflow_provider_describer.vendors.wire import Request, Response, as_float, one_line, retry_at
+from airflow_provider_describer.vendors.wire import Request, Response, as_float, one_line
 
 CODES = {
     "SERVER_ERROR": 500,
@@ -119,7 +119,11 @@ class ImageDescriber(Vendor):
             # Only ``msg`` is read: a proxy's {"message": "Internal server error"} is not the vendor's SERVER_ERROR.
             words = re.sub(r"[^A-Z]+", "_", one_line(answer.get("msg")).upper())
             code = next((number for name, number in CODES.items() if name in words), code)
-        return self._code_error(account, response, code, reason) or self._status_error(account, response, reason)
+        return (
+            self._code_error(account, response, code, reason)
+            or self.common_error(account, response, reason)
+            or self._status_error(account, response)
+        )
 
     def _code_error(
         self, account: Account, response: Response, code: int | None, reason: str
@@ -146,25 +150,13 @@ class ImageDescriber(Vendor):
                 return self.unavailable(response, reason)
         return None
 
-    def _status_error(self, account: Account, response: Response, reason: str) -> errors.DescriberError:
+    def _status_error(self, account: Account, response: Response) -> errors.DescriberError:
         status, words, where = response.status, self.status_line(response), f"connection {account.conn_id!r}"
-        if status == 429:
-            return errors.RateLimited(f"{words}: too many requests", retry_at=retry_at(response))
-        if status == 503:
-            return self.unavailable(response, reason)
         if status >= 500:
             # A proxy's own response (502, 504…): what became of the call behind it is not known.
             return errors.AmbiguousCall(f"{words} without the vendor's own error: the call may have been billed")
-        if status == 401:
-            return errors.InvalidKey(f"{words}. Put a valid key into the password field of {where}.")
         if status == 402:
             return errors.InsufficientCredits(f"{words}: the account of {where} cannot pay")
-        if status == 403:
-            return errors.Forbidden(f"{words}: the account of {where} may not call it. {reason}")
-        if status == 413:
-            return errors.RejectedImage(f"{words}: the image is too large", kind="too_large")
-        if status in (408, 425):
-            return errors.VendorUnavailable(f"{words}: {reason}", retry_at=retry_at(response))
         if 300 <= status < 500 and not response.json_object():
             return errors.WrongEndpoint(
                 f"{words} at {account.base_url}, which is not the vendor's API. Correct the host of {where}."

@@ -15,7 +15,7 @@ from airflow_provider_describer import errors
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.models import Description, Picture, Running, Spec
 from airflow_provider_describer.vendors.vendor import Vendor
-from airflow_provider_describer.vendors.wire import Request, Response, as_float, one_line, retry_at
+from airflow_provider_describer.vendors.wire import Request, Response, as_float, one_line
 
 
 class Segmind(Vendor):
@@ -162,23 +162,17 @@ class Segmind(Vendor):
 
     def _error(self, account: Account, response: Response) -> errors.DescriberError:
         status, reason, where = response.status, _reason(response), f"connection {account.conn_id!r}"
+        if error := self.common_error(account, response, reason):
+            return error
         words = f"{self.status_line(response)} ({reason})" if reason else self.status_line(response)
-        if status == 429:
-            return errors.RateLimited(words, retry_at=retry_at(response))
-        if status >= 500 or status in (408, 425):
+        if status >= 500:
             return self.unavailable(response, reason)
-        if status == 401:
-            return errors.InvalidKey(f"{words}. Put a valid API key into the password field of {where}.")
         if status in (402, 406):
             return _refused(words, reason, where)
-        if status == 403:
-            return errors.Forbidden(f"{words}. The account of {where} may not call {self.model}.")
         if status == 410:
             return errors.ModelRetired(f"{words}. {self.model} is no longer served; choose another vendor.")
         if status in (300, 301, 302, 303, 307, 308, 404, 405):
             return errors.WrongEndpoint(f"{words} at {account.base_url}. Correct the host of {where}.")
-        if status == 413:
-            return errors.RejectedImage(f"{words}: the image is too large", kind="too_large")
         if status == 422 and "safety" in reason.lower():
             return errors.RejectedImage(words, kind="harmful_content")
         if status in (400, 415, 422):

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
+from airflow_provider_describer import errors
 from airflow_provider_describer.account import Account, Defaults
-from airflow_provider_describer.errors import BadInput, VendorUnavailable
 from airflow_provider_describer.models import Description, Picture, Running, Spec
 from airflow_provider_describer.vendors.wire import Request, Response, as_float, retry_at
 
@@ -44,18 +44,18 @@ class Vendor(ABC):
         """
         lang = lang or self.languages[0]
         if lang not in self.languages:
-            raise BadInput(
+            raise errors.BadInput(
                 f"lang={lang!r} is not a language that {self.title} writes; "
                 f"expected one of {', '.join(self.languages)}."
             )
         if prompt is not None and not prompt.strip():
-            raise BadInput(
+            raise errors.BadInput(
                 "prompt is blank. Say what you want to know about the image, or leave prompt out"
                 + (f" for {self.default_prompt!r}." if self.default_prompt else f": {self.title} takes none.")
             )
         if prompt is not None and not prompt.isascii() and any("\ud800" <= c <= "\udfff" for c in prompt):
             # A lone surrogate, as in file names that are not UTF-8: neither a request nor a store can hold it.
-            raise BadInput(f"prompt holds a broken character: {prompt[:200]!r}. Give it as valid Unicode.")
+            raise errors.BadInput(f"prompt holds a broken character: {prompt[:200]!r}. Give it as valid Unicode.")
         return Spec(
             vendor=self.name,
             model=self.model,
@@ -103,7 +103,7 @@ class Vendor(ABC):
 
         :raises BadInput: if the vendor does not publish it.
         """
-        raise BadInput(
+        raise errors.BadInput(
             f"Connection {account.conn_id!r}: {self.title} has no way to ask for the credit balance; see its dashboard."
         )
 
@@ -140,8 +140,25 @@ class Vendor(ABC):
         """Return how an error message starts."""
         return f"{self.title} answered HTTP {response.status}"
 
-    def unavailable(self, response: Response, reason: str) -> VendorUnavailable:
+    def common_error(self, account: Account, response: Response, reason: str) -> errors.DescriberError | None:
+        """Return the error for a status that means the same with every vendor, or None for any other status."""
+        where = f"connection {account.conn_id!r}"
+        words = f"{self.status_line(response)} ({reason})" if reason else self.status_line(response)
+        match response.status:
+            case 401:
+                return errors.InvalidKey(f"{words}. Put a valid API key into the password field of {where}.")
+            case 403:
+                return errors.Forbidden(f"{words}. The account of {where} may not call {self.model}.")
+            case 408 | 425 | 503:
+                return self.unavailable(response, reason)
+            case 413:
+                return errors.RejectedImage(f"{words}: the image is too large", kind="too_large")
+            case 429:
+                return errors.RateLimited(f"{words}: too many requests", retry_at=retry_at(response))
+        return None
+
+    def unavailable(self, response: Response, reason: str) -> errors.VendorUnavailable:
         """Return the error for a response after which the same call may be sent again, unbilled."""
-        return VendorUnavailable(
+        return errors.VendorUnavailable(
             f"{self.status_line(response)}: {reason or 'no reason given'}", retry_at=retry_at(response)
         )

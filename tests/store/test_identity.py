@@ -6,10 +6,18 @@ import itertools
 from dataclasses import replace
 
 from airflow_provider_describer.models import Spec
-from airflow_provider_describer.store.identity import content_key, identity_keys, version_key
+from airflow_provider_describer.store.identity import identity_keys
 
 SPEC = Spec("image_describer", "image-describer", "What is it? Ä", "en", "")
 SHA = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def content_key(spec, sha256):
+    return identity_keys(spec, "", sha256, None)[0]
+
+
+def version_key(spec, uri, version):
+    return identity_keys(spec, uri, None, version)[0]
 
 
 def test_the_keys_are_pinned():
