@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
+from airflow_provider_describer.arguments import as_float
 from airflow_provider_describer.errors import BadConnection
 
 ImageTransport = Literal["auto", "url", "inline", "upload", "file"]
@@ -130,11 +130,8 @@ class _Extra:
         value = self.values.get(name)
         if value is None or (isinstance(value, str) and not value.strip()):
             return None
-        try:
-            number = float("nan") if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError, OverflowError):
-            number = float("nan")
-        if not (math.isfinite(number) and number > 0):
+        number = as_float(value)
+        if number is None or number <= 0:
             raise self.error(name, value, "a number above 0")
         return number
 

@@ -1,4 +1,4 @@
-"""Parses arguments that users and templates write as text: paths, whole numbers, times."""
+"""Parses values that users, templates and vendors write as text: paths, numbers, times."""
 
 from __future__ import annotations
 
@@ -35,6 +35,17 @@ def parse_int(name: str, value: object, least: int = 0) -> int | None:
     if not (text.isascii() and text.isdigit()) or int(text) < least:
         raise BadInput(f"{name} is {value!r}, expected a whole number of {least} or more.")
     return int(text)
+
+
+def as_float(value: object) -> float | None:
+    """Return the finite number that a header or a JSON value holds, as number or text, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if abs(number) < float("inf") else None
 
 
 def check_seconds(name: str, value: object, least: float = 0.0) -> None:

@@ -11,17 +11,13 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow_provider_describer.errors import BadInput, StoreError
 from airflow_provider_describer.models import format_usd
 from airflow_provider_describer.storage.folder import Folder
 from airflow_provider_describer.store.audit import CallTotals, StoreCheck, StoreSummary, check, open_store, summarize
 from airflow_provider_describer.store.compaction import compact
-
-if TYPE_CHECKING:
-    from airflow_provider_describer.storage.address import Scheme
-    from airflow_provider_describer.storage.bucket import Bucket
 
 MAX_LISTED_CALLS = 20
 """How many open calls are listed; --json lists all."""
@@ -51,18 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument("--json", action="store_true", help="for programs")
     given = parser.parse_args(arguments)
     try:
-        result, lines = _COMMANDS[given.command](open_store(given.path, _open_bucket))
+        result, lines = _COMMANDS[given.command](open_store(given.path))
     except (BadInput, StoreError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, BadInput) else 1
     print(json.dumps(result, indent=2) if given.json else "\n".join(lines))
     return 1 if result.get("damaged") else 0
-
-
-def _open_bucket(scheme: Scheme, name: str) -> Bucket:
-    from airflow_provider_describer.storage.open_bucket import bucket_from_environment
-
-    return bucket_from_environment(scheme, name)
 
 
 def _check(folder: Folder) -> Report:

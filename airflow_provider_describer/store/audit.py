@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow_provider_describer.errors import BadInput, StoreError
 from airflow_provider_describer.storage.folder import Folder, open_folder
+from airflow_provider_describer.storage.open_bucket import bucket_from_environment
 from airflow_provider_describer.store.compaction import shard_names
-from airflow_provider_describer.store.index import JournalIndex
+from airflow_provider_describer.store.index import JournalIndex, load_index
 from airflow_provider_describer.store.journal import read_events
 from airflow_provider_describer.store.shard import FOLDER, SUFFIX, Event, json_line
 
-if TYPE_CHECKING:
-    from airflow_provider_describer.storage.open_bucket import OpenBucket
 
-
-def open_store(path: str, open_bucket: OpenBucket | None = None) -> Folder:
-    """Return the existing store at a path; ``open_bucket`` as in `open_folder`.
+def open_store(path: str) -> Folder:
+    """Return the existing store at a path; a bucket is opened with the environment's credentials.
 
     :raises BadInput: if there is no journal, because an empty report would look like an empty store.
     """
-    folder = open_folder(path, open_bucket)
+    folder = open_folder(path, bucket_from_environment)
     if not folder.names(FOLDER):
         is_journal = os.path.basename(path.rstrip("/")) == FOLDER  # noqa: PTH119  # may be an address
         hint = "give the folder above it" if is_journal else "give the folder that the task names as its store"
@@ -59,9 +57,7 @@ class StoreCheck:
 def check(folder: Folder) -> StoreCheck:
     """Read every shard and return everything that is damaged or open."""
     damaged: list[StoreError] = []
-    index = JournalIndex()
-    for shard, offset, length, event in read_events(folder, damaged):
-        index.apply(shard, offset, length, event)
+    index = load_index(folder, damaged)
     unknown = [keys for keys in index.unanswered().values() if not _is_described(index, keys)]
     return StoreCheck(
         folder.where(),
@@ -142,13 +138,20 @@ def summarize(folder: Folder) -> StoreSummary:
     """
     summary, index, highest_cost = StoreSummary(folder.where()), JournalIndex(), 0.0
     described: Counter[str] = Counter()
-    for shard, offset, length, event in _distinct_events(folder):
+    counted: set[bytes] = set()
+    for shard, offset, length, event in read_events(folder):
         index.apply(shard, offset, length, event)
-        if event["event"] == "outcome":
-            summary.add(event)
-            highest_cost = max(highest_cost, event.get("cost_usd") or 0.0)
-            if event["status"] == "described":
-                described[event["keys"][0]] += 1
+        if event["event"] != "outcome":
+            continue
+        digest = blake2b(json_line(event), digest_size=12).digest()
+        if digest in counted:
+            # A killed compaction leaves copies.
+            continue
+        counted.add(digest)
+        summary.add(event)
+        highest_cost = max(highest_cost, event.get("cost_usd") or 0.0)
+        if event["status"] == "described":
+            described[event["keys"][0]] += 1
     unanswered = index.unanswered().values()
     summary.lost_calls = len(unanswered)
     summary.perhaps_twice = sum(_is_described(index, keys) for keys in unanswered)
@@ -165,15 +168,3 @@ def _is_described(index: JournalIndex, keys: tuple[str, ...]) -> bool:
 def _count_images(index: JournalIndex, calls: Iterable[tuple[str, ...]]) -> int:
     """Return how many images the calls' keys stand for; all identities of an image count once."""
     return len({min(index.aliases(keys[:1]), default="") for keys in calls})
-
-
-def _distinct_events(folder: Folder) -> Iterator[tuple[str, int, int, Event]]:
-    """Yield each outcome once, because a killed compaction leaves copies. Copies of other events make no difference."""
-    seen: set[bytes] = set()
-    for shard, offset, length, event in read_events(folder):
-        if event["event"] == "outcome":
-            digest = blake2b(json_line(event), digest_size=12).digest()
-            if digest in seen:
-                continue
-            seen.add(digest)
-        yield shard, offset, length, event

@@ -149,14 +149,15 @@ class JournalIndex:
         self.unanswered_by_key, self._aliases = newer.unanswered_by_key, newer._aliases
 
 
-def load_index(folder: Folder | None) -> JournalIndex:
+def load_index(folder: Folder | None, damaged: list[StoreError] | None = None) -> JournalIndex:
     """Read the whole journal and return its index; an empty index without a store.
 
+    :param damaged: as for `read_events`.
     :raises StoreError: naming a shard that cannot be read.
     """
     index = JournalIndex(folder)
     if folder is not None:
-        for shard, offset, length, event in read_events(folder):
+        for shard, offset, length, event in read_events(folder, damaged):
             index.apply(shard, offset, length, event)
         index.finish()
     return index

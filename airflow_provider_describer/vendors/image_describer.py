@@ -13,9 +13,10 @@ from typing import Any
 
 from airflow_provider_describer import errors
 from airflow_provider_describer.account import Account
+from airflow_provider_describer.arguments import as_float
 from airflow_provider_describer.models import Description, Picture, Running, Spec
 from airflow_provider_describer.vendors.vendor import Vendor
-from airflow_provider_describer.vendors.wire import Request, Response, as_float, one_line
+from airflow_provider_describer.vendors.wire import Request, Response, one_line
 
 CODES = {
     "SERVER_ERROR": 500,

@@ -8,8 +8,9 @@ from typing import ClassVar
 
 from airflow_provider_describer import errors
 from airflow_provider_describer.account import Account, Defaults
+from airflow_provider_describer.arguments import as_float
 from airflow_provider_describer.models import Description, Picture, Running, Spec
-from airflow_provider_describer.vendors.wire import Request, Response, as_float, retry_at
+from airflow_provider_describer.vendors.wire import Request, Response, retry_at
 
 
 class Vendor(ABC):

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from airflow_provider_describer.arguments import as_float
 from airflow_provider_describer.errors import EXCERPT_CHARS
 
 
@@ -68,17 +69,6 @@ def one_line(*parts: object) -> str:
     texts = [part.get("message") if isinstance(part, dict) else part for part in parts]
     line = " ".join(": ".join(text for text in texts if isinstance(text, str) and text.strip()).split())
     return line[:EXCERPT_CHARS] + ("…" if len(line) > EXCERPT_CHARS else "")
-
-
-def as_float(value: object) -> float | None:
-    """Return the finite number that a header or a JSON value holds, as number or text, or None."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if abs(number) < float("inf") else None
 
 
 def retry_at(response: Response) -> float | None:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_describer.arguments import as_float
 from airflow_provider_describer.storage.address import mask_query
-from airflow_provider_describer.vendors.wire import Request, Response, as_float, one_line, retry_at
+from airflow_provider_describer.vendors.wire import Request, Response, one_line, retry_at
 
 RESET = "x-rate-limit-reset-at-utc"
 MOMENTS = st.integers(1_000_000_000, 4_000_000_000)
