@@ -84,14 +84,9 @@ class CallTotals:
     unpriced: int = 0
 
     def add(self, row: Event) -> None:
-        """Count an outcome."""
-        match row["status"]:
-            case "described":
-                self.described += 1
-            case "rejected":
-                self.rejected += 1
-            case "unknown":
-                self.unknown += 1
+        self.described += row["status"] == "described"
+        self.rejected += row["status"] == "rejected"
+        self.unknown += row["status"] == "unknown"
         if row.get("cost_usd") is not None:
             self.cost_usd += row["cost_usd"]
         elif row.get("billed") != "no":
@@ -117,7 +112,6 @@ class StoreSummary:
     twice_cost_usd: float = 0.0
 
     def add(self, row: Event) -> None:
-        """Count an outcome in all its totals."""
         prompt = "(none)" if row.get("prompt") is None else row["prompt"]
         language = f" [{row['lang']}]" if row.get("lang") else ""
         self.total.add(row)

@@ -37,11 +37,15 @@ def merge_shards(folder: Folder, names: Sequence[str], new_name: Callable[[], st
     lines: dict[bytes, str | None] = {}
     """Each distinct line, with the call that it starts."""
     ended: set[str | None] = set()
-    for line in _read_lines(folder, names):
-        kind, call = peek(line)
-        if kind in ENDS:
-            ended.add(call)
-        lines[line] = call if kind in STARTS else None
+    for name in names:
+        content = folder.read(name)
+        if content is None:
+            raise ShardVanished(f"{folder.where(name)} vanished during compaction; another compaction is running.")
+        for _, line in shard_lines(folder.where(name), content):
+            kind, call = peek(line)
+            if kind in ENDS:
+                ended.add(call)
+            lines[line] = call if kind in STARTS else None
     kept: list[bytes] = []
     size = 0
     for line, started in lines.items():
@@ -95,12 +99,3 @@ def _groups(folder: Folder) -> Iterator[list[str]]:
             group, size = [], 0
     if len(group) > 1:
         yield group
-
-
-def _read_lines(folder: Folder, names: Sequence[str]) -> Iterator[bytes]:
-    for name in names:
-        content = folder.read(name)
-        if content is None:
-            raise ShardVanished(f"{folder.where(name)} vanished during compaction; another compaction is running.")
-        for _, line in shard_lines(folder.where(name), content):
-            yield line

@@ -103,7 +103,6 @@ class ImageDescriber(Vendor):
         return self._post(account, {"prompt": "connection test", "lang": "en"}, billable=False)
 
     def parse_check(self, account: Account, response: Response) -> str:
-        """Return a sentence if the response shows a valid key."""
         answer = response.json_object()
         error = self._error(account, response, answer)
         if isinstance(error, errors.RejectedImage) and error.kind == "invalid_param" and answer:

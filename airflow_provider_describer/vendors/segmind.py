@@ -140,7 +140,6 @@ class Segmind(Vendor):
         raise errors.UnexpectedAnswer("Segmind's upload gave no address", answer=response.text, billed="no")
 
     def build_credits(self, account: Account) -> Request:
-        """Return the GET of the balance; free of charge."""
         return _request(account, f"{account.base_url}/v1/get-user-credits")
 
     def parse_credits(self, account: Account, response: Response) -> float:
@@ -158,14 +157,13 @@ class Segmind(Vendor):
     build_check = build_credits
 
     def parse_check(self, account: Account, response: Response) -> str:
-        """Return a sentence with the balance."""
         return f"Segmind accepts the API key; the balance is ${self.parse_credits(account, response):.3f}."
 
     def _error(self, account: Account, response: Response) -> errors.DescriberError:
         status, reason, where = response.status, _reason(response), f"connection {account.conn_id!r}"
         if error := self.common_error(account, response, reason):
             return error
-        words = f"{self.status_line(response)} ({reason})" if reason else self.status_line(response)
+        words = self.status_line(response, reason)
         if status >= 500:
             return self.unavailable(response, reason)
         if status in (402, 406):

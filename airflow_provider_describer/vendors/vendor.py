@@ -137,14 +137,14 @@ class Vendor(ABC):
             remaining_credits=as_float(balance),
         )
 
-    def status_line(self, response: Response) -> str:
+    def status_line(self, response: Response, reason: str = "") -> str:
         """Return how an error message starts."""
-        return f"{self.title} answered HTTP {response.status}"
+        return f"{self.title} answered HTTP {response.status}" + (f" ({reason})" if reason else "")
 
     def common_error(self, account: Account, response: Response, reason: str) -> errors.DescriberError | None:
         """Return the error for a status that means the same with every vendor, or None for any other status."""
         where = f"connection {account.conn_id!r}"
-        words = f"{self.status_line(response)} ({reason})" if reason else self.status_line(response)
+        words = self.status_line(response, reason)
         match response.status:
             case 401:
                 return errors.InvalidKey(f"{words}. Put a valid API key into the password field of {where}.")

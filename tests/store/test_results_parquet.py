@@ -15,7 +15,7 @@ import pytest
 from airflow_provider_describer.errors import BadInput, RejectedImage, StoreError, UnexpectedAnswer
 from airflow_provider_describer.models import Description
 from airflow_provider_describer.storage.folder import LocalFolder
-from airflow_provider_describer.store import parquet
+from airflow_provider_describer.store import results as results_module
 from airflow_provider_describer.store.results import ResultFiles, check_results_format
 from airflow_provider_describer.store.rows import Row, TaskInstanceKey, new_row
 
@@ -114,20 +114,20 @@ def test_many_rows_in_groups(publish, rows):
     results, failures = publish(rows[number % 2] for number in range(5000))
     file = importlib.import_module("pyarrow.parquet").ParquetFile(results)
     groups = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
-    assert groups == [parquet.GROUP_ROWS, parquet.GROUP_ROWS, 5000 - 2 * parquet.GROUP_ROWS]
+    assert groups == [results_module.GROUP_ROWS, results_module.GROUP_ROWS, 5000 - 2 * results_module.GROUP_ROWS]
     assert table_of(results)["status"].to_pylist() == ["described", "rejected"] * 2500
     assert table_of(failures)["status"].to_pylist() == ["rejected"] * 2500
 
 
 @needs_pyarrow
 def test_no_more_than_a_group_of_rows_is_in_memory(rows, tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet, "GROUP_ROWS", 50)
+    monkeypatch.setattr(results_module, "GROUP_ROWS", 50)
 
     def peak(count):
         lines = tmp_path / "rows.jsonl"
         lines.write_text(rows[0].to_line() * count, encoding="utf-8")
         tracemalloc.start()
-        parquet.write_parquet(lines, tmp_path / "rows.parquet")
+        results_module.write_parquet(lines, tmp_path / "rows.parquet")
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most
