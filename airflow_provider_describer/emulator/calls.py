@@ -52,12 +52,11 @@ class EmulatorState:
         self.keys = keys
         self.ledger = Ledger(VENDORS)
         self.images = ImageReader()
-        self.faults = FaultInjector(read_plan({}))
-        self.use(self.faults.plan)
+        self.use(read_plan({}))
 
     def use(self, plan: FaultPlan) -> None:
-        """Put faults in force, and set each balance to the plan's `credits`."""
-        self.faults.use(plan)
+        """Put faults in force with all counts at 0, and set each balance to the plan's `credits`."""
+        self.faults = FaultInjector(plan)
         for vendor, account in self.ledger.accounts.items():
             balance = plan.vendors[vendor].credits
             account.balance = None if balance is None else to_micro_usd(balance)

@@ -186,7 +186,10 @@ def read_section(body: Mapping[str, object], section: str) -> dict[str, Any]:
     for name, value in as_object(body.get(section, {}), section).items():
         where = f"{section}.{name}"
         if name == "errors":
-            settings[name] = read_rules(value, where, (*COMMON_KINDS, *VENDOR_KINDS.get(section, ())))
+            if not isinstance(value, list):
+                raise FaultError(f"{where} must be a list of objects, not {value!r}")
+            kinds = (*COMMON_KINDS, *VENDOR_KINDS.get(section, ()))
+            settings[name] = tuple(read_rule(rule, f"{where}[{n}]", kinds) for n, rule in enumerate(value))
         elif name not in SETTINGS:
             raise FaultError(f"unknown setting {where}: expected errors, {', '.join(SETTINGS)}")
         elif SETTINGS[name]["only_for"] not in (None, section):
@@ -194,12 +197,6 @@ def read_section(body: Mapping[str, object], section: str) -> dict[str, Any]:
         else:
             settings[name] = SETTINGS[name]["read"](value, where)
     return settings
-
-
-def read_rules(value: object, where: str, kinds: tuple[str, ...]) -> tuple[FaultRule, ...]:
-    if not isinstance(value, list):
-        raise FaultError(f"{where} must be a list of objects, not {value!r}")
-    return tuple(read_rule(rule, f"{where}[{n}]", kinds) for n, rule in enumerate(value))
 
 
 def read_rule(value: object, where: str, kinds: tuple[str, ...]) -> FaultRule:

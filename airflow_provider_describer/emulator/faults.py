@@ -44,10 +44,6 @@ class FaultInjector:
     """The plan in force, and the counts of calls that its rules depend on."""
 
     def __init__(self, plan: FaultPlan) -> None:
-        self.use(plan)
-
-    def use(self, plan: FaultPlan) -> None:
-        """Put a plan in force and reset all counts."""
         self.plan = plan
         self.calls: Counter[str] = Counter()
         self.attempts: Counter[Call] = Counter()

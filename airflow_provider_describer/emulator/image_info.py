@@ -43,6 +43,8 @@ COLOURS = {
     "brown": (115, 70, 35),
     "beige": (225, 205, 170),
 }
+PALETTE = Image.new("P", (1, 1))
+PALETTE.putpalette([value for colour in COLOURS.values() for value in colour])
 LANGUAGES = {
     "en": "English",
     "zh": "Chinese",
@@ -141,21 +143,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def main_colours(image: Image.Image) -> tuple[str, ...]:
     """Return the names of the colours that cover most of the image, the most frequent first."""
-    reduced = image.resize(SMALL, Image.Resampling.BOX).quantize(16).convert("RGB")
-    total = SMALL[0] * SMALL[1]
-    pixels: Counter[str] = Counter()
-    for count, pixel in reduced.getcolors(total) or []:
-        if isinstance(pixel, tuple):
-            pixels[nearest_colour((pixel[0], pixel[1], pixel[2]))] += count
-    common = pixels.most_common(MAX_COLOURS)
-    return tuple(name for name, count in common if count * 20 >= total) or (common[0][0],)
-
-
-def nearest_colour(pixel: tuple[int, int, int]) -> str:
-    def distance(name: str) -> int:
-        return sum((a - b) ** 2 for a, b in zip(pixel, COLOURS[name], strict=True))
-
-    return min(COLOURS, key=distance)
+    named = image.resize(SMALL, Image.Resampling.BOX).quantize(palette=PALETTE, dither=Image.Dither.NONE)
+    # The histogram counts each colour of the palette; its remaining places are empty.
+    common = Counter(dict(zip(COLOURS, named.histogram(), strict=False))).most_common(MAX_COLOURS)
+    return tuple(name for name, pixels in common if pixels * 20 >= SMALL[0] * SMALL[1]) or (common[0][0],)
 
 
 def describe_in_markdown(info: ImageInfo, prompt: str, lang: str) -> str:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import formatdate
-from mimetypes import guess_extension
+from mimetypes import add_type, guess_extension
 from typing import ClassVar
 
 from starlette.requests import Request
@@ -30,8 +30,7 @@ UNSAFE = "Image failed the safety check"
 # The wait that a 429 asks for if a fault rule, not the rate limit, caused it.
 RATE_LIMITED_S = 1.0
 MAX_STORED_BYTES = 2 * 1024**3
-# Some platforms' tables do not know WebP.
-EXTENSIONS = {"image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".webp"}
+add_type("image/webp", ".webp")  # some platforms' tables do not know it
 
 # An error's HTTP status, its text and, for some, its description.
 ERRORS: dict[str, tuple[int, str, str | None]] = {
@@ -203,9 +202,7 @@ class FreeEndpoints:
         except ImageRefusedError as error:
             raise RefusedError("bad_request", f"data_urls[{number}]: {error}") from error
         data, media_type = received.data, received.claimed_type or ""
-        name = hashlib.sha256(data).hexdigest()[:32] + (
-            EXTENSIONS.get(media_type) or guess_extension(media_type) or ".bin"
-        )
+        name = hashlib.sha256(data).hexdigest()[:32] + (guess_extension(media_type) or ".bin")
         if name not in self.stored:
             # Nothing is ever deleted, because the vendor promises lasting URLs.
             if self.stored_bytes + len(data) > MAX_STORED_BYTES:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from airflow_provider_describer.emulator.image_info import COLOURS, UnreadableError, measure, nearest_colour
+from airflow_provider_describer.emulator.image_info import COLOURS, UnreadableError, main_colours, measure
 
 
 def save(image: Image.Image, form: str, **options: Any) -> bytes:
@@ -69,4 +69,13 @@ def test_an_enormous_image_is_refused_before_it_is_decoded() -> None:
 
 
 def test_every_colour_is_its_own_name() -> None:
-    assert {name: nearest_colour(pixel) for name, pixel in COLOURS.items()} == {name: name for name in COLOURS}
+    named = {name: main_colours(Image.new("RGB", (9, 9), colour)) for name, colour in COLOURS.items()}
+    assert named == {name: (name,) for name in COLOURS}
+
+
+def test_colours_are_named_by_how_much_they_cover() -> None:
+    image = Image.new("RGB", (48, 48), "white")
+    image.paste(COLOURS["navy"], (0, 0, 48, 12))
+    image.paste(COLOURS["red"], (0, 12, 48, 18))
+    image.paste(COLOURS["teal"], (0, 18, 48, 20))
+    assert main_colours(image) == ("white", "navy", "red")
