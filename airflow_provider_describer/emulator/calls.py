@@ -21,7 +21,6 @@ from airflow_provider_describer.emulator.bad_responses import (
     damaged,
 )
 from airflow_provider_describer.emulator.fault_settings import (
-    BAD_ANSWERS,
     LOST_ANSWERS,
     VENDORS,
     FaultPlan,
@@ -164,7 +163,8 @@ class Vendor(ABC):
             entry.outcome = faults.kind
             return DroppedConnection()
         answer = await self.work(request, call, faults, entry)
-        if faults.kind is None or faults.kind not in (*LOST_ANSWERS, *BAD_ANSWERS):
+        # `work` raises an error at once; only a v2 job is accepted first and fails with it later.
+        if faults.kind is None or faults.error:
             return answer
         entry.outcome = faults.kind
         if faults.kind in LOST_ANSWERS:

@@ -18,8 +18,8 @@ from airflow_provider_describer.emulator.bad_responses import GATEWAY_ERRORS, ht
 from airflow_provider_describer.emulator.calls import RefusedError, Vendor
 from airflow_provider_describer.emulator.fault_settings import IMAGE_DESCRIBER
 from airflow_provider_describer.emulator.faults import Call
-from airflow_provider_describer.emulator.image_info import LANGUAGES, describe_in_markdown
-from airflow_provider_describer.emulator.image_input import ImageRefusedError, ReceivedImage
+from airflow_provider_describer.emulator.image_info import LANGUAGES, ImageRefusedError, describe_in_markdown
+from airflow_provider_describer.emulator.image_input import ReceivedImage
 from airflow_provider_describer.emulator.ledger import Entry
 
 FIELDS = ("image", "prompt", "lang")

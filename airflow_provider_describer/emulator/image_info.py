@@ -61,8 +61,8 @@ LANGUAGES = {
 }
 
 
-class UnreadableError(ValueError):
-    """The bytes are not a complete image; the message says why."""
+class ImageRefusedError(Exception):
+    """The image cannot be fetched or read; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class ImageInfo:
 
 
 def measure(data: bytes, sha256: str) -> ImageInfo:
-    """Decode all of `data` and measure it; raise UnreadableError if it is not a complete image."""
+    """Decode all of `data` and measure it; raise ImageRefusedError if it is not a complete image."""
     try:
         with warnings.catch_warnings():
             # Pillow warns of odd metadata and large sizes; such images are still readable.
@@ -99,7 +99,7 @@ def measure(data: bytes, sha256: str) -> ImageInfo:
                 return measure_opened(image, len(data), sha256)
     # For damaged files Pillow's decoders raise almost anything (SyntaxError, struct.error, KeyError…).
     except Exception as error:
-        raise UnreadableError(f"not a readable image ({error})") from error
+        raise ImageRefusedError(f"image cannot be used: not a readable image ({error})") from error
 
 
 def measure_opened(image: Image.Image, size: int, sha256: str) -> ImageInfo:

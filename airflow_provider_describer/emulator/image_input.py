@@ -14,15 +14,11 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from airflow_provider_describer.emulator.image_info import ImageInfo, UnreadableError, measure
+from airflow_provider_describer.emulator.image_info import ImageInfo, ImageRefusedError, measure
 
 MAX_BYTES = 25 * 1024 * 1024
 DATA_URI = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+);base64,(?P<data>.*)", re.DOTALL)
 LOOPBACK = re.compile(r"localhost|127\.[\d.]+|::1")
-
-
-class ImageRefusedError(Exception):
-    """The image cannot be fetched or read; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +52,14 @@ class ImageReader:
         """Return the image's measurements; raise ImageRefusedError if it is incomplete or of another type."""
         if len(received.data) > MAX_BYTES:
             raise ImageRefusedError(f"image of {len(received.data)} bytes is larger than {MAX_BYTES}")
+        if sha256 not in self.infos:
+            loop = asyncio.get_running_loop()
+            self.infos[sha256] = loop.run_in_executor(self.workers, measure, received.data, sha256)
         try:
-            if sha256 not in self.infos:
-                loop = asyncio.get_running_loop()
-                self.infos[sha256] = loop.run_in_executor(self.workers, measure, received.data, sha256)
             info = await asyncio.shield(self.infos[sha256])
-        except UnreadableError as error:
-            # The cached error would collect a longer traceback each time it is raised.
-            raise ImageRefusedError(f"image cannot be used: {error.with_traceback(None)}") from None
+        except ImageRefusedError as error:
+            # A new error: the cached one would collect a longer traceback each time it is raised.
+            raise ImageRefusedError(str(error.with_traceback(None))) from None
         if received.claimed_type not in (None, info.media_type):
             raise ImageRefusedError(f"image was sent as {received.claimed_type!r} but is {info.media_type!r}")
         return info

@@ -21,8 +21,8 @@ from airflow_provider_describer.emulator.bad_responses import GATEWAY_ERRORS, ht
 from airflow_provider_describer.emulator.calls import RefusedError, Vendor, read_body
 from airflow_provider_describer.emulator.fault_settings import SEGMIND
 from airflow_provider_describer.emulator.faults import Call, CallFaults
-from airflow_provider_describer.emulator.image_info import describe_in_a_sentence
-from airflow_provider_describer.emulator.image_input import ImageRefusedError, from_data_uri
+from airflow_provider_describer.emulator.image_info import ImageRefusedError, describe_in_a_sentence
+from airflow_provider_describer.emulator.image_input import ReceivedImage, from_data_uri
 from airflow_provider_describer.emulator.ledger import Entry, format_usd, to_usd
 
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -126,17 +126,16 @@ class Segmind(Vendor):
 
     def error(self, refused: RefusedError) -> Response:
         """Return the documented answer for an error."""
-        kind = refused.kind
-        if kind in HTML_ERRORS:
-            return html_page(HTML_ERRORS[kind])
-        if kind == "insufficient_credits":
+        if refused.kind in HTML_ERRORS:
+            return html_page(HTML_ERRORS[refused.kind])
+        if refused.kind == "insufficient_credits":
             has, needs = format_usd(self.balance), format_usd(self.price)
             return json_error(406, f"Insufficient credits: your balance is ${has}, this call needs ${needs}")
-        status, text, description = ERRORS[kind]
+        status, text, description = ERRORS[refused.kind]
         if description is None:
             return json_error(status, refused.detail or text)
         response = JSONResponse({"error": text, "error_description": description, "status_code": status}, status)
-        if kind == "rate_limited":
+        if refused.kind == "rate_limited":
             resets_at = refused.resets_at or time.time() + RATE_LIMITED_S
             response.headers["x-rate-limit-reset-at-utc"] = format_time(resets_at, self.settings.reset_format)
             if self.settings.retry_after is not None:
@@ -162,7 +161,7 @@ class FreeEndpoints:
 
     def __init__(self, vendor: Segmind) -> None:
         self.vendor = vendor
-        self.stored: dict[str, tuple[bytes, str]] = {}
+        self.stored: dict[str, ReceivedImage] = {}
         self.stored_bytes = 0
 
     def routes(self) -> list[Route]:
@@ -201,21 +200,21 @@ class FreeEndpoints:
             received = from_data_uri(uri)
         except ImageRefusedError as error:
             raise RefusedError("bad_request", f"data_urls[{number}]: {error}") from error
-        data, media_type = received.data, received.claimed_type or ""
-        name = hashlib.sha256(data).hexdigest()[:32] + (guess_extension(media_type) or ".bin")
+        extension = guess_extension(received.claimed_type or "") or ".bin"
+        name = hashlib.sha256(received.data).hexdigest()[:32] + extension
         if name not in self.stored:
             # Nothing is ever deleted, because the vendor promises lasting URLs.
-            if self.stored_bytes + len(data) > MAX_STORED_BYTES:
+            if self.stored_bytes + len(received.data) > MAX_STORED_BYTES:
                 raise RefusedError("server_error", f"the emulator stores at most {MAX_STORED_BYTES} bytes of uploads")
-            self.stored[name] = (data, media_type)
-            self.stored_bytes += len(data)
+            self.stored[name] = received
+            self.stored_bytes += len(received.data)
         return name
 
     async def asset(self, request: Request) -> Response:
-        if request.path_params["name"] not in self.stored:
+        stored = self.stored.get(request.path_params["name"])
+        if stored is None:
             return json_error(404, "No such asset")
-        data, media_type = self.stored[request.path_params["name"]]
-        return Response(data, media_type=media_type)
+        return Response(stored.data, media_type=stored.claimed_type)
 
     async def unknown_model(self, request: Request) -> Response:
         raise RefusedError("not_found", f"Model {request.path_params['model']} not found")

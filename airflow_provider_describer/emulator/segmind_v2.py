@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -37,17 +36,20 @@ class Job:
     def id(self) -> str:
         return self.entry.request_id
 
-    def urls(self, base: object) -> dict[str, object]:
+    def pending_answer(self, base: object) -> dict[str, object]:
+        """Return the answer of a job that has not ended, without metrics: its state and its URLs."""
         return {
+            "request_id": self.id,
+            "status": self.state,
             "poll_url": f"{base}v1/requests/{self.id}",
             "status_url": f"{base}v2/requests/{self.id}/status",
             "response_url": f"{base}v2/requests/{self.id}",
         }
 
     def poll_answer(self, base: object, *, with_output: bool) -> dict[str, object]:
-        answer: dict[str, object] = {"status": self.state, "request_id": self.id}
         if self.state not in ("COMPLETED", "FAILED"):
-            return {**answer, **self.urls(base), "metrics": {}}
+            return {**self.pending_answer(base), "metrics": {}}
+        answer: dict[str, object] = {"status": self.state, "request_id": self.id}
         queued_s = self.delay_s * QUEUED_SHARE
         times = {
             "inference_time": round(self.delay_s - queued_s, 3),
@@ -74,9 +76,8 @@ class SegmindV2(Segmind):
 
     def poll_routes(self) -> list[Route]:
         return [
-            Route("/v2/requests/{id}/status", self.free(partial(self.poll, with_output=False))),
-            Route("/v2/requests/{id}", self.free(partial(self.poll, with_output=True))),
-            Route("/v1/requests/{id}", self.free(partial(self.poll, with_output=True))),
+            Route(path, self.free(self.poll))
+            for path in ("/v2/requests/{id}/status", "/v2/requests/{id}", "/v1/requests/{id}")
         ]
 
     async def work(self, request: Request, call: Call, faults: CallFaults, entry: Entry) -> Response:
@@ -85,18 +86,13 @@ class SegmindV2(Segmind):
         failure = UNSAFE if faults.error else "Inference failed" if faults.fails_later else None
         output = self.output("" if faults.kind == "blank" else self.describe(call))
         job = Job(entry, self.reserve(), output, failure, self.settings.v2_delay_s)
-        self.submit(job)
-        body = {"request_id": job.id, "status": "QUEUED", **job.urls(request.base_url)}
-        return JSONResponse(body, headers={"x-request-id": job.id})
-
-    def submit(self, job: Job) -> None:
-        """Queue a job whose price is reserved."""
-        job.entry.outcome = "queued"
+        entry.outcome = "queued"
         self.jobs[job.id] = job
         loop = asyncio.get_running_loop()
         loop.call_later(job.delay_s * QUEUED_SHARE, self.start, job)
         loop.call_later(job.delay_s, self.finish, job)
         loop.call_later(self.settings.v2_expire_s, self.jobs.pop, job.id, None)
+        return JSONResponse(job.pending_answer(request.base_url), headers={"x-request-id": job.id})
 
     def start(self, job: Job) -> None:
         # Without a delay both timers are due at the same time and may fire in any order.
@@ -116,12 +112,12 @@ class SegmindV2(Segmind):
         if job.entry.outcome == "queued":
             job.entry.outcome = "described" if job.failure is None else "failed"
 
-    async def poll(self, request: Request, *, with_output: bool) -> Response:
+    async def poll(self, request: Request) -> Response:
         job = self.jobs.get(request.path_params["id"])
         if job is None:
             return json_error(404, f"Request {request.path_params['id']} not found")
         job.polls += 1
         if self.state.faults.poll_fails(self.name, job.entry.image_sha256 or "", job.polls):
             return html_page(502)
-        answer = job.poll_answer(request.base_url, with_output=with_output)
+        answer = job.poll_answer(request.base_url, with_output=not request.url.path.endswith("/status"))
         return JSONResponse(answer, 422 if job.state == "FAILED" else 200)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from airflow_provider_describer.emulator.image_info import COLOURS, UnreadableError, main_colours, measure
+from airflow_provider_describer.emulator.image_info import COLOURS, ImageRefusedError, main_colours, measure
 
 
 def save(image: Image.Image, form: str, **options: Any) -> bytes:
@@ -52,19 +52,19 @@ def test_noise_is_sharper_than_one_colour() -> None:
 def test_a_part_of_an_image_is_unreadable(form: str, part: float, noise: Callable[..., bytes]) -> None:
     whole = noise(form)
     cut = whole[: part if isinstance(part, int) else int(len(whole) * part)]
-    with pytest.raises(UnreadableError):
+    with pytest.raises(ImageRefusedError):
         measure(cut, "0" * 64)
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\xff\xd8\xff\xe0", b"<svg/>", b"%PDF-1.7", b"\x89PNG\r\n\x1a\n"])
 def test_anything_else_is_unreadable(data: bytes) -> None:
-    with pytest.raises(UnreadableError):
+    with pytest.raises(ImageRefusedError):
         measure(data, "0" * 64)
 
 
 def test_an_enormous_image_is_refused_before_it_is_decoded() -> None:
     bomb = save(Image.new("1", (20_000, 20_000)), "PNG")
-    with warnings.catch_warnings(), pytest.raises(UnreadableError):
+    with warnings.catch_warnings(), pytest.raises(ImageRefusedError):
         measure(bomb, "0" * 64)
 
 
