@@ -10,7 +10,7 @@ from airflow_provider_describer.engine.identify import identified_image
 from airflow_provider_describer.engine.plan import IdentifiedImage
 from airflow_provider_describer.engine.progress import Totals
 from airflow_provider_describer.errors import DescriberError, RateLimited, StoreError, UnreadableImage
-from airflow_provider_describer.http.flow import Sleep, VendorCalls
+from airflow_provider_describer.http.flow import VendorCalls
 from airflow_provider_describer.images.prepare import PreparedImage
 from airflow_provider_describer.models import Description, Running
 from airflow_provider_describer.storage.address import masked
@@ -37,7 +37,7 @@ class ImageCall:
         self._admission, self._totals, self._journal = admission, totals, journal
         self._clock, self._price = vendor_calls.clock, vendor_calls.account.price_per_call
         self._id: str | None = None
-        """Of the last attempt, unless the journal says already how it ended."""
+        """Call id of the attempt whose end is not in the journal yet, or None."""
         self._permit: CallPermit | None = None
         self._intent_s = 0.0
         self.began = time.monotonic()
@@ -48,7 +48,7 @@ class ImageCall:
         """Whether a later run would find the running request."""
 
     def show(self, prepared: PreparedImage) -> None:
-        """The image has been read: this is what its calls will show."""
+        """Take over what reading the image has found: its calls send this content."""
         self.image = identified_image(self._planned.request, prepared.sha256, prepared.version, prepared.size)
 
     @property
@@ -88,31 +88,43 @@ class ImageCall:
         else:
             self.in_journal = True
 
-    async def sleep(self, sleep: Sleep) -> None:
+    def attempt_failed(self, error: DescriberError, seconds: float) -> None:
+        """Settle the attempt and write down how it ended. After a 429, pause or slow down the other calls too."""
+        if self.running is not None:
+            # Only a poll has failed: the call itself goes on at the vendor.
+            return
+        self.settle(error)
+        if error.billed == "no":
+            self._close(error.kind)
+        else:
+            self.lost += 1
+            self._close(error.kind, "lost")
+        if isinstance(error, RateLimited):
+            self._admission.back_off(self._permit, error, seconds)
+
+    async def sleep(self, seconds: float) -> None:
         """Sleep between attempts or polls, unless the run stops."""
         if self.in_journal:
-            await self._admission.wait_to_poll(sleep.seconds)
+            await self._admission.wait_to_poll(seconds)
         elif self.running is not None:
             # It is being paid for, and no other run would find it: only its result ends the wait.
-            await asyncio.sleep(sleep.seconds)
+            await asyncio.sleep(seconds)
         else:
-            if sleep.because is not None:
-                self._attempt_failed(sleep.because, sleep.seconds)
-            await self._admission.wait_to_retry(sleep.seconds)
+            await self._admission.wait_to_retry(seconds)
 
     # The end
 
     def settle(self, end: Description | DescriberError, *, pending: bool = False) -> None:
         """Count what the attempt that has ended has cost, or may have.
 
-        :param pending: the image is left for a later run, which fetches the request's result if it runs on.
+        :param pending: the image is left for a later run. That run fetches the result if the request still runs.
         """
         permit = self._permit if self._permit and self._permit.is_open else None
         if permit is None and self.running is None:
             return
         cost = self._price
         if isinstance(end, UnreadableImage):
-            # Its address could not be signed once it was admitted: nothing was sent.
+            # The call was admitted, but the image's address could not be signed: nothing was sent.
             self._totals.calls -= 1
         if isinstance(end, Description):
             cost = end.cost_usd
@@ -126,9 +138,10 @@ class ImageCall:
             self._admission.settle(permit, cost or 0.0)
 
     async def write_end(self, row: Row) -> None:
-        """Make the row durable as the outcome of the last attempt; an attempt that is left pending is closed instead.
+        """Make the row durable as the outcome of the last attempt.
 
-        A journal that fails stops the run: the row may be of a paid answer, and is in the result files at least.
+        An attempt that is left pending is closed instead, unless its request still runs at the vendor. If the journal
+        cannot be written, the run stops. The row may be a paid answer; it still goes into the result files.
         """
         if self._journal is None or self._id is None:
             return
@@ -154,19 +167,8 @@ class ImageCall:
             await self._journal.commit({"event": "sent", "call": self._id, **self._about()})
             self._intent_s = time.monotonic() - began
 
-    def _attempt_failed(self, error: DescriberError, seconds: float) -> None:
-        """The attempt has failed and is repeated after a pause: settle it, and write down how it ended."""
-        self.settle(error)
-        if error.billed == "no":
-            self._close(error.kind)
-        else:
-            self.lost += 1
-            self._close(error.kind, "lost")
-        if isinstance(error, RateLimited):
-            self._admission.back_off(self._permit, error, seconds)
-
     def _close(self, why: str, event: str = "closed") -> None:
-        """Write down how the last attempt ended; another one follows."""
+        """Write down how the last attempt ended, before another one."""
         if self._id is not None and self._journal is not None:
             self._journal.append({"event": event, "call": self._id, "why": why, **self._about()})
         self._id = None

@@ -52,8 +52,11 @@ class CallHooks(Protocol):
     async def accepted(self, running: Running) -> None:
         """Called with the id of a request that now runs at the vendor, before it is polled."""
 
-    async def sleep(self, sleep: Sleep) -> None:
-        """Called in place of sleeping."""
+    def attempt_failed(self, error: DescriberError, seconds: float) -> None:
+        """Called when an attempt has failed and the next one follows after ``seconds``."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Called in place of sleeping, between attempts and between polls."""
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -114,8 +117,10 @@ class AsyncClient:
 
     async def _do(self, step: Step, hooks: CallHooks | None) -> Response | Picture | None:
         match step:
-            case Sleep():
-                await (hooks.sleep(step) if hooks else asyncio.sleep(step.seconds))
+            case Sleep(seconds, error):
+                if hooks and error:
+                    hooks.attempt_failed(error, seconds)
+                await (hooks or asyncio).sleep(seconds)
                 return None
             case Accepted():
                 if hooks:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from airflow_provider_describer.account import Account
-from airflow_provider_describer.errors import DescriberError, RateLimited, RequestExpired, VendorUnavailable
+from airflow_provider_describer.errors import DescriberError, RateLimited, VendorUnavailable
 from airflow_provider_describer.http.retry import RetryPolicy
 from airflow_provider_describer.models import Description, Picture, Running, Spec
 from airflow_provider_describer.vendors.vendor import Vendor
@@ -150,7 +150,7 @@ class VendorCalls:
             except DescriberError as error:
                 attempt = failed[type(error)] = failed.get(type(error), 0) + 1
                 wait = policy.wait(error, attempt=attempt, jitter=self.jitter(), now=self.clock())
-                if wait is None or isinstance(error, RequestExpired):
+                if wait is None:
                     raise
                 reason = error
             yield Sleep(wait, because=reason)

@@ -1,6 +1,7 @@
 """The httpx transport that sends all requests. Limits how many are under way and keeps their connections.
 
-httpx's own pool inspects all its connections at each request, which costs more than the request itself from 64 on.
+httpx's own pool inspects all its connections at each request. With 64 or more connections, that costs
+more than the request itself.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
     def __init__(self, size: int = 1, guard: Guard | None = None) -> None:
         self._guard = guard
         self._turns = asyncio.Semaphore(size)
-        # As many again for a second server; most of a thousand image servers are used only once.
+        # Twice the size, so that a second server's connections fit too. Most of many image servers are used only once.
         self._max_idle = 2 * size
         self._idle: list[tuple[Route, httpx.AsyncBaseTransport]] = []
 

@@ -45,6 +45,8 @@ class Script:
     requests: list[httpx.Request] = field(default_factory=list)
     turns: int = 0
     accepted_ids: list[str] = field(default_factory=list)
+    failures: list[tuple[DescriberError, float]] = field(default_factory=list)
+    """Announced since the last sleep."""
     sleeps: list[Sleep] = field(default_factory=list)
 
     def answer(self, request: httpx.Request) -> httpx.Response:
@@ -60,8 +62,13 @@ class Script:
     async def accepted(self, running: Running) -> None:
         self.accepted_ids.append(running.request_id)
 
-    async def sleep(self, sleep: Sleep) -> None:
-        self.sleeps.append(sleep)
+    def attempt_failed(self, error: DescriberError, seconds: float) -> None:
+        self.failures.append((error, seconds))
+
+    async def sleep(self, seconds: float) -> None:
+        because = next((error for error, announced in self.failures if announced == seconds), None)
+        self.failures.clear()
+        self.sleeps.append(Sleep(seconds, because))
         assert len(self.sleeps) < 200, "goes on for ever"
 
     def drive(self, flow: Flow[Any]) -> Any:
