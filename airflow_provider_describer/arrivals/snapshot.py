@@ -93,19 +93,11 @@ class ListingPass:
 
 
 def fingerprint_of(path: str, open_bucket: OpenBucket | None, types: Sequence[str] | None) -> str:
-    """Return the fingerprint of the images below a path; blocking.
-
-    :raises BadInput, BucketError, UnreadableImage: as `list_images`.
-    """
+    """Return the fingerprint of the images below a path; blocking. Raises as `list_images`."""
     listing = ListingPass(limit=1)
-    for _ in listing.record(list_images(path, open_bucket, filter_of(types))):
+    for _ in listing.record(list_images(path, open_bucket, ImageFilter(types))):
         pass
     return listing.fingerprint
-
-
-def filter_of(types: Sequence[str] | None) -> ImageFilter:
-    """Return the filter for these suffixes; by default those of images."""
-    return ImageFilter() if types is None else ImageFilter(types)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Watches a folder and hands over what is new in it as deltas; its state outlives the process that watches.
 
-The state is one small document. A delta is written to it before it is handed over, and stays in it as *pending* until
-it is certain that it was handed over. If a watcher dies, the next one hands over the same delta under the same id. Of
-two watchers at once, only the one that writes first hands a delta over.
+A delta is written to the state before it is handed over, and stays in it as *pending* until it is certain that it was
+handed over. If a watcher dies, the next one hands over the same delta under the same id. Of two watchers at once, only
+the one that writes first hands a delta over.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_describer.arrivals.snapshot import ArrivalTerms, ListingPass, SeenImages, filter_of
+from airflow_provider_describer.arrivals.snapshot import ArrivalTerms, ListingPass, SeenImages
 from airflow_provider_describer.errors import BadInput, StoreError
-from airflow_provider_describer.images.listing import list_images
-from airflow_provider_describer.storage.address import ObjectKey, bucket_address, is_local, local_path
-from airflow_provider_describer.storage.cas_document import BucketDocument, CasDocument, Changed, LocalDocument, Token
+from airflow_provider_describer.images.listing import ImageFilter, list_images
+from airflow_provider_describer.storage.cas_document import CasDocument, Changed, Token, open_document
 from airflow_provider_describer.storage.folder import Folder, open_folder
 from airflow_provider_describer.store.listings import write_listing
 from airflow_provider_describer.store.rows import TaskInstanceKey
@@ -71,10 +69,7 @@ class ArrivalState:
 
 
 def decode_state(where: str, content: bytes) -> ArrivalState:
-    """Return the state that these bytes encode.
-
-    :raises StoreError: naming the document, where it is damaged or of a newer version.
-    """
+    """Return the state of these bytes; raises StoreError where they are damaged or of a newer version."""
     try:
         values = json.loads(content)
         if not isinstance(values, Mapping) or values["version"] != VERSION:
@@ -114,7 +109,7 @@ class ArrivalWatcher:
     _id: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self._document = open_state(self.state_path, self.open_bucket)
+        self._document = open_document("state_path", self.state_path, NAME, self.open_bucket)
         self._folder = open_folder(self.state_path, self.open_bucket)
         self._id = secrets.token_hex(6)
 
@@ -149,7 +144,7 @@ class ArrivalWatcher:
 
     def _find_new(self, state: ArrivalState, token: Token) -> dict[str, Any] | None:
         began, listing = self.clock(), ListingPass(REMEMBERED)
-        listed = listing.record(list_images(self.path, self.open_bucket, filter_of(self.types)))
+        listed = listing.record(list_images(self.path, self.open_bucket, ImageFilter(self.types)))
         images = [image for image in listed if not state.seen.has(image)]
         self.status = self.terms.reason_to_wait(images, began, self.pause) or ""
         if self.status:
@@ -176,30 +171,3 @@ class ArrivalWatcher:
                 f"{self.path!r}. Give each path a state_path of its own."
             )
         return state, token
-
-
-def open_state(state_path: str, open_bucket: OpenBucket | None) -> CasDocument:
-    """Return the document in a folder; nothing is read yet.
-
-    :raises BadInput: as `parse_state_path`, and for a bucket without ``open_bucket``.
-    """
-    folder = parse_state_path(state_path)
-    if isinstance(folder, Path):
-        return LocalDocument(folder / NAME)
-    if open_bucket is None:
-        raise BadInput(f"state_path is {state_path!r}, but no bucket can be opened here; expected a local folder.")
-    prefix = folder.key.rstrip("/")
-    return BucketDocument(open_bucket(folder.scheme, folder.bucket), f"{prefix}/{NAME}" if prefix else NAME)
-
-
-def parse_state_path(state_path: str) -> ObjectKey | Path:
-    """Return the folder that a ``state_path`` names.
-
-    :raises BadInput: for a relative path, which is another folder in each process, and for what is not a folder.
-    """
-    if (key := bucket_address(state_path)) is not None:
-        return key
-    folder = local_path(state_path) if is_local(state_path) else None
-    if folder is None or not folder.is_absolute():
-        raise BadInput(f"state_path is {state_path!r}, expected a folder such as '/data/watching', s3://… or gs://….")
-    return folder

@@ -157,19 +157,17 @@ class DescriberHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Return whether the key works, and a sentence about it. Never billed, never raises."""
-        works, message = self._check()
+        works = False
+        try:
+            works, message = True, self._blocking(self._acheck)
+        except UnexpectedAnswer as error:
+            message = f"{error} Is {self.account.base_url} the vendor's API? It is the host of the connection."
+        except (DescriberError, AirflowException) as error:
+            # Airflow's own errors: the connection is missing, or a field of it cannot be decrypted.
+            message = str(error)
         # Airflow's test button makes up a connection id.
         name = f"onnection {self.describer_conn_id!r}"
         return works, message.replace(f"C{name}", "This connection").replace(f"c{name}", "this connection")
-
-    def _check(self) -> tuple[bool, str]:
-        try:
-            return True, self._blocking(self._acheck)
-        except UnexpectedAnswer as error:
-            return False, f"{error} Is {self.account.base_url} the vendor's API? It is the host of the connection."
-        except (DescriberError, AirflowException) as error:
-            # Airflow's own errors: the connection is missing, or a field of it cannot be decrypted.
-            return False, str(error)
 
     async def _acheck(self) -> str:
         async with self.client() as client:

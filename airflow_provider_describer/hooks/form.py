@@ -25,7 +25,7 @@ _LIMITS = (
     Field(
         "requests_per_minute",
         "Requests per minute",
-        "Calls a minute that the account may make; every task that uses this connection keeps to it.",
+        "Billable calls per minute. Each task counts for itself, unless they share limits.",
         "number",
     ),
     Field(
@@ -81,11 +81,11 @@ FORMS: dict[str, tuple[Field, ...]] = {
             choices=("v1", "v2"),
             default="v1",
         ),
-        _transport("upload", "inline", signed=", objects by addresses signed for it"),
+        _transport("upload", "inline", signed=", objects by presigned URLs"),
         Field(
             "storage_host",
             "Upload host",
-            "Where images are uploaded to; empty for the vendor's own, or for the base URL where there is one.",
+            "Host for uploads. Empty: the base URL if set, otherwise the vendor's own.",
         ),
         _price(0.015, "Used where an answer does not say what it cost."),
         *_LIMITS,
@@ -120,10 +120,7 @@ def ui_behaviour(conn_type: str) -> dict[str, Any]:
     }
 
 
-Method = Callable[[], dict[str, Any]]
-
-
-def form_of_3_1(conn_type: str) -> tuple[Method, Method]:
+def form_of_3_1(conn_type: str) -> tuple[Callable[[], dict[str, Any]], Callable[[], dict[str, Any]]]:
     """Return ``get_connection_form_widgets`` and ``get_ui_field_behaviour`` for a hook's class body.
 
     Airflow 3.1 reads the form from these two, and only if the class itself has them: inherited ones are ignored.

@@ -26,8 +26,6 @@ LONGEST_S = 604_800
 """The longest life of a presigned URL, seven days, at both clouds."""
 FRESH_FOR = timedelta(minutes=30)
 """Credentials without an expiry are read again after this: a file or a variable may have changed."""
-SHOWN = 200
-"""How many characters of a cloud's own error message are shown."""
 _CONN_TYPES = {"s3": "aws", "gs": "google_cloud_platform"}
 
 
@@ -76,7 +74,7 @@ def _is_of(conn_id: str, scheme: Scheme) -> bool:
 
 def _missing(extra: str, error: ImportError) -> BadInput:
     return BadInput(
-        f"Object storage needs more packages ({error.name or error} is missing): "
+        f"Object storage needs a package that is not installed ({error.name or error}): "
         f"pip install 'airflow-provider-describer[{extra}]'."
     )
 
@@ -89,7 +87,7 @@ def _bad_credentials(conn_id: str, error: Exception) -> BadInput:
 
 
 def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error)[:SHOWN]}"
+    return f"{type(error).__name__}: {str(error)[:200]}"
 
 
 # --- S3 ---
@@ -116,13 +114,12 @@ def _open_s3(name: str, conn_id: str | None) -> Bucket:
         name,
         credential_provider=lambda: _for_obstore(credentials),
         region=hook.region_name or session.region_name,
-        signer=_s3_signer(name, hook, session, endpoint, style),
+        signer=_s3_signer(name, hook, session, credentials, endpoint, style),
         **settings,
     )
 
 
 def _session_of(name: str, hook: S3Hook) -> tuple[Any, Credentials]:
-    """Return the connection's session and its credentials, with the role that it names."""
     from botocore import exceptions as boto
 
     try:
@@ -140,7 +137,9 @@ def _session_of(name: str, hook: S3Hook) -> tuple[Any, Credentials]:
     return session, credentials
 
 
-def _s3_signer(name: str, hook: S3Hook, session: Any, endpoint: str | None, style: str) -> Signer:
+def _s3_signer(
+    name: str, hook: S3Hook, session: Any, credentials: Credentials, endpoint: str | None, style: str
+) -> Signer:
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -153,7 +152,6 @@ def _s3_signer(name: str, hook: S3Hook, session: Any, endpoint: str | None, styl
             f"Connection {hook.aws_conn_id!r}: its extra's endpoint_url is {mask_query(str(endpoint))!r}, expected an "
             "address such as 'https://storage.example.com'."
         ) from None
-    credentials = session.get_credentials()
 
     def sign(key: str, seconds: float) -> Signed:
         try:
@@ -175,7 +173,9 @@ def _aws_failure(name: str, hook: S3Hook, error: Exception) -> BucketError:
     from botocore.exceptions import ConnectionError, HTTPClientError  # noqa: A004  # botocore's own
 
     kind = "unreachable" if isinstance(error, (ConnectionError, HTTPClientError)) else "denied"
-    return BucketError(f"s3://{name}: connection {hook.aws_conn_id!r} gets no credentials ({_text(error)}).", kind=kind)
+    return BucketError(
+        f"s3://{name}: connection {hook.aws_conn_id!r} could not get credentials ({_text(error)}).", kind=kind
+    )
 
 
 def _for_obstore(credentials: Credentials) -> S3Credential:
@@ -204,7 +204,7 @@ def _certificates(conn_id: str, verify: bool | str | None) -> dict[str, Any] | N
         return {"root_certificate": Path(verify).read_bytes()}
     except OSError as error:
         raise BadInput(
-            f"Connection {conn_id!r}: its extra's verify is {verify!r}, no file to read ({error})."
+            f"Connection {conn_id!r}: its extra's verify is {verify!r}, which cannot be read ({error})."
         ) from None
 
 

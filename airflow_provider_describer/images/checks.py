@@ -106,14 +106,13 @@ def check_head(vendor: Vendor, uri: str, head: bytes, size: int | None) -> str:
     return kind
 
 
-def check_content(vendor: Vendor, uri: str, content: bytes, kind: str, *, takes_animation: bool = False) -> Measured:
+def check_content(vendor: Vendor, uri: str, content: bytes, kind: str) -> Measured:
     """Return what a whole file's headers say, once nothing is found that speaks against paying for it.
 
     Takes about 10 µs for a JPEG of any size. The picture is not decoded, so damage in its middle goes unseen.
 
     :param uri: the image as messages name it.
     :param kind: the media type, as `check_head` returned it.
-    :param takes_animation: whether the vendor documents which frames of an animated image it describes.
     :raises RejectedImage: naming the image and what is wrong with it; kinds ``corrupt``, ``too_many_pixels``,
         ``animated``.
     """
@@ -129,7 +128,7 @@ def check_content(vendor: Vendor, uri: str, content: bytes, kind: str, *, takes_
             f"taken (at most {MOST_PIXELS / 1e6:.0f} million). Scale it down.",
             kind="too_many_pixels",
         )
-    if measured.frames > 1 and not takes_animation:
+    if measured.frames > 1:
         raise RejectedImage(
             f"{uri}: is animated, and {vendor.title} does not say which picture of it would be described. "
             "Extract a frame.",

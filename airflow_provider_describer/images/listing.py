@@ -43,8 +43,8 @@ class ListedImage(NamedTuple):
 class ImageFilter:
     """Which of the files below a path are listed.
 
-    :param types: suffixes of names, such as ``("jpg", "png")``, in any case; by default those of images; ``("*",)``
-        for every name.
+    :param types: suffixes of names, such as ``("jpg", "png")``, in any case; None for those of images; ``("*",)`` for
+        every name.
     :param min_size: bytes.
     :param max_size: bytes.
     :param modified_after: epoch second of the earliest last change, inclusive.
@@ -53,7 +53,7 @@ class ImageFilter:
     :raises BadInput: naming an argument that cannot match anything.
     """
 
-    types: Sequence[str] = IMAGE_SUFFIXES
+    types: Sequence[str] | None = None
     min_size: int | None = None
     max_size: int | None = None
     modified_after: float | None = None
@@ -61,7 +61,7 @@ class ImageFilter:
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.types, str) or not self.types or not all(self.types):
+        if isinstance(self.types, str) or (self.types is not None and not (self.types and all(self.types))):
             raise BadInput(f"types is {self.types!r}, expected a list of suffixes such as ['jpg', 'png'], or ['*'].")
         for name, least in (("min_size", 0), ("max_size", 0), ("limit", 1)):
             parse_int(name, getattr(self, name), least)
@@ -76,7 +76,8 @@ class ImageFilter:
     @property
     def suffixes(self) -> tuple[str, ...]:
         """The ends of matching names, in lower case."""
-        return tuple("" if suffix == "*" else "." + suffix.lower().lstrip(".") for suffix in self.types)
+        types = IMAGE_SUFFIXES if self.types is None else self.types
+        return tuple("" if suffix == "*" else "." + suffix.lower().lstrip(".") for suffix in types)
 
     def matches(self, image: ListedImage) -> bool:
         """Whether the image's size and time of change match."""

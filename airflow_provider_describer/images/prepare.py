@@ -18,7 +18,7 @@ from airflow_provider_describer.images.reading import Reader, Visibility
 from airflow_provider_describer.images.scaling import scale_down
 from airflow_provider_describer.images.trust import is_private_host
 from airflow_provider_describer.models import DescribeRequest, Image, Picture, Spec
-from airflow_provider_describer.storage.address import LocalFile, Location, ObjectKey, WebUrl, masked, parse_uri
+from airflow_provider_describer.storage.address import LocalFile, Location, ObjectKey, WebUrl, is_web, masked, parse_uri
 from airflow_provider_describer.vendors.vendor import Vendor
 
 SIGNED_FOR_S = 2 * 3600.0
@@ -212,7 +212,7 @@ def _max_pixels(spec: Spec) -> int:
 
 def _filename(uri: str, kind: str) -> str:
     """Return the image's own name, with the suffix of its real type: vendors may look at it."""
-    name = PurePosixPath(urlsplit(uri).path if isinstance(parse_uri(uri), WebUrl) else uri)
+    name = PurePosixPath(urlsplit(uri).path if is_web(uri) else uri)
     suffixes = _SUFFIXES.get(kind, (f".{kind.removeprefix('image/')}",))
     return name.name if name.suffix.lower() in suffixes else f"{name.stem or 'image'}{suffixes[0]}"
 

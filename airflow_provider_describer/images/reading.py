@@ -210,14 +210,10 @@ def _status_error(name: str, status: int) -> RejectedImage | UnreadableImage:
     return UnreadableImage(f"{name}: HTTP {status}.")
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
-    # Opening a pipe would otherwise wait for a writer.
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
 def _read_file(name: str, path: Path, max_bytes: int) -> bytes:
     try:
-        with open(path, "rb", buffering=0, opener=_open_without_waiting) as file:  # which has no opener
+        # Opening a pipe would otherwise wait for a writer.
+        with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             about = os.fstat(file.fileno())
             if stat.S_ISFIFO(about.st_mode):
                 raise RejectedImage(f"{name}: is a pipe, expected an image.", kind="not_an_image")

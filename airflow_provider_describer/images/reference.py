@@ -92,8 +92,8 @@ def _parse_langs(lang: object) -> list[str]:
     return names
 
 
-def _items(images: object, open_bucket: OpenBucket | None) -> Iterator[tuple[str, object]]:
-    """Yield each image of lists, nested lists and listing files, with its place for messages."""
+def _items(images: object, open_bucket: OpenBucket | None, name: str = "images") -> Iterator[tuple[str, object]]:
+    """Yield each image of a listing file or a list, and of those within it, with its place for messages."""
     images = as_path(images)
     if is_listing_file(images):
         yield from read_listing(str(images), open_bucket)
@@ -104,18 +104,12 @@ def _items(images: object, open_bucket: OpenBucket | None) -> Iterator[tuple[str
         )
     if not isinstance(images, Iterable):
         raise BadInput(f"images is {_shown(images)}, expected a list of image uris or dicts.")
-    yield from _flattened("images", images, open_bucket)
-
-
-def _flattened(name: str, images: Iterable[object], open_bucket: OpenBucket | None) -> Iterator[tuple[str, object]]:
     for number, item in enumerate(images):
-        text = as_path(item)
-        if isinstance(item, list | tuple):
-            yield from _flattened(f"{name}[{number}]", item, open_bucket)
-        elif is_listing_file(text):
-            yield from read_listing(str(text), open_bucket)
+        place, text = f"{name}[{number}]", as_path(item)
+        if isinstance(item, list | tuple) or is_listing_file(text):
+            yield from _items(text, open_bucket, place)
         else:
-            yield f"{name}[{number}]", text
+            yield place, text
 
 
 def _request(

@@ -81,23 +81,16 @@ def _parse_address(ip: str) -> IPAddress | None:
     return address
 
 
-def is_public_address(ip: str) -> bool:
-    """Whether anyone on the Internet can reach this address; False for a text that is not an address."""
-    address = _parse_address(ip)
-    return address is not None and _address_zone(address) == "public"
-
-
 def guard_of(allow_private_hosts: bool) -> Callable[[str], bool]:
     """Return the check of an address that is about to be connected to: whether images may be read from it.
 
-    Link-local addresses and those of metadata services are refused even where private ones are allowed.
+    Forbidden addresses are refused in any case, and so is a text that is not an address.
     """
-    if not allow_private_hosts:
-        return is_public_address
+    zones = ("public", "private") if allow_private_hosts else ("public",)
 
     def allowed(ip: str) -> bool:
         address = _parse_address(ip)
-        return address is not None and _address_zone(address) != "forbidden"
+        return address is not None and _address_zone(address) in zones
 
     return allowed
 

@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow_provider_describer.arguments import as_path, parse_int, parse_time
 from airflow_provider_describer.engine.undescribed import list_undescribed
 from airflow_provider_describer.errors import BadInput
-from airflow_provider_describer.images.listing import IMAGE_SUFFIXES, ImageFilter, ListedImage, list_images
+from airflow_provider_describer.images.listing import ImageFilter, ListedImage, list_images
 from airflow_provider_describer.operators.base import ListImagesBaseOperator
 from airflow_provider_describer.operators.failures import airflow_errors
 from airflow_provider_describer.storage.folder import Folder
@@ -97,7 +97,7 @@ class ListImagesOperator(ListImagesBaseOperator):
 
     def _filter(self, now: float) -> ImageFilter:
         return ImageFilter(
-            IMAGE_SUFFIXES if self.types is None else self.types,
+            self.types,
             min_size=parse_int("min_size", self.min_size),
             max_size=parse_int("max_size", self.max_size),
             modified_after=parse_time("modified_after", self.modified_after, now),

@@ -143,8 +143,9 @@ def open_limits_document(account: Account, open_bucket: OpenBucket | None = None
 
     :raises BadConnection: where processes cannot share that path.
     """
+    name = document_name(account.vendor, account.conn_id)
     try:
-        return open_document(account.limits_path or "", document_name(account.vendor, account.conn_id), open_bucket)
+        return open_document("the path", account.limits_path or "", name, open_bucket)
     except BadInput as error:
         raise BadConnection(
             f"Connection {account.conn_id!r}: limits_path is wrong: {error} Correct it under Admin > Connections."

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue
 
-from airflow_provider_describer.arrivals.snapshot import ArrivalTerms, ListingPass, SeenImages, filter_of
+from airflow_provider_describer.arrivals.snapshot import ArrivalTerms, ListingPass, SeenImages
 from airflow_provider_describer.engine import slices
 from airflow_provider_describer.engine.undescribed import undescribed_images
 from airflow_provider_describer.errors import BucketError, StoreError, UnreadableImage
 from airflow_provider_describer.hooks.storage import buckets_of
-from airflow_provider_describer.images.listing import ListedImage, list_images
+from airflow_provider_describer.images.listing import ImageFilter, ListedImage, list_images
 from airflow_provider_describer.operators.assets import announce_manifest
 from airflow_provider_describer.operators.base import (
     DescribeImagesBaseOperator,
@@ -93,7 +93,7 @@ class NewImagesSensor(ListImagesBaseOperator, DeferringSensor):
     def _look(self, context: Context) -> PokeReturnValue:
         terms, began, listing = ArrivalTerms(self.min_images, self.settle_seconds), time.time(), ListingPass(REMEMBERED)
         open_bucket, folder = self.open_store()
-        listed = listing.record(list_images(self.listed_path, open_bucket, filter_of(self.types)))
+        listed = listing.record(list_images(self.listed_path, open_bucket, ImageFilter(self.types)))
         images = list(self._new(context, listed, open_bucket, folder))
         if reason := terms.reason_to_wait(images, began, time.sleep):
             self.log.info("%s: %s", self.path, reason)

@@ -165,10 +165,7 @@ def is_plain(key: str) -> bool:
 
 
 def just_before(prefix: str) -> str | None:
-    """Return an offset that sorts before all keys with this prefix and after as many others as possible.
-
-    None where the listing has to begin at its start.
-    """
+    """Return a listing offset just before the first key with this prefix; None to list from the start."""
     head, below = prefix[:-1], chr(ord(prefix[-1]) - 1)
     if below == "/":
         below = "."

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_describer.errors import BadInput, BucketError, StoreError
-from airflow_provider_describer.storage.address import bucket_address, is_local, local_path
+from airflow_provider_describer.storage.address import ObjectKey, bucket_address, is_local, local_path
 from airflow_provider_describer.storage.folder import sync_folder
 
 if TYPE_CHECKING:
@@ -62,22 +62,33 @@ def is_transient(error: StoreError) -> bool:
     return error.kind in ("unreachable", "throttled")
 
 
-def open_document(folder: str, name: str, open_bucket: OpenBucket | None) -> CasDocument:
+def open_document(argument: str, folder: str, name: str, open_bucket: OpenBucket | None) -> CasDocument:
     """Return the document of that name in a folder that all processes find; nothing is read yet.
 
-    :raises BadInput: where the folder is not one that processes can share.
+    :param argument: what messages call the folder.
+    :raises BadInput: as `parse_shared_folder`, and for a bucket without ``open_bucket``.
     """
-    address = bucket_address(folder)
-    if address is not None:
-        if open_bucket is None:
-            raise BadInput(f"{folder!r} is in a bucket, and nothing here can open a bucket.")
-        key = f"{address.key.rstrip('/')}/{name}".lstrip("/")
-        return BucketDocument(open_bucket(address.scheme, address.bucket), key)
+    parent = parse_shared_folder(argument, folder)
+    if isinstance(parent, Path):
+        return LocalDocument(parent / name)
+    if open_bucket is None:
+        raise BadInput(f"{argument} is {folder!r}, but no bucket can be opened here; expected a local folder.")
+    key = f"{parent.key.rstrip('/')}/{name}".lstrip("/")
+    return BucketDocument(open_bucket(parent.scheme, parent.bucket), key)
+
+
+def parse_shared_folder(argument: str, folder: str) -> ObjectKey | Path:
+    """Return a folder that is the same one for all processes.
+
+    :raises BadInput: naming the argument, for a relative path and for what is not a folder.
+    """
+    if (address := bucket_address(folder)) is not None:
+        return address
     path = local_path(folder) if is_local(folder) else None
     # A relative path is a different folder for each process that starts elsewhere.
     if path is None or not path.is_absolute():
-        raise BadInput(f"{folder!r} is not a folder that processes can share; expected /a/folder, s3://… or gs://….")
-    return LocalDocument(path / name)
+        raise BadInput(f"{argument} is {folder!r}, expected a folder such as '/data/shared', s3://… or gs://….")
+    return path
 
 
 class MemoryDocument:

@@ -14,10 +14,11 @@ from asgiref.sync import sync_to_async
 
 from airflow_provider_describer.arguments import as_path, check_seconds
 from airflow_provider_describer.arrivals.snapshot import ArrivalTerms, fingerprint_of
-from airflow_provider_describer.arrivals.watcher import HANDED_OVER_S, ArrivalWatcher, parse_state_path
+from airflow_provider_describer.arrivals.watcher import HANDED_OVER_S, ArrivalWatcher
 from airflow_provider_describer.engine.deferral import SHORTEST_S
 from airflow_provider_describer.errors import BadInput, DescriberError
 from airflow_provider_describer.hooks.storage import buckets_of, open_ahead
+from airflow_provider_describer.storage.cas_document import parse_shared_folder
 from airflow_provider_describer.storage.open_bucket import OpenBucket
 
 
@@ -127,7 +128,7 @@ class NewImagesTrigger(BaseEventTrigger):
         self.inline_limit = inline_limit
         # Checked here, so that the DAG's import error shows a mistake and not only the triggerer's log.
         ArrivalTerms(min_images, settle_seconds)
-        parse_state_path(self.state_path)
+        parse_shared_folder("state_path", self.state_path)
         check_seconds("poll_interval", poll_interval, 1)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:

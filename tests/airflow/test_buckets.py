@@ -223,7 +223,7 @@ def test_a_role_that_is_refused(s3: Cloud, aws: Connect) -> None:
     s3.server.deny(method="POST")
     error = failure("minio", s3)
     assert type(error) is BucketError and error.kind == "denied"
-    assert "connection 'minio' gets no credentials (ClientError: " in str(error) and "AssumeRole" in str(error)
+    assert "connection 'minio' could not get credentials (ClientError: " in str(error) and "AssumeRole" in str(error)
 
 
 def test_a_token_service_that_cannot_be_reached(s3: Cloud, aws: Connect) -> None:
@@ -308,7 +308,10 @@ def test_a_public_bucket(s3: Cloud, gcs: Cloud, connect: Connect, google: Connec
     [
         ({}, "Connection 'bare' has no AWS credentials, and neither has the environment. Fill in the access key"),
         ({"profile_name": "none"}, "Connection 'bare' has credentials that cannot work (ProfileNotFound: "),
-        ({"verify": "/no/such/ca.pem"}, "Connection 'bare': its extra's verify is '/no/such/ca.pem', no file to read"),
+        (
+            {"verify": "/no/such/ca.pem"},
+            "Connection 'bare': its extra's verify is '/no/such/ca.pem', which cannot be read",
+        ),
         (
             {"endpoint_url": "minio:9000"},
             "'bare': its extra's endpoint_url is 'minio:9000', expected an address such as",

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_describer.arrivals.snapshot import ArrivalTerms
-from airflow_provider_describer.arrivals.watcher import AGAIN_S, HANDED_OVER_S, NAME, ArrivalWatcher, parse_state_path
+from airflow_provider_describer.arrivals.watcher import AGAIN_S, HANDED_OVER_S, NAME, ArrivalWatcher
 from airflow_provider_describer.errors import BadInput, BucketError, StoreError
 from airflow_provider_describer.images.listing_file import read_listing
+from airflow_provider_describer.storage.cas_document import parse_shared_folder
 
 if TYPE_CHECKING:
     from clouds import Cloud
@@ -232,7 +233,7 @@ def test_a_bucket_that_is_not_there(s3: Cloud) -> None:
 @pytest.mark.parametrize("path", ["", " ", "watching", "./watching", "https://shop.example/state", "ftp://x/y"])
 def test_a_state_path_that_is_another_one_for_each_process(path: str) -> None:
     with pytest.raises(BadInput):
-        parse_state_path(path)
+        parse_shared_folder("state_path", path)
 
 
 def test_nothing_in_the_memory_names_an_image_once_it_is_handed_over(folder: Inbox) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from airflow_provider_describer.errors import DescriberError, RejectedImage
 from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.images.reading import Reader
-from airflow_provider_describer.images.trust import Trust, guard_of, is_public_address, is_public_host
+from airflow_provider_describer.images.trust import Trust, guard_of, is_public_host
 from airflow_provider_describer.storage.address import WebUrl
 
 if TYPE_CHECKING:
@@ -36,32 +36,32 @@ NEVER += ["::ffff:0.0.0.0"]
 
 @pytest.mark.parametrize("ip", PUBLIC)
 def test_public_addresses(ip: str) -> None:
-    assert is_public_address(ip)
+    assert guard_of(False)(ip)
     assert guard_of(False)(ip) and guard_of(True)(ip)
 
 
 @pytest.mark.parametrize("ip", PRIVATE)
 def test_private_addresses_are_for_connections_that_allow_them(ip: str) -> None:
-    assert not is_public_address(ip)
+    assert not guard_of(False)(ip)
     assert not guard_of(False)(ip)
     assert guard_of(True)(ip)
 
 
 @pytest.mark.parametrize("ip", NEVER)
 def test_link_local_and_metadata_addresses_are_for_none(ip: str) -> None:
-    assert not is_public_address(ip)
+    assert not guard_of(False)(ip)
     assert not guard_of(False)(ip) and not guard_of(True)(ip)
 
 
 @pytest.mark.parametrize("ip", ["", "localhost", "8.8.8.8 ", "8.8.8", "8.8.8.8:80", "[::1]", "1.2.3.4.5", "::g"])
 def test_what_is_no_address_is_not_connected_to(ip: str) -> None:
-    assert not is_public_address(ip)
+    assert not guard_of(False)(ip)
     assert not guard_of(True)(ip)
 
 
 @given(st.ip_addresses())
 def test_what_is_public_is_never_refused_and_the_reverse(ip: Any) -> None:
-    public = is_public_address(str(ip))
+    public = guard_of(False)(str(ip))
     if public:
         assert ip.is_global or (ip.version == 6 and str(ip).startswith("64:ff9b::"))
         assert not (ip.is_private or ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified)
@@ -237,7 +237,7 @@ def test_no_host_is_too_strange(host: str) -> None:
 
 @given(st.ip_addresses(v=4), st.sampled_from(["{}", "{:#x}", "0{:o}"]))
 def test_a_number_is_judged_as_the_address_that_it_means(ip: Any, form: str) -> None:
-    assert is_public_host(form.format(int(ip))) == is_public_address(str(ip))
+    assert is_public_host(form.format(int(ip))) == guard_of(False)(str(ip))
 
 
 # --- the reader asks before every request ---
