@@ -49,10 +49,7 @@ class SeenImages:
 
 
 class ListingPass:
-    """Remembers the images of a listing while a caller iterates over it.
-
-    :param limit: how many images are remembered; of more, those that were changed last.
-    """
+    """Remembers the images of a listing while a caller iterates over it: of more than ``limit`` those changed last."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

@@ -37,12 +37,9 @@ REMEMBERED = 100_000
 
 @dataclass(frozen=True, slots=True)
 class PendingDelta:
-    """A delta that a watcher is handing over.
+    """A delta that the watcher with the id ``by`` has fired last, at the epoch second ``at``.
 
-    :param delta: its id.
     :param images: what an operator takes as ``images``: a list, or the path of a listing file.
-    :param by: the id of the watcher that fired it last.
-    :param at: when (epoch seconds).
     """
 
     delta: str

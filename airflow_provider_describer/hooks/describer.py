@@ -14,7 +14,7 @@ from airflow_provider_describer.account import Account, account_from_connection
 from airflow_provider_describer.errors import BadConnection, DescriberError, UnexpectedAnswer
 from airflow_provider_describer.hooks.form import form_of_3_1
 from airflow_provider_describer.hooks.storage import buckets_of, open_ahead
-from airflow_provider_describer.http.client import AsyncClient, run
+from airflow_provider_describer.http.client import AsyncClient, in_event_loop, run
 from airflow_provider_describer.http.flow import VendorCalls
 from airflow_provider_describer.http.retry import RetryPolicy
 from airflow_provider_describer.images.prepare import prepare
@@ -58,8 +58,6 @@ class DescriberHook(BaseHook):
         self._transport = transport
         self._account: Account | None = None
 
-    # --- the connection ---
-
     @property
     def account(self) -> Account:
         """
@@ -101,8 +99,6 @@ class DescriberHook(BaseHook):
         """What makes the clients of a job; None for the job's own."""
         return self.client if self._transport else None
 
-    # --- descriptions ---
-
     def describe(
         self, image: Any, *, prompt: str | None = None, lang: str | None = None, storage_conn_id: str | None = None
     ) -> Description:
@@ -139,8 +135,6 @@ class DescriberHook(BaseHook):
         if prompt is not None and self.vendor.default_prompt is None:
             self.log.warning("%s's %s takes no prompt: it is ignored.", self.vendor.title, self.vendor.model)
 
-    # --- free of charge ---
-
     def credits(self) -> float:
         """
         Return the account's balance in USD. Never billed.
@@ -175,7 +169,7 @@ class DescriberHook(BaseHook):
 
     def _blocking(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run async work from blocking code, with the connection already read in the blocking way."""
-        if not _in_event_loop():
+        if not in_event_loop():
             _ = self.account
         # In an event loop this raises an error that says to await the async method.
         return run(work())
@@ -196,14 +190,6 @@ class SegmindHook(DescriberHook):
     hook_name = "Segmind"
     default_conn_name = "segmind_default"
     get_connection_form_widgets, get_ui_field_behaviour = form_of_3_1(conn_type)
-
-
-def _in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _account_of(conn_id: str, connection: Any) -> Account:

@@ -90,9 +90,6 @@ def _text(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error)[:200]}"
 
 
-# --- S3 ---
-
-
 def _open_s3(name: str, conn_id: str | None) -> Bucket:
     try:
         from airflow.providers.amazon.aws.hooks.s3 import S3Hook
@@ -206,9 +203,6 @@ def _certificates(conn_id: str, verify: bool | str | None) -> dict[str, Any] | N
         raise BadInput(
             f"Connection {conn_id!r}: its extra's verify is {verify!r}, which cannot be read ({error})."
         ) from None
-
-
-# --- GCS ---
 
 
 def _open_gcs(name: str, conn_id: str | None) -> Bucket:

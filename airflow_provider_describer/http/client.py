@@ -64,14 +64,19 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
     :raises BadInput: inside a running event loop, where the async entry point is to be awaited.
     """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        pass
-    else:
+    if in_event_loop():
         coroutine.close()
         raise BadInput("This blocking call was made inside a running event loop; await its async twin, as adescribe().")
     return asyncio.run(coroutine)
+
+
+def in_event_loop() -> bool:
+    """Whether an event loop runs in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 class AsyncClient:

@@ -111,7 +111,6 @@ def check_content(vendor: Vendor, uri: str, content: bytes, kind: str) -> Measur
 
     Takes about 10 µs for a JPEG of any size. The picture is not decoded, so damage in its middle goes unseen.
 
-    :param uri: the image as messages name it.
     :param kind: the media type, as `check_head` returned it.
     :raises RejectedImage: naming the image and what is wrong with it; kinds ``corrupt``, ``too_many_pixels``,
         ``animated``.

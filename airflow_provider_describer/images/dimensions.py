@@ -54,8 +54,6 @@ def _number(content: bytes, at: int, size: int, order: Literal["big", "little"] 
     return int.from_bytes(part, order)
 
 
-# --- JPEG ---
-
 # Neither a fill byte (FF FF) nor an escaped FF (FF 00).
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
 _FRAME_MARKERS = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
@@ -83,8 +81,6 @@ def _jpeg(content: bytes) -> Measured:
     return Measured(width, height, flaw="it holds no picture data")
 
 
-# --- PNG ---
-
 _PNG_END = b"IEND\xaeB\x60\x82"
 
 
@@ -108,8 +104,6 @@ def _png(content: bytes) -> Measured:
     whole = content.rfind(_PNG_END, at) >= 0
     return Measured(width, height, frames, None if whole else "it ends before its picture does (no IEND chunk)")
 
-
-# --- GIF ---
 
 _GIF_BLOCK = re.compile(rb"[!,;]")
 
@@ -157,9 +151,6 @@ def _gif_blocks(content: bytes) -> Iterator[tuple[int, int]]:
 
 def _colours(flags: int) -> int:
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
-
-
-# --- WebP ---
 
 
 def _webp(content: bytes) -> Measured:

@@ -153,9 +153,6 @@ def _pattern(text: str) -> tuple[str, Callable[[str], object]]:
     return text[: first.start()], re.compile("".join(parts) + re.escape(text[end:]), re.DOTALL).fullmatch
 
 
-# --- local folders ---
-
-
 def _local_files(path: str, suffixes: tuple[str, ...]) -> Iterator[ListedImage]:
     prefix, matches = _pattern(path)
     root = prefix[: prefix.rfind("/") + 1]

@@ -74,12 +74,11 @@ def choose_transport(
             f"expected auto, url, {' or '.join(vendor.transports)}."
         )
     if wanted == "url" and (visibility is None or scaled):
+        because = f"{str(location)!r} has no address that the vendor could fetch"
         if scaled:
             because = "max_pixels asks for another image than the one at its address"
-        else:
-            because = f"{str(location)!r} has no address that the vendor could fetch"
-            if isinstance(location, ObjectKey):
-                because += " (the storage connection's credentials cannot sign one)"
+        elif isinstance(location, ObjectKey):
+            because += " (the storage connection's credentials cannot sign one)"
         raise BadInput(f"Connection {account.conn_id!r}: image_transport is 'url', but {because}. Choose auto.")
     return Transport(wanted, "the connection says so")
 
@@ -112,9 +111,15 @@ async def prepare(reader: Reader, vendor: Vendor, account: Account, request: Des
     :raises UnreadableImage: where it cannot be read now.
     """
     image, location, scaled = request.image, parse_uri(request.image.uri), bool(request.spec.preprocessing)
+    max_bytes = max_bytes_to_read(vendor, request.spec)
     if isinstance(location, LocalFile):
         transport = choose_transport(vendor, account, location, None, scaled=scaled)
-        return await reader.in_thread(_prepare_file, reader, vendor, request, location, transport.way)
+
+        def prepare_file() -> PreparedImage:
+            content = reader.read_file(location, max_bytes)
+            return _prepare_bytes(vendor, request, transport.way, content, image.version)
+
+        return await reader.in_thread(prepare_file)
     visibility: Visibility = None
     if needs_visibility(vendor, account, location):
         known = reader.knows_visibility(location)
@@ -122,18 +127,11 @@ async def prepare(reader: Reader, vendor: Vendor, account: Account, request: Des
     transport = choose_transport(vendor, account, location, visibility, scaled=scaled)
     if transport.way == "url":
         return await _prepare_address(reader, vendor, image, location)
-    content = await reader.read(location, max_bytes_to_read(vendor, request.spec))
+    content = await reader.read(location, max_bytes)
     version = choose_version(image.version, content.version)
     make = partial(_prepare_bytes, vendor, request, transport.way, content.data, version)
     # Scaling takes a while and releases the interpreter's lock; the rest takes microseconds.
     return await reader.in_thread(make) if scaled else make()
-
-
-def _prepare_file(
-    reader: Reader, vendor: Vendor, request: DescribeRequest, file: LocalFile, transport: str
-) -> PreparedImage:
-    content = reader.read_file(file, max_bytes_to_read(vendor, request.spec))
-    return _prepare_bytes(vendor, request, transport, content, request.image.version)
 
 
 async def _prepare_address(reader: Reader, vendor: Vendor, image: Image, location: ObjectKey | WebUrl) -> PreparedImage:

@@ -63,7 +63,6 @@ def scale_down(content: bytes, max_pixels: int, *, uri: str = "the image") -> by
     if it has transparency and as JPEG otherwise, with its colour profile but no other metadata (place, camera,
     thumbnail, comments). Of an animation the first picture is taken.
 
-    :param uri: the image as messages name it.
     :raises RejectedImage: ``corrupt`` where it cannot be decoded, ``too_many_pixels``, ``unsupported_type``.
     :raises BadInput: where Pillow is not installed, or for a limit that `preprocessing_of` refuses.
     """
@@ -107,11 +106,8 @@ def _opened(content: bytes, kind: str, uri: str) -> ImageFile:
         )
     image = openers[kind](io.BytesIO(content))
     if image.width * image.height > MOST_PIXELS:
-        raise RejectedImage(
-            f"{uri}: {image.width} x {image.height} pixels are more than the {MOST_PIXELS / 1e6:.0f} million that are "
-            "taken. Scale it down first.",
-            kind="too_many_pixels",
-        )
+        found, most = f"{image.width} x {image.height} pixels", f"{MOST_PIXELS / 1e6:.0f} million that are taken"
+        raise RejectedImage(f"{uri}: {found} are more than the {most}. Scale it down first.", kind="too_many_pixels")
     return image
 
 

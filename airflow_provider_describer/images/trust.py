@@ -111,7 +111,8 @@ def _literal_address(host: str) -> IPAddress | None:
         return None
 
 
-def _host_zone(host: str) -> Zone:
+def host_zone(host: str) -> Zone:
+    """Return where an address or a name could lead; resolves no name."""
     host = _normalized(host)
     if address := _literal_address(host):
         return _address_zone(address)
@@ -120,14 +121,9 @@ def _host_zone(host: str) -> Zone:
     return "public" if "." in host and not host.endswith(_PRIVATE_SUFFIXES) else "private"
 
 
-def is_public_host(host: str) -> bool:
-    """Whether the host is a public address, or a name that could lead to one; resolves no name."""
-    return _host_zone(host) == "public"
-
-
 def is_private_host(url: str) -> bool:
     """Whether the url names a host that only this network can reach; resolves no name."""
-    return not is_public_host(urlsplit(url).hostname or "")
+    return host_zone(urlsplit(url).hostname or "") != "public"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +141,13 @@ class Trust:
     def check_web(self, url: str, name: str | None = None) -> None:
         """Check an address before it is requested; call it again for each redirect.
 
-        :param name: the image as messages name it, where ``url`` is what it redirects to.
+        :param name: the image in messages, where ``url`` is what it redirects to.
         :raises RejectedImage: ``forbidden_address``, naming the image and the host.
         """
         name, host = name or mask_query(url), _host(url)
         if host is None:
             problem = f"{mask_query(url)!r} is not a plain http(s) address."
-        elif (zone := _host_zone(host)) == "forbidden":
+        elif (zone := host_zone(host)) == "forbidden":
             problem = (
                 f"{_spelled_out(host)} is link-local, a cloud's metadata service or reserved; images are never read "
                 "from there, whatever the connection allows."

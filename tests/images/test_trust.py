@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from airflow_provider_describer.errors import DescriberError, RejectedImage
 from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.images.reading import Reader
-from airflow_provider_describer.images.trust import Trust, guard_of, is_public_host
+from airflow_provider_describer.images.trust import Trust, guard_of, host_zone
 from airflow_provider_describer.storage.address import WebUrl
 
 if TYPE_CHECKING:
@@ -232,12 +232,12 @@ def test_a_refusal_names_the_image_and_shows_no_secret() -> None:
 def test_no_host_is_too_strange(host: str) -> None:
     refusal(f"http://{host}/a.jpg")
     refusal(host)
-    is_public_host(host)
+    host_zone(host)
 
 
 @given(st.ip_addresses(v=4), st.sampled_from(["{}", "{:#x}", "0{:o}"]))
 def test_a_number_is_judged_as_the_address_that_it_means(ip: Any, form: str) -> None:
-    assert is_public_host(form.format(int(ip))) == guard_of(False)(str(ip))
+    assert (host_zone(form.format(int(ip))) == "public") == guard_of(False)(str(ip))
 
 
 # --- the reader asks before every request ---
