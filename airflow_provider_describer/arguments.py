@@ -49,10 +49,7 @@ def as_float(value: object) -> float | None:
 
 
 def check_seconds(name: str, value: object, least: float = 0.0) -> None:
-    """Check that an argument is a finite number of seconds.
-
-    :raises BadInput: naming the argument.
-    """
+    """Raise `BadInput`, naming the argument, unless it is a finite number of seconds."""
     if not isinstance(value, int | float) or not least <= value < float("inf"):
         raise BadInput(f"{name} is {value!r}, expected seconds of {least:g} or more.")
 

@@ -156,8 +156,8 @@ def _pattern(text: str) -> tuple[str, Callable[[str], object]]:
 def _local_files(path: str, suffixes: tuple[str, ...]) -> Iterator[ListedImage]:
     prefix, matches = _pattern(path)
     root = prefix[: prefix.rfind("/") + 1]
-    if _is_folder(root or ".") is not True:
-        problem = "that is a file" if _is_folder(path) is False else f"there is no folder {root!r}"
+    if not _is_folder(root or "."):
+        problem = "that is a file" if _stat(path) else f"there is no folder {root!r}"
         raise BadInput(f"path is {path!r}, but {problem}; expected a folder, or a pattern such as '/data/catalog/**'.")
     # Without "**", matches are as deep as the pattern: deeper folders are not entered.
     depth = None if "**" in path or not _WILDCARD.search(path) else path.count("/") - root.count("/")
@@ -203,7 +203,7 @@ def _names(folder: str, suffixes: tuple[str, ...]) -> list[str]:
 
 def _is_subfolder(entry: os.DirEntry[str]) -> bool:
     # Only a link costs a system call: the listing knows the rest.
-    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and _is_folder(entry.path) is True)
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and _is_folder(entry.path))
 
 
 def _stat(path: str) -> os.stat_result | None:
@@ -218,10 +218,9 @@ def _stat(path: str) -> os.stat_result | None:
         raise _unreadable(path, error) from None
 
 
-def _is_folder(path: str) -> bool | None:
-    """Whether it is a folder; None where there is nothing."""
+def _is_folder(path: str) -> bool:
     about = _stat(path)
-    return None if about is None else stat.S_ISDIR(about.st_mode)
+    return about is not None and stat.S_ISDIR(about.st_mode)
 
 
 def _unreadable(path: str, error: OSError) -> UnreadableImage:

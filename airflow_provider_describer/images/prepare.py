@@ -194,10 +194,7 @@ def max_bytes_to_read(vendor: Vendor, spec: Spec) -> int:
 
 
 def check_whole(vendor: Vendor, request: DescribeRequest, content: bytes) -> str:
-    """Return the media type of the whole image; one that will be scaled down may exceed the vendor's size limit.
-
-    :raises RejectedImage: naming the image and what is wrong with it.
-    """
+    """Return the media type of the whole image, or raise `RejectedImage`. One to be scaled down may be of any size."""
     uri = masked(request.image.uri)
     kind = check_head(vendor, uri, content[:HEAD], None if _max_pixels(request.spec) else len(content))
     check_content(vendor, uri, content, kind)

@@ -126,10 +126,7 @@ class Reader:
         return not isinstance(location, ObjectKey) or (location.scheme, location.bucket) in self._visibilities
 
     def sign(self, location: ObjectKey, seconds: float) -> Signed:
-        """Return an address of the object for this many seconds; it may ask the cloud and block.
-
-        :raises UnreadableImage: where it cannot be signed now.
-        """
+        """Return an address of the object for this many seconds, or raise `UnreadableImage`; may block on the cloud."""
         try:
             return self._bucket(location).sign(location.key, seconds)
         except BucketError as error:

@@ -71,10 +71,7 @@ def parse_image(
     lang: object = "en",
     max_pixels: int | None = None,
 ) -> DescribeRequest:
-    """Return the request for one image in one language.
-
-    :raises BadInput: as `parse_images`, and for a list, a listing file or several languages.
-    """
+    """Return the request for one image in one language. Raises as `parse_images`, and for several of either."""
     if isinstance(image, list | tuple) or is_listing_file(as_path(image)):
         raise BadInput(f"image is {_shown(as_path(image))}, expected one image; DescribeImagesOperator takes many.")
     if not isinstance(lang, str):
@@ -202,10 +199,7 @@ def _fill_prompt(prompt: object, fields: object) -> str | None:
 
 
 def _refuse_duplicates(requests: Sequence[DescribeRequest]) -> None:
-    """Refuse an image that is listed twice with the same question: a mistake upstream that would look like two results.
-
-    :raises BadInput: naming both.
-    """
+    """Raise `BadInput` for an image that is listed twice with the same question: it would look like two results."""
     seen: dict[tuple[str, Spec, str | None], int] = {}
     for number, request in enumerate(requests):
         first = seen.setdefault((request.image.uri, request.spec, request.id), number)

@@ -45,10 +45,7 @@ def preprocessing_of(max_pixels: object) -> str:
 
 
 def require_pillow() -> None:
-    """Check before a run that images can be scaled.
-
-    :raises BadInput: naming what to install.
-    """
+    """Raise `BadInput`, naming what to install, unless images can be scaled."""
     if find_spec("PIL") is None:
         raise BadInput(
             "max_pixels needs Pillow to scale images: pip install 'airflow-provider-describer[scaling]' on the "

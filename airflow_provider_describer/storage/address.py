@@ -64,10 +64,7 @@ def parse_uri(uri: str) -> Location:
 
 
 def check_reference(uri: str) -> None:
-    """Check that a uri can name an image.
-
-    :raises BadInput: as `parse_uri`, and for a bucket without a key.
-    """
+    """Raise `BadInput` for a uri that cannot name an image: as `parse_uri` does, and for a bucket without a key."""
     found = parse_uri(uri)
     if isinstance(found, ObjectKey) and not found.key.strip("/"):
         raise BadInput(f"{uri!r} names a bucket and no image in it; list it first (ListImagesOperator).")
