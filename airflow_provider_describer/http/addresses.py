@@ -1,4 +1,7 @@
-"""Resolves a host, checks its addresses, and connects to one that was checked: no other look-up comes between."""
+"""Resolves a host, checks its addresses, and connects to one that was checked: no other look-up comes between.
+
+Which addresses are allowed is decided in ``images/trust.py``.
+"""
 
 from __future__ import annotations
 

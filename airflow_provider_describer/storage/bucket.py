@@ -53,7 +53,7 @@ class Signed:
 
 
 Signer = Callable[[str, float], Signed]
-"""``(key, seconds) -> Signed``."""
+"""``(key, seconds) -> Signed``. ``hooks/storage.py`` makes them from the credentials of a connection."""
 
 
 class Bucket:

@@ -1,12 +1,12 @@
 """The journal: the store's write-ahead log. A call's intent is durable before it is sent, its outcome before it counts.
 
 Each writer writes shards of its own. It gathers the events of some milliseconds, writes them as one shard (group
-commit), then wakes the tasks that wait for them. Events:
+commit), then wakes the tasks that wait for them. The engine's `ImageCall` writes these events:
 
 ``sent``      a call is about to be sent: ``call`` (its id), ``keys`` (the image's identities), ``uri``, ``at``
 ``accepted``  the vendor runs the call as ``request_id``
 ``closed``    the call ended, known unbilled; the image has no description from it
-``lost``      the call's response was lost, and the same run has sent another call
+``lost``      the call's response was lost; the run means to send another call
 ``outcome``   the call ended: its row, with ``call`` and ``keys``
 ``same``      all ``keys`` are identities of one image: what is known of one applies to all
 """
@@ -30,13 +30,13 @@ from airflow_provider_describer.store.shard import FOLDER, Event, encode_shard, 
 WINDOW_S = 0.01
 """The shortest time between two shards, in seconds."""
 CALL_SHARE = 12
-"""For slow calls, shards are 1/12 of a call's duration apart: a run has images ready for a quarter of one."""
+"""With slow calls, shards are 1/12 of a call's duration apart. Images are prepared ahead for longer than that."""
 MAX_WINDOWS = 5
 """The longest time between two shards, in windows: events that are not on disk are lost with the process."""
 COMPACT_SHARDS = 256
-"""A writer compacts its own shards when it has this many of them,"""
+"""A writer compacts its own shards when it has this many of them."""
 COMPACT_BYTES = 1024 * 1024
-"""or when they have this many bytes: compaction holds all of them in memory."""
+"""It compacts them earlier when they have this many bytes: compaction holds all of them in memory."""
 
 
 def new_call_id() -> str:
@@ -45,7 +45,7 @@ def new_call_id() -> str:
 
 
 class CommitInterval:
-    """Decides how far shards are apart, from how long calls take: few shards, and no call that waits for one."""
+    """Chooses the time between shards from how long calls take: few shards, without making a call wait for one."""
 
     def __init__(self, window: float = WINDOW_S) -> None:
         self._window = window
@@ -89,8 +89,8 @@ class Journal:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._writer: asyncio.Task[None] | None = None
         self._compaction: asyncio.Task[None] | None = None
-        # Two threads: shards are written during a compaction too. Threads of our own, because memory grows when many
-        # threads take turns.
+        # Two threads: shards are written during a compaction too. Not the event loop's pool: spreading this work over
+        # many threads uses more memory.
         self._threads = ThreadPoolExecutor(2, "journal")
 
     def append(self, event: Event) -> None:
