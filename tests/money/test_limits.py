@@ -109,6 +109,7 @@ def test_too_many_without_a_time_halves_and_recovers(shop, night, thousand, monk
     print(f"\n429 without a time: 24 refused, slowed down to {min(slowed):g} of 16, then back to {seen[-1]:.1f}")
 
 
+@pytest.mark.slow
 def test_requests_per_minute_are_kept(shop, night, thousand):
     """The emulator takes a fifth more, as a busy machine bunches calls; without the limit it would refuse hundreds."""
     shop.fields["requests_per_minute"] = 3000
