@@ -191,6 +191,15 @@ def test_an_account_that_fails_while_polling_loses_nothing(shop, night, thousand
     assert rest.error is None and rest.counts["described"] == rest.ledger["requests"] == rest.ledger["billed"] == 8
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT raises KeyboardInterrupt, also where the tests run in the background of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_keeps_what_is_done(shop, night, thousand):
     shop.faults(latency_s=0.2)
     job = shop.job(thousand[:150], concurrency=16)
