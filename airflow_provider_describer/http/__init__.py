@@ -1,1 +1,1 @@
-"""One call: what to send and when (flow, policy, limiter), and the sending (transport)."""
+"""One call: what to send and when (flow, retry), and the sending (client, transport)."""

@@ -54,27 +54,6 @@ async def connect(host: str, port: int, guard: Guard | None = None) -> httpcore.
     :raises httpcore.ConnectError: the name is unknown, or no address accepts the connection.
     """
     addresses = check_addresses(host, await _resolve(host, port), guard)
-    return _Stream(await _first_to_answer(addresses, port))
-
-
-async def _resolve(host: str, port: int) -> list[str]:
-    """Return the host's addresses in the system's order of preference."""
-    if addresses := literal_addresses(host):
-        return addresses
-    try:
-        return _addresses(await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))
-    except UnicodeError as error:
-        raise httpcore.ConnectError(f"{error}: no host can have this name") from None
-    except OSError as error:
-        raise httpcore.ConnectError(error) from error
-
-
-def _addresses(found: Iterable[tuple[Any, ...]]) -> list[str]:
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
-
-
-async def _first_to_answer(addresses: Sequence[str], port: int) -> httpcore.AsyncNetworkStream:
-    """Connect to the address that answers first; each gets a head start before the next is tried beside it."""
     # AnyIO reports bytes as sent once the system has taken them, not when they are only buffered.
     backend = httpcore.AnyIOBackend()
     answered: list[httpcore.AsyncNetworkStream] = []
@@ -98,10 +77,26 @@ async def _first_to_answer(addresses: Sequence[str], port: int) -> httpcore.Asyn
                     await ended.wait()
         if not answered:
             raise errors[-1]
-        return answered.pop(0)
+        return _Stream(answered.pop(0))
     finally:
         for unused in answered:
             await unused.aclose()
+
+
+async def _resolve(host: str, port: int) -> list[str]:
+    """Return the host's addresses in the system's order of preference."""
+    if addresses := literal_addresses(host):
+        return addresses
+    try:
+        return _addresses(await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    except UnicodeError as error:
+        raise httpcore.ConnectError(f"{error}: no host can have this name") from None
+    except OSError as error:
+        raise httpcore.ConnectError(error) from error
+
+
+def _addresses(found: Iterable[tuple[Any, ...]]) -> list[str]:
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 class _Stream(httpcore.AsyncNetworkStream):
@@ -130,7 +125,8 @@ class _Stream(httpcore.AsyncNetworkStream):
             return
         if self._reading is None:
             self._reading = asyncio.create_task(self._stream.read(READ_BYTES))
-            self._reading.add_done_callback(_retrieve)
+            # asyncio logs the error of a task that nothing waits for, unless it is retrieved.
+            self._reading.add_done_callback(lambda reading: reading.cancelled() or reading.exception())
         await self._stream.write(buffer, timeout)
         if self._socket.fileno() < 0:
             # asyncio closes the socket when a write fails and reports it to the next write only.
@@ -156,22 +152,12 @@ class _Stream(httpcore.AsyncNetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         found = self._stream.get_extra_info(info)
-        if info == "is_readable" and not found:
-            return _has_decrypted(self._stream.get_extra_info("ssl_object"))
+        if info == "is_readable" and not found and (tls := self._stream.get_extra_info("ssl_object")) is not None:
+            # TLS may hold bytes that have left the socket already. Takes one: the connection is closed then.
+            try:
+                return tls.read(1) is not None
+            except ssl.SSLWantReadError:
+                return False
+            except ssl.SSLError:
+                return True
         return found
-
-
-def _retrieve(reading: asyncio.Task[bytes]) -> None:
-    """Retrieve the error, as asyncio logs those of tasks that nothing waits for."""
-    if not reading.cancelled():
-        reading.exception()
-
-
-def _has_decrypted(tls: ssl.SSLObject | None) -> bool:
-    """Whether TLS holds bytes that have left the socket already. Takes them: close the connection then."""
-    try:
-        return tls is not None and tls.read(1) is not None
-    except ssl.SSLWantReadError:
-        return False
-    except ssl.SSLError:
-        return True

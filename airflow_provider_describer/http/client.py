@@ -10,6 +10,7 @@ import json
 import time
 from base64 import b64encode
 from collections.abc import Coroutine
+from contextlib import aclosing
 from dataclasses import replace
 from functools import cache, lru_cache
 from typing import Any, Protocol, Self, TypeVar
@@ -97,12 +98,8 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
         guard: Guard | None = None,
     ) -> None:
-        self._timeouts = {
-            "connect": min(CONNECT_TIMEOUT_S, timeout),
-            "pool": min(CONNECT_TIMEOUT_S, timeout),
-            "read": timeout,
-            "write": max(WRITE_TIMEOUT_S, timeout),
-        }
+        connect = min(CONNECT_TIMEOUT_S, timeout)
+        self._timeouts = {"connect": connect, "pool": connect, "read": timeout, "write": max(WRITE_TIMEOUT_S, timeout)}
         self._transport = transport or PooledTransport(connections, guard)
 
     async def arun(self, flow: Flow[T], hooks: CallHooks | None = None) -> T:
@@ -146,11 +143,8 @@ class AsyncClient:
         try:
             headers = _headers(request, url)
             outgoing = httpx.Request(request.method, url, headers=headers, stream=upload, extensions=extensions)
-            response = await self._transport.handle_async_request(outgoing)
-            try:
+            async with aclosing(await self._transport.handle_async_request(outgoing)) as response:
                 content = await read_whole(response, request.max_answer or MAX_ANSWER)
-            finally:
-                await response.aclose()
         except (httpx.HTTPError, httpx.StreamError, OSError, UnicodeError, TooLarge, AddressRefused) as error:
             raise self._failure(error, upload.may_have_arrived(error), request, url.host) from None
         return _response(response, content, request.secrets, time.monotonic() - began)
@@ -196,9 +190,6 @@ class AsyncClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self._transport.aclose()
-
-
-# --- our values to HTTP's and back -----------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=512)

@@ -37,7 +37,7 @@ class Upload(httpx.AsyncByteStream):
         for number, chunk in enumerate(chunks, 1):
             for start in range(0, len(chunk) or 1, PIECE):
                 self._at_last_piece = number == len(chunks) and start + PIECE >= len(chunk)
-                yield chunk if len(chunk) <= PIECE else chunk[start : start + PIECE]
+                yield chunk[start : start + PIECE]
         self._handed_over = True
 
     async def trace(self, event: str, info: Mapping[str, Any]) -> None:

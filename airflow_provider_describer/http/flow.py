@@ -69,9 +69,8 @@ class VendorCalls:
         """
         if upload:
             picture = yield from self.upload(picture)
-        answer = yield from self._attempts(
-            partial(self._billed, spec, picture), partial(self.vendor.parse_response, self.account, spec)
-        )
+        parse = partial(self.vendor.parse_response, self.account, spec)
+        answer = yield from self._attempts(partial(self._billable, spec, picture), parse)
         if isinstance(answer, Description):
             return answer
         yield Accepted(answer)
@@ -87,11 +86,8 @@ class VendorCalls:
         while True:
             yield Sleep(poll_pause(polls) if running.status != "COMPLETED" else 0.0)
             try:
-                answer = yield from self._attempts(
-                    partial(_once, self.vendor.build_poll(self.account, running)),
-                    partial(self.vendor.parse_poll, self.account, spec, running),
-                    policy,
-                )
+                parse = partial(self.vendor.parse_poll, self.account, spec, running)
+                answer = yield from self._attempts(self.vendor.build_poll(self.account, running), parse, policy)
             except DescriberError as error:
                 if error.request_id is None:
                     # The error says nothing about the request, which may go on and be billed.
@@ -104,16 +100,14 @@ class VendorCalls:
 
     def upload(self, picture: Picture) -> Flow[Picture]:
         """Put the picture on the vendor's storage and return it with its address there. Free of charge."""
-        url = yield from self._attempts(
-            partial(_once, self.vendor.build_upload(self.account, picture)),
-            partial(self.vendor.parse_upload, self.account),
-        )
+        request = self.vendor.build_upload(self.account, picture)
+        url = yield from self._attempts(request, partial(self.vendor.parse_upload, self.account))
         return replace(picture, content=None, url=url)
 
     def credits(self) -> Flow[float]:
         """Return the balance in USD. Free of charge."""
         request = self.vendor.build_credits(self.account)
-        return (yield from self._attempts(partial(_once, request), partial(self.vendor.parse_credits, self.account)))
+        return (yield from self._attempts(request, partial(self.vendor.parse_credits, self.account)))
 
     def check(self) -> Flow[str]:
         """Check the API key with one request and return what the vendor said. Free of charge."""
@@ -133,20 +127,24 @@ class VendorCalls:
             return True
         return isinstance(answer, Description) or answer.status == "COMPLETED"
 
-    def _billed(self, spec: Spec, picture: Picture) -> Flow[Response]:
-        """Wait until the call may be made, and make it."""
+    def _billable(self, spec: Spec, picture: Picture) -> Flow[Request]:
+        """Wait until the call may be made, and return its request."""
         picture = yield Admit(picture)
-        return (yield from _once(self.vendor.build_request(self.account, spec, picture)))
+        return self.vendor.build_request(self.account, spec, picture)
 
     def _attempts(
-        self, send: Callable[[], Flow[Response]], parse: Callable[[Response], T], policy: RetryPolicy | None = None
+        self,
+        request: Request | Callable[[], Flow[Request]],
+        parse: Callable[[Response], T],
+        policy: RetryPolicy | None = None,
     ) -> Flow[T]:
         """Send until there is an answer or the policy gives up. Attempts are counted per type of error."""
         policy = policy or self.policy
         failed: dict[type[DescriberError], int] = {}
         while True:
             try:
-                return parse((yield from send()))
+                ready = request if isinstance(request, Request) else (yield from request())
+                return parse((yield ready))
             except DescriberError as error:
                 attempt = failed[type(error)] = failed.get(type(error), 0) + 1
                 wait = policy.wait(error, attempt=attempt, jitter=self.jitter(), now=self.clock())
@@ -154,11 +152,6 @@ class VendorCalls:
                     raise
                 reason = error
             yield Sleep(wait, because=reason)
-
-
-def _once(request: Request) -> Flow[Response]:
-    response: Response = yield request
-    return response
 
 
 def poll_pause(polls: int) -> float:

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from airflow_provider_describer.errors import (
-    AmbiguousCall,
-    DescriberError,
-    RateLimited,
-    RequestExpired,
-    VendorUnavailable,
-)
+from airflow_provider_describer.errors import AmbiguousCall, DescriberError, RateLimited, VendorUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +52,6 @@ class RetryPolicy:
                 return self.rate_limited_attempts
             case VendorUnavailable():
                 return self.attempts
-            case RequestExpired():
-                return 0
-            case AmbiguousCall():
+            case AmbiguousCall() if type(error) is AmbiguousCall:  # not `RequestExpired`
                 return self.resend_unknown + 1
-            case _:
-                return 0
+        return 0

@@ -7,26 +7,22 @@ more than the request itself.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import NamedTuple, cast
+from functools import cache, lru_cache, partial
+from typing import cast
+from urllib.request import getproxies, proxy_bypass
 
+from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.http.addresses import Guard, check_addresses, connect, literal_addresses
 from airflow_provider_describer.http.library import httpcore, httpx
-from airflow_provider_describer.http.proxies import proxy_for, ssl_context, transport_through
+from airflow_provider_describer.storage.address import mask_query
 
 KEEP_ALIVE_S = 4.0
 """Less than the 5 s after which common servers close an idle connection, so that none closes under a paid request."""
-
-
-class Route(NamedTuple):
-    """Where a request goes: a server, directly or through a proxy."""
-
-    scheme: str
-    host: str
-    port: int | None
-    proxy: str | None
+Route = tuple[str, str, int | None, str | None]
+"""Where a request goes: scheme, host and port of the server, and the proxy on the way if there is one."""
 
 
 class PooledTransport(httpx.AsyncBaseTransport):
@@ -46,7 +42,8 @@ class PooledTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request once fewer than ``size`` are under way."""
         url = request.url
-        route = Route(url.scheme, url.raw_host.decode("ascii"), url.port, proxy_for(url))
+        proxy = _proxy_for(url.scheme, url.netloc.decode("ascii"))
+        route = (url.scheme, url.raw_host.decode("ascii"), url.port, proxy)
         await self._turns.acquire()
         connection = None
         try:
@@ -75,11 +72,12 @@ class PooledTransport(httpx.AsyncBaseTransport):
                 return self._idle.pop(index)[1]
         if len(self._idle) >= self._max_idle:
             await self._idle.pop(0)[1].aclose()
-        if route.proxy is None:
+        _, host, _, proxy = route
+        if proxy is None:
             return _Connection(self._guard)
         # The proxy resolves names itself.
-        check_addresses(route.host, literal_addresses(route.host), self._guard)
-        return transport_through(route.proxy, KEEP_ALIVE_S)
+        check_addresses(host, literal_addresses(host), self._guard)
+        return _transport_through(proxy)
 
     def _put_back(self, route: Route, connection: httpx.AsyncBaseTransport) -> None:
         self._idle.append((route, connection))
@@ -162,3 +160,35 @@ def _as_httpx_errors() -> Iterator[None]:
     except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
         # Both libraries give their errors the same names.
         raise getattr(httpx, type(error).__name__)(str(error)) from error
+
+
+@cache
+def ssl_context() -> ssl.SSLContext:
+    """Return the process's SSL context; making one takes 35 ms."""
+    context = httpx.create_ssl_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+@lru_cache(maxsize=1024)
+def _proxy_for(scheme: str, host: str) -> str | None:
+    """Return the proxy that the usual environment variables name for this address. Cached, as every call needs it."""
+    proxies = getproxies()
+    proxy = proxies.get(scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _transport_through(proxy: str) -> httpx.AsyncBaseTransport:
+    """Return a transport of one connection through the proxy, or raise `BadInput` if the proxy cannot be used."""
+    limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEP_ALIVE_S)
+    try:
+        return httpx.AsyncHTTPTransport(verify=ssl_context(), limits=limits, proxy=proxy)
+    except (ValueError, ImportError, httpx.InvalidURL) as error:
+        # The text of the error may hold the proxy's password.
+        raise BadInput(
+            f"the proxy {mask_query(proxy)!r} of the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) cannot be "
+            f"used ({type(error).__name__}). Expected something like http://proxy:3128; socks5:// needs the package "
+            "socksio."
+        ) from None

@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from airflow_provider_describer.errors import DescriberError
 from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.http.flow import Flow
-from airflow_provider_describer.http.proxies import ssl_context
+from airflow_provider_describer.http.transport import ssl_context
 from airflow_provider_describer.vendors.wire import Request, Response
 
 if TYPE_CHECKING:

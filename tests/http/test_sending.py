@@ -14,7 +14,7 @@ from airflow_provider_describer.errors import AmbiguousCall, VendorUnavailable
 from airflow_provider_describer.http import addresses, client
 from airflow_provider_describer.http.exchange import PIECE, Upload
 from airflow_provider_describer.http.library import httpcore, httpx
-from airflow_provider_describer.http.proxies import ssl_context
+from airflow_provider_describer.http.transport import ssl_context
 from airflow_provider_describer.vendors.wire import Response
 
 if TYPE_CHECKING:
