@@ -9,16 +9,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.errors import BadConnection, BadInput, StoreError
 from airflow_provider_describer.quota.leases import Grant, Lease, Leases, Money
 from airflow_provider_describer.storage.cas_document import CasDocument, Changed, Token, open_document
-
-if TYPE_CHECKING:
-    from airflow_provider_describer.storage.open_bucket import OpenBucket
+from airflow_provider_describer.storage.open_bucket import OpenBucket
 
 FORMAT, VERSION = "airflow-provider-describer limits", 1
 MAX_TRIES = 20
@@ -36,10 +34,7 @@ class LeaseDocument:
         self._exists = False
 
     def read(self) -> Leases:
-        """Return the state.
-
-        :raises StoreError: where the document cannot be read, is damaged or newer, or has vanished since it was used.
-        """
+        """Return the state; raise `StoreError` where the document cannot be read, is damaged or newer, or vanished."""
         return self._load()[0]
 
     def change(self, step: Step) -> Grant:
@@ -87,9 +82,8 @@ def encode_leases(leases: Leases) -> bytes:
 
 
 def decode_leases(where: str, content: bytes | None) -> Leases:
-    """Return the state; a new one where ``content`` is None.
+    """Return the state; a new one where ``content`` is None. Errors name the address, ``where``.
 
-    :param where: the document's address, for errors.
     :raises StoreError: ``kind`` is ``corrupt_limits``; where the document is damaged or of another version.
     """
     if content is None:

@@ -232,8 +232,6 @@ def _reserve(leases: Leases, request: LeaseRequest, day: str, *, slots_held: int
     calls = min(request.calls, slots_held) if request.rate else request.calls
     affordable = max(0, request.cap - leases.committed_on(day)) // request.price
     money = request.price * min(max(0, calls - request.prepaid), affordable)
-    if not money:
-        return leases, 0
     lease = leases.holders[request.holder]
     lease = replace(lease, held=_sum(lease.held, {day: money}))
     return replace(leases, holders={**leases.holders, request.holder: lease}), money

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import random
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import Self
 
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.errors import StoreError
@@ -19,12 +20,9 @@ from airflow_provider_describer.quota.document import LeaseDocument, open_limits
 from airflow_provider_describer.quota.lease_client import LeaseClient, Permit
 from airflow_provider_describer.quota.leases import Rate, end_lease, exchange
 from airflow_provider_describer.storage.cas_document import CasDocument, MemoryDocument, is_transient
-
-if TYPE_CHECKING:
-    from airflow_provider_describer.storage.open_bucket import OpenBucket
+from airflow_provider_describer.storage.open_bucket import OpenBucket
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 EXCHANGE_S = 0.5
 """Seconds between exchanges; more where many holders share a document that takes few writes."""
@@ -74,8 +72,8 @@ class SharedLimits:
     :param clock: epoch seconds. Clocks of machines that share a document should agree within about a second: the rate
         and the money hold in any case, but a clock that is behind finds the next slots taken.
 
-    A day's money is counted from the first lease with a ``max_cost_per_day``. Of a holder that dies, all that it held
-    counts as spent: calls under way, and money for the next second or two.
+    A day's money is counted from the first lease with a ``max_cost_per_day``. All that a dead holder held counts as
+    spent: calls under way, and money for the next second or two.
     """
 
     def __init__(
@@ -163,10 +161,7 @@ class SharedLimits:
         self._changed.set()
 
     async def __aenter__(self) -> Self:
-        """Read the document, so that one that cannot be read is found before any call.
-
-        :raises StoreError: naming it.
-        """
+        """Read the document. One that cannot be read is a `StoreError` that names it, before any call."""
         await self._read()
         self._task = asyncio.create_task(self._keep_supplied())
         self._task.add_done_callback(lambda _: self._changed.set())
@@ -185,7 +180,7 @@ class SharedLimits:
             raise failure
         request = self._client.request(self._clock(), 0)
         try:
-            await self._in_thread(partial(self._leases.change, partial(end_lease, request)))
+            await asyncio.wrap_future(self._thread.submit(self._leases.change, partial(end_lease, request)))
         except StoreError as error:
             log.warning("What was set aside for this task counts as spent today: %s", error)
         finally:
@@ -202,10 +197,8 @@ class SharedLimits:
         if self._client.is_exhausted(self._clock()):
             raise DayBudgetSpent
 
-    # In the background, from here on.
-
     async def _keep_supplied(self) -> None:
-        """Exchange leases and read pauses until the limits are closed, or the document is out of reach for too long."""
+        """In the background: exchange leases and read pauses until closed. Too long an outage is a `StoreError`."""
         reached_at = self._clock()
         while not self._closing:
             now = self._clock()
@@ -247,30 +240,25 @@ class SharedLimits:
         self._exchanged_at = self._read_at = now
         self._exchange_due_at = now + interval if self._is_limited else math.inf
         began = time.monotonic()
-        grant = await self._in_thread(partial(self._leases.change, partial(exchange, request)))
+        grant = await asyncio.wrap_future(self._thread.submit(self._leases.change, partial(exchange, request)))
         self._latency = min(max(time.monotonic() - began, 0.8 * self._latency), horizon / 2)
         self._client.apply(grant)
         self._changed.set()
 
     async def _read(self) -> None:
         self._read_at = self._clock()
-        leases = await self._in_thread(self._leases.read)
+        leases = await asyncio.wrap_future(self._thread.submit(self._leases.read))
         self._client.sharers = leases.sharers(self._read_at)
         if leases.paused_until > self._client.paused_until:
             self._client.pause(leases.paused_until)
             self._changed.set()
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
 
 async def _wait(event: asyncio.Event, seconds: float | None) -> None:
     """Wait for the event, or for that long."""
-    try:
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
-    except TimeoutError:
-        pass
 
 
 def open_quota(

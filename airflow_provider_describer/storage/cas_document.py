@@ -8,20 +8,16 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from airflow_provider_describer.errors import BadInput, BucketError, StoreError
 from airflow_provider_describer.storage.address import ObjectKey, bucket_address, is_local, local_path
+from airflow_provider_describer.storage.bucket import Bucket
 from airflow_provider_describer.storage.folder import sync_folder
-
-if TYPE_CHECKING:
-    from airflow_provider_describer.storage.bucket import Bucket
-    from airflow_provider_describer.storage.open_bucket import OpenBucket
+from airflow_provider_describer.storage.open_bucket import OpenBucket
 
 Token = bytes | str | None
 """Tells one content from another; None where there is no document yet."""
-
-
 _WRITE_INTERVALS = {"s3": 0.5, "gs": 1.5}
 """Google Cloud Storage takes about one write a second for any one object."""
 
@@ -37,11 +33,9 @@ class CasDocument(Protocol):
     should leave between two writes, ``poll_interval`` after how many seconds one process may read it again.
     """
 
+    where: str
     write_interval: float
     poll_interval: float
-
-    @property
-    def where(self) -> str: ...
 
     def load(self) -> tuple[bytes | None, Token]:
         """Return the document (None only where there is none) and its token.
@@ -78,10 +72,7 @@ def open_document(argument: str, folder: str, name: str, open_bucket: OpenBucket
 
 
 def parse_shared_folder(argument: str, folder: str) -> ObjectKey | Path:
-    """Return a folder that is the same one for all processes.
-
-    :raises BadInput: naming the argument, for a relative path and for what is not a folder.
-    """
+    """Return a folder that is the same one for all processes; for another, raise `BadInput` that names the argument."""
     if (address := bucket_address(folder)) is not None:
         return address
     path = local_path(folder) if is_local(folder) else None
@@ -122,8 +113,7 @@ class LocalDocument:
     write_interval, poll_interval = 0.05, 0.25
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self.where = str(path)
+        self._path, self.where = path, str(path)
 
     def load(self) -> tuple[bytes | None, Token]:
         try:
@@ -138,7 +128,9 @@ class LocalDocument:
         new = self._path.with_name(f".{self._path.name}.new")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._locked():
+            # A file of its own, never removed: a lock on the document would stay with the old file when it is replaced.
+            with self._path.with_name(f".{self._path.name}.lock").open("wb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
                 if self.load()[1] != token:
                     raise Changed
                 # A process that was killed may have left one; it is overwritten.
@@ -151,13 +143,6 @@ class LocalDocument:
         except OSError as error:
             raise StoreError(f"{self.where} cannot be written: {error}.", kind="limits") from None
         return content
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        # A file of its own, never removed: a lock on the document would stay with the old file when it is replaced.
-        with self._path.with_name(f".{self._path.name}.lock").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
 
 class BucketDocument:

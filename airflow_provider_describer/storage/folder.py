@@ -8,14 +8,12 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from airflow_provider_describer.errors import BadInput, BucketError, StoreError
-from airflow_provider_describer.storage.address import ObjectKey, bucket_address, is_local, is_plain, local_path, masked
-
-if TYPE_CHECKING:
-    from airflow_provider_describer.storage.bucket import Bucket
-    from airflow_provider_describer.storage.open_bucket import OpenBucket
+from airflow_provider_describer.storage.address import bucket_address, is_local, is_plain, local_path, masked
+from airflow_provider_describer.storage.bucket import Bucket
+from airflow_provider_describer.storage.open_bucket import OpenBucket
 
 
 class Folder(Protocol):
@@ -48,29 +46,24 @@ def open_folder(store: str | os.PathLike[str], open_bucket: OpenBucket | None = 
     name = os.fspath(store)
     if not name.strip():
         raise BadInput("store is blank, expected a folder; leave it out to have results inline in XCom.")
-    address = bucket_address(name)
-    if address is not None:
-        return _open_bucket_folder(address, open_bucket)
+    if (address := bucket_address(name)) is not None:
+        prefix = address.key.removesuffix("/")
+        if prefix and not is_plain(prefix):
+            raise BadInput(
+                f"store is {str(address)!r}; expected no empty parts in it, no '.' or '..' and no control characters."
+            )
+        if open_bucket is None:
+            raise BadInput(
+                f"store is {str(address)!r}, and nothing here opens buckets; in Airflow the operators do, elsewhere "
+                "pass open_bucket=airflow_provider_describer.storage.open_bucket.bucket_from_environment."
+            )
+        return BucketFolder(open_bucket(address.scheme, address.bucket), prefix)
     path = local_path(name) if is_local(name) else None
     if path is None:
         raise BadInput(f"store is {masked(name)!r}; expected a local folder, or an address file://, s3:// or gs://.")
     if path.exists() and not path.is_dir():
         raise BadInput(f"store is {name!r}, which is a file; expected a folder, or a name for a new one.")
     return LocalFolder(path)
-
-
-def _open_bucket_folder(address: ObjectKey, open_bucket: OpenBucket | None) -> Folder:
-    prefix = address.key.removesuffix("/")
-    if prefix and not is_plain(prefix):
-        raise BadInput(
-            f"store is {str(address)!r}; expected no empty parts in it, no '.' or '..' and no control characters."
-        )
-    if open_bucket is None:
-        raise BadInput(
-            f"store is {str(address)!r}, and nothing here opens buckets; in Airflow the operators do, elsewhere pass "
-            "open_bucket=airflow_provider_describer.storage.open_bucket.bucket_from_environment."
-        )
-    return BucketFolder(open_bucket(address.scheme, address.bucket), prefix)
 
 
 class LocalFolder:
@@ -80,7 +73,7 @@ class LocalFolder:
         self._path = path
 
     def where(self, name: str = "") -> str:
-        return str(self._path / name) if name else str(self._path)
+        return str(self._path / name)
 
     def names(self, under: str) -> Sequence[str]:
         try:
@@ -95,8 +88,7 @@ class LocalFolder:
     def read(self, name: str, start: int = 0, length: int = -1) -> bytes | None:
         try:
             with (self._path / name).open("rb") as file:
-                if start:
-                    file.seek(start)
+                file.seek(start)
                 return file.read(length)
         except FileNotFoundError:
             return None
@@ -137,8 +129,7 @@ class BucketFolder:
     """A folder in a bucket, below a prefix without a slash at its end; an empty prefix is the whole bucket."""
 
     def __init__(self, bucket: Bucket, prefix: str) -> None:
-        self._bucket = bucket
-        self._prefix = prefix
+        self._bucket, self._prefix = bucket, prefix
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}" if self._prefix and name else self._prefix or name

@@ -49,10 +49,7 @@ class BucketOptions(TypedDict, total=False):
 
 
 def bucket_from_environment(scheme: Scheme, name: str) -> Bucket:
-    """Return a bucket, with the credentials that the cloud's own tools would use here.
-
-    :raises BadInput: where obstore is missing, or there are no credentials.
-    """
+    """Return a bucket with the credentials of the cloud's own tools; raise `BadInput` without them or obstore."""
     if scheme == "s3":
         return s3_bucket(name, credential_provider=_boto3_credentials())
     return gcs_bucket(name, credential_provider=_google_credentials())
@@ -78,17 +75,13 @@ def s3_bucket(
         settings["endpoint"] = endpoint.replace("://", f"://{name}.", 1) if virtual_hosted else endpoint
     if region:
         settings["region"] = region
-    return _bucket("s3", name, _obstore("amazon").S3Store, endpoint, settings, **options)
+    return _bucket("s3", name, endpoint, settings, **options)
 
 
 def gcs_bucket(name: str, *, endpoint: str | None = None, **options: Unpack[BucketOptions]) -> Bucket:
-    """Return a bucket of Google Cloud Storage.
-
-    :raises BadInput: where obstore is missing, or these settings cannot work.
-    """
+    """Return a bucket of Google Cloud Storage; errors as for `s3_bucket`."""
     endpoint = _endpoint(endpoint, "STORAGE_EMULATOR_HOST")
-    settings = {"base_url": endpoint} if endpoint else {}
-    return _bucket("gs", name, _obstore("google").GCSStore, endpoint, settings, **options)
+    return _bucket("gs", name, endpoint, {"base_url": endpoint} if endpoint else {}, **options)
 
 
 def _endpoint(given: str | None, *variables: str) -> str | None:
@@ -102,13 +95,9 @@ def _endpoint(given: str | None, *variables: str) -> str | None:
 
 
 def _bucket(
-    scheme: Scheme,
-    name: str,
-    make_store: Callable[..., Any],
-    endpoint: str | None,
-    settings: dict[str, Any],
-    **options: Unpack[BucketOptions],
+    scheme: Scheme, name: str, endpoint: str | None, settings: dict[str, Any], **options: Unpack[BucketOptions]
 ) -> Bucket:
+    make_store = _store_class(scheme)
     if options.get("anonymous"):
         settings["skip_signature"] = True
     elif (provider := options.get("credential_provider")) is not None:
@@ -140,14 +129,15 @@ def _bucket(
     return Bucket(scheme, name, store, signer=options.get("signer"))
 
 
-def _obstore(extra: str) -> Any:
+def _store_class(scheme: Scheme) -> Any:
     try:
         from obstore import store
     except ImportError:
+        extra = "amazon" if scheme == "s3" else "google"
         raise BadInput(
             f"Object storage needs the package obstore: pip install 'airflow-provider-describer[{extra}]'."
         ) from None
-    return store
+    return store.S3Store if scheme == "s3" else store.GCSStore
 
 
 def _boto3_credentials() -> S3CredentialProvider | None:
