@@ -29,8 +29,7 @@ T = TypeVar("T")
 
 
 class DescriberHook(BaseHook):
-    """
-    Describes images through a connection of type ``image_describer`` or ``segmind``; the type chooses the vendor.
+    """Describes images through a connection of type ``image_describer`` or ``segmind``; the type chooses the vendor.
 
     It raises the errors of :mod:`airflow_provider_describer.errors`.
 
@@ -60,8 +59,7 @@ class DescriberHook(BaseHook):
 
     @property
     def account(self) -> Account:
-        """
-        The connection, parsed and checked.
+        """The connection, parsed and checked.
 
         :raises BadConnection: naming the connection, the field and the fix.
         """
@@ -102,8 +100,7 @@ class DescriberHook(BaseHook):
     def describe(
         self, image: Any, *, prompt: str | None = None, lang: str | None = None, storage_conn_id: str | None = None
     ) -> Description:
-        """
-        Describe one image with one billable call. Blocking.
+        """Describe one image with one billable call. Blocking.
 
         :param image: a uri or path, or a dict ``{"uri", "prompt"?, "lang"?, "fields"?}``.
         :param prompt: what to say about it; by default the vendor's own wording. Segmind's model takes none.
@@ -136,8 +133,7 @@ class DescriberHook(BaseHook):
             self.log.warning("%s's %s takes no prompt: it is ignored.", self.vendor.title, self.vendor.model)
 
     def credits(self) -> float:
-        """
-        Return the account's balance in USD. Never billed.
+        """Return the account's balance in USD. Never billed.
 
         :raises BadInput: for a vendor that publishes none (Image Describer).
         """

@@ -83,9 +83,7 @@ FORMS: dict[str, tuple[Field, ...]] = {
         ),
         _transport("upload", "inline", signed=", objects by presigned URLs"),
         Field(
-            "storage_host",
-            "Upload host",
-            "Host for uploads. Empty: the base URL if set, otherwise the vendor's own.",
+            "storage_host", "Upload host", "Host for uploads. Empty: the base URL if set, otherwise the vendor's own."
         ),
         _price(0.015, "Used where an answer does not say what it cost."),
         *_LIMITS,

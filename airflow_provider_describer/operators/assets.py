@@ -28,9 +28,7 @@ INLINE = 1000
 
 
 def store_asset(store: str, name: str | None = None) -> Asset:
-    """
-    Return a description store as an asset, for ``outlets=`` of the task that writes it and ``schedule=`` of DAGs that
-    read it.
+    """Return a store as an asset, for ``outlets=`` of the task that writes it and ``schedule=`` of DAGs that read it.
 
     :param store: as the operators take it: an absolute path, ``s3://…`` or ``gs://…``, and no template.
     :param name: the asset's name; by default its uri.
@@ -55,7 +53,12 @@ def announce(task: DescriberBaseOperator, context: Context, described: int, abou
         return
     store = os.fspath(task.store)
     uri = _store_uri(store)
-    own = [outlet for outlet in task.outlets if _is_store(outlet, uri)]
+    # Compared as assets, because Airflow normalises their uris.
+    own = [
+        outlet
+        for outlet in task.outlets
+        if isinstance(outlet, AssetAlias) or (uri and isinstance(outlet, Asset) and outlet.uri == Asset(uri).uri)
+    ]
     if not own:
         return
     run = task_instance_key(context)
@@ -79,8 +82,7 @@ def announce_manifest(task: DescriberBaseOperator, context: Context, manifest: M
 
 
 def arrived_images(context: Context, asset: Asset, storage_conn_id: str | None = None) -> list[Any] | str:
-    """
-    Return the images whose arrival has triggered this DAG run, as ``images`` of an operator takes them.
+    """Return the images whose arrival has triggered this DAG run, as ``images`` of an operator takes them.
 
     The images of several events are returned together, each image once, as its latest event describes it. If there is
     one event, its list or listing file is returned as it is.
@@ -109,15 +111,8 @@ def arrived_images(context: Context, asset: Asset, storage_conn_id: str | None =
         return write_listing(iter(together), folder, task_instance_key(context), inline=INLINE, max_chunks=1)
 
 
-def _is_store(outlet: object, uri: str | None) -> bool:
-    # Compared as assets, because Airflow normalises their uris.
-    return isinstance(outlet, AssetAlias) or (
-        uri is not None and isinstance(outlet, Asset) and outlet.uri == Asset(uri).uri
-    )
-
-
 def _store_uri(store: str) -> str | None:
-    """Return the store's uri; None for a relative path, which means another folder in each process."""
+    """Return the store's uri; None for a relative path."""
     if not is_local(store):
         return store.rstrip("/")
     path = local_path(store)

@@ -34,8 +34,7 @@ LONGEST_WAIT_S = 6 * 3600.0
 
 
 class DescriberBaseOperator(BaseOperator):
-    """
-    A task that describes images, or that asks the store which images are described.
+    """A task that describes images, or that asks the store which images are described.
 
     :param describer_conn_id: connection of type ``image_describer`` or ``segmind``. (templated)
     :param prompt: what to say about each image; ``{name}`` is filled from the image's ``fields``. By default the
@@ -84,8 +83,7 @@ class DescriberBaseOperator(BaseOperator):
 
 
 class DescribeImagesBaseOperator(DescriberBaseOperator):
-    """
-    A task that describes many images.
+    """A task that describes many images.
 
     :param images: list of uris or paths (local, ``file://``, ``https://``, ``s3://``, ``gs://``), or of dicts ``{"uri",
         "prompt"?, "lang"?, "fields"?, "id"?, "version"?, "size"?}``; also the output of an upstream task such as
@@ -134,12 +132,10 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
 
     @cached_property
     def hook(self) -> DescriberHook:
-        """The hook of the connection."""
         return DescriberHook(self.describer_conn_id)
 
     @property
     def limits(self) -> TaskLimits:
-        """What the task allows itself."""
         return TaskLimits(self.concurrency, self.max_calls, self.max_cost, self.max_failure_ratio)
 
     def plan_job(
@@ -162,9 +158,8 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
             max_pixels=self.max_pixels,
             open_bucket=open_bucket,
         )
-        open_ahead(
-            open_bucket, [self.store, vendor_calls.account.limits_path, *(request.image.uri for request in requests)]
-        )
+        uris = (request.image.uri for request in requests)
+        open_ahead(open_bucket, [self.store, vendor_calls.account.limits_path, *uris])
         self._job = Job(
             vendor_calls=vendor_calls,
             requests=requests,
@@ -185,8 +180,7 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
 
 
 class ListImagesBaseOperator(DescriberBaseOperator):
-    """
-    A task that lists images: all of them, or those that are new.
+    """A task that lists images: all of them, or those that are new.
 
     :param path: ``s3://bucket/catalog``, ``gs://…`` or a folder, for everything below it; or a pattern such as
         ``s3://bucket/catalog/**/front-??.jpg``: ``**`` stands for folders of any depth, ``*`` for any text within a

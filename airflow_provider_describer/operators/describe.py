@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
 
 class DescribeImageOperator(DescriberBaseOperator):
-    """
-    Describe one image; fits ``.expand(image=[...])``. For many, ``DescribeImagesOperator`` is far faster.
+    """Describe one image; fits ``.expand(image=[...])``. For many, ``DescribeImagesOperator`` is far faster.
 
     Returns the description's row: ``text``, ``cost_usd``, ``request_id``, ``uri``, ``sha256``, ``status``, …
 
@@ -71,9 +70,7 @@ class DescribeImageOperator(DescriberBaseOperator):
         vendor_calls = hook.vendor_calls()
         hook.warn_of_ignored(self.prompt)
         open_bucket = buckets_of(self.storage_conn_id)
-        request = parse_image(
-            self.image, vendor_calls.vendor, prompt=self.prompt, lang=self.lang, max_pixels=self.max_pixels
-        )
+        request = parse_image(self.image, hook.vendor, prompt=self.prompt, lang=self.lang, max_pixels=self.max_pixels)
         open_ahead(open_bucket, [self.store, vendor_calls.account.limits_path, request.image.uri])
         return Job(
             vendor_calls=vendor_calls,
@@ -90,8 +87,7 @@ class DescribeImageOperator(DescriberBaseOperator):
 
 
 class DescribeImagesOperator(DescribeImagesBaseOperator):
-    """
-    Describe many images in one task: one event loop, bounded concurrency.
+    """Describe many images in one task: one event loop, bounded concurrency.
 
     Returns a small manifest: ``{"store", "results", "failures", "vendor", "counts": {"requested", "described",
     "reused", "rejected", "unknown", "pending"}, "calls", "cost_usd", "elapsed_s", …}``. Without a store, the rows (at
@@ -101,17 +97,14 @@ class DescribeImagesOperator(DescribeImagesBaseOperator):
     An image that cannot be described is recorded in its row and does not stop the others. A problem of the account
     (key, credits, permission) stops the run at once; everything described so far is kept.
 
-    A deferrable task that has to wait longer than ``defer_after``, for the vendor's rate limit or for requests that run
-    at the vendor, gives its worker slot back and later goes on from its store.
-
     ``outlets=[store_asset(store)]`` (from ``operators.assets``) gets an event only if something was described.
 
     It also takes the arguments of :class:`~airflow_provider_describer.operators.base.DescribeImagesBaseOperator` and
     :class:`~airflow_provider_describer.operators.base.DescriberBaseOperator`.
 
     :param dry_run: only plan: log and return what would be called, and call nothing.
-    :param deferrable: give the worker slot back during long waits; needs a store. By default as
-        ``[operators] default_deferrable`` says.
+    :param deferrable: give the worker slot back during long waits, for the vendor's rate limit or for requests that run
+        at the vendor; needs a ``store``, from which it goes on. By default as ``[operators] default_deferrable`` says.
     :param defer_after: seconds, at least 15; shorter waits are spent in the worker.
     """
 
@@ -130,7 +123,6 @@ class DescribeImagesOperator(DescribeImagesBaseOperator):
         self.defer_after = defer_after
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Describe the images and return the manifest, or defer."""
         return self._work(context, time.time(), None)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:

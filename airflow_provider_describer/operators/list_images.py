@@ -26,8 +26,7 @@ Time = datetime | timedelta | str | None
 
 
 class ListImagesOperator(ListImagesBaseOperator):
-    """
-    List the images of a bucket or a folder, all of them or only those that are new or changed.
+    """List the images of a bucket or a folder, all of them or only those that are new or changed.
 
     Returns ``[{"uri", "version", "size"}, …]``, which ``DescribeImagesOperator(images=…)`` takes as it is; with
     ``chunk_size`` a list of such lists, for ``DescribeImagesOperator.partial(…).expand(images=…)``. If there are more
@@ -78,7 +77,6 @@ class ListImagesOperator(ListImagesBaseOperator):
         self.only_new = only_new
 
     def execute(self, context: Context) -> list[Any] | str:
-        """Return the images, or the paths of files that list them."""
         with airflow_errors():
             open_bucket, folder = self.open_store()
             found = self.xcom_value(context, self._counted(self._images(open_bucket, folder)), folder)
@@ -87,16 +85,8 @@ class ListImagesOperator(ListImagesBaseOperator):
         return found
 
     def _images(self, open_bucket: OpenBucket, folder: Folder | None) -> Iterator[ListedImage]:
-        path, wanted = self.listed_path, self._filter(time.time())
-        if not self.only_new:
-            return list_images(path, open_bucket, wanted)
-        if folder is None:
-            raise BadInput("only_new needs a store (a folder): it says which images are known.")
-        request, vendor_calls = self.question()
-        return list_undescribed(path, open_bucket, wanted, request, load_index(folder), vendor_calls)
-
-    def _filter(self, now: float) -> ImageFilter:
-        return ImageFilter(
+        path, now = self.listed_path, time.time()
+        wanted = ImageFilter(
             self.types,
             min_size=parse_int("min_size", self.min_size),
             max_size=parse_int("max_size", self.max_size),
@@ -104,6 +94,12 @@ class ListImagesOperator(ListImagesBaseOperator):
             modified_before=parse_time("modified_before", self.modified_before, now),
             limit=parse_int("limit", self.limit, 1),
         )
+        if not self.only_new:
+            return list_images(path, open_bucket, wanted)
+        if folder is None:
+            raise BadInput("only_new needs a store (a folder): it says which images are known.")
+        request, vendor_calls = self.question()
+        return list_undescribed(path, open_bucket, wanted, request, load_index(folder), vendor_calls)
 
     def _counted(self, images: Iterator[ListedImage]) -> Iterator[dict[str, Any]]:
         count = 0

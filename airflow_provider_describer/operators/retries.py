@@ -44,8 +44,7 @@ else:
 
 
 def describer_retry_policy() -> DescriberRetryPolicy:
-    """
-    Return a policy for ``retry_policy=`` of any task that describes images, by an operator or by the hook.
+    """Return a policy for ``retry_policy=`` of any task that describes images, by an operator or by the hook.
 
     An error that a retry cannot help (of the account, the arguments, the image) fails the task at once. If the vendor
     named a time, the next try waits for it. For everything else the task's own ``retry_delay`` counts. The task's

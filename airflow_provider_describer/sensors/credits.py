@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 
 class CreditsSensor(DeferringSensor):
-    """
-    Wait until the account of a connection has enough credits. Asking costs nothing.
+    """Wait until the account of a connection has enough credits. Asking costs nothing.
 
     Put it before a task that fails for want of credits: once the account has been topped up, the run goes on. Returns
     the balance in USD.
@@ -52,7 +51,6 @@ class CreditsSensor(DeferringSensor):
         return PokeReturnValue(is_done=balance >= self.min_credits, xcom_value=balance)
 
     def make_trigger(self, deadline: float) -> CreditsTrigger:
-        """Return what asks for the balance from time to time."""
         return CreditsTrigger(
             describer_conn_id=self.describer_conn_id,
             min_credits=self.min_credits,

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 
 class DeferringSensor(BaseSensorOperator):
-    """
-    A sensor that pokes as its mode says or, if deferrable, looks once and defers until another look may help.
+    """A sensor that pokes as its mode says or, if deferrable, looks once and defers until another look may help.
 
     :param deferrable: wait in the triggerer and not in a worker. By default as ``[operators] default_deferrable`` says.
     """
@@ -24,10 +23,7 @@ class DeferringSensor(BaseSensorOperator):
     ui_color = "#e8f1ff"
 
     def __init__(
-        self,
-        *,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        **kwargs: Any,
+        self, *, deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False), **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.deferrable = deferrable

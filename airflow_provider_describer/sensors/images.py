@@ -37,16 +37,12 @@ REMEMBERED = 2000
 
 
 class NewImagesSensor(ListImagesBaseOperator, DeferringSensor):
-    """
-    Wait until there are new or changed images in a bucket or a folder; return them.
+    """Wait until there are new or changed images in a bucket or a folder; return them as ``ListImagesOperator`` does.
 
     With a ``store``, an image is new if the store has neither described nor rejected it with the same question: what a
     run could not describe comes again in the next one. Without a store, an image is new if this task had not seen it
     when it last succeeded in an earlier run of its DAG; in the first run all images are. It remembers the 2000 images
     that were changed last: in a larger folder, an image that appears or is changed with an older time is missed.
-
-    Returns what ``ListImagesOperator`` returns: ``[{"uri", "version", "size"}, …]``, with ``chunk_size`` lists of that,
-    and for more than ``inline_limit`` images the paths of files that list them, below ``listings/`` in the store.
 
     If storage cannot be reached, the sensor looks again later. Waiting costs nothing, in any mode.
 
@@ -112,16 +108,14 @@ class NewImagesSensor(ListImagesBaseOperator, DeferringSensor):
         if folder is not None:
             request, vendor_calls = self.question()
             return undescribed_images(listed, open_bucket, request, load_index(folder), vendor_calls)
-        ti = context["ti"]
-        map_index = task_instance_key(context).map_index
+        ti, map_index = context["ti"], task_instance_key(context).map_index
         last = ti.xcom_pull(task_ids=ti.task_id, key=SEEN, include_prior_dates=True, map_indexes=map_index)
         seen = SeenImages.from_dict(last) if last else SeenImages()
         return (image for image in listed if not seen.has(image))
 
 
 class DescribeImagesSensor(DescribeImagesBaseOperator, BaseSensorOperator):
-    """
-    Describe many images a slice at a time, one slice at each poke, until none is pending; return the manifest.
+    """Describe many images a slice at a time, one slice at each poke, until none is pending; return the manifest.
 
     It is for installations in which no task may take long: with ``mode="reschedule"`` no worker is held between two
     slices. A slice ends after ``slice_size`` calls, or where it would have to wait for the connection's rate or budget.
@@ -145,7 +139,6 @@ class DescribeImagesSensor(DescribeImagesBaseOperator, BaseSensorOperator):
         self.slice_size = slice_size
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Describe the next slice."""
         run, limits = task_instance_key(context), self.limits
         with airflow_errors():
             account = self.hook.account
@@ -167,7 +160,6 @@ class DescribeImagesSensor(DescribeImagesBaseOperator, BaseSensorOperator):
         return PokeReturnValue(is_done=True, xcom_value=manifest)
 
     def _longest_pause(self) -> float:
-        """Return the most seconds between two pokes."""
         if not self.exponential_backoff:
             return float(self.poke_interval)
         return self.max_wait.total_seconds() if self.max_wait else float("inf")

@@ -14,13 +14,10 @@ from airflow_provider_describer.hooks.describer import DescriberHook
 
 
 class CreditsTrigger(BaseTrigger):
-    """
-    Asks for an account's balance until it is high enough, or until asking fails for good. Free of charge.
+    """Asks for an account's balance until it is high enough, or until asking fails for good. Free of charge.
 
-    It may fire too early, but never too late: the sensor looks again.
-
-    The arguments are those of the sensor. It looks every ``poke_interval`` seconds, at least 15, and gives ``deadline``
-    back in its event.
+    It may fire too early, but never too late: the sensor looks again. The arguments are those of the sensor; it looks
+    every ``poke_interval`` seconds, at least 15, and gives ``deadline`` back in its event.
     """
 
     def __init__(
@@ -33,7 +30,6 @@ class CreditsTrigger(BaseTrigger):
         self.deadline = deadline
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what the metadata database keeps."""
         names = ("describer_conn_id", "min_credits", "poke_interval", "deadline")
         return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 

@@ -19,8 +19,7 @@ CONNECTIONS = 4
 
 
 class VendorTrigger(BaseTrigger):
-    """
-    Waits until a given time, or until requests that run at the vendor have ended. It sends only GETs, which are free.
+    """Waits until a given time, or until requests that run at the vendor have ended. It sends only free GETs.
 
     It may run again from the start, or twice at once: it changes nothing. It may fire too early, but never too late:
     the operator plans again from its store.

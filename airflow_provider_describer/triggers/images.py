@@ -23,8 +23,7 @@ from airflow_provider_describer.storage.open_bucket import OpenBucket
 
 
 class ListingTrigger(BaseTrigger):
-    """
-    Waits for `NewImagesSensor` until a listing has changed or a time has come. It may fire too early, but never too
+    """Waits for `NewImagesSensor` until a listing has changed or a time has come. It may fire too early, but never too
     late: the sensor looks again.
 
     :param fingerprint: of the listing before.
@@ -54,7 +53,6 @@ class ListingTrigger(BaseTrigger):
         self.deadline = deadline
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what the metadata database keeps."""
         names = ("path", "fingerprint", "types", "storage_conn_id", "poll_interval", "until", "deadline")
         return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
@@ -78,8 +76,7 @@ class ListingTrigger(BaseTrigger):
 
 
 class NewImagesTrigger(BaseEventTrigger):
-    """
-    Fires an event whenever there are new or changed images in a bucket or a folder; for an ``AssetWatcher``.
+    """Fires an event whenever there are new or changed images in a bucket or a folder; for an ``AssetWatcher``.
 
     The event's ``extra["payload"]`` is ``{"delta": id, "count", "images", "path", "state"}``: ``images`` is a list as
     ``DescribeImagesOperator(images=…)`` takes it, or the path of a file that lists them. At the first look every image
@@ -132,7 +129,7 @@ class NewImagesTrigger(BaseEventTrigger):
         check_seconds("poll_interval", poll_interval, 1)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what the metadata database keeps. Equal arguments make an equal trigger."""
+        # Equal arguments make an equal trigger.
         names = [name for name in inspect.signature(type(self).__init__).parameters if name != "self"]
         return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
