@@ -17,6 +17,7 @@
     ├── RetryLater           not billed: wait until `retry_at`, or as the retry policy says, and try again
     │   ├── RateLimited
     │   └── VendorUnavailable
+    ├── LeftForLater         no call was made for this image, and `kind` says why: a later run makes it
     ├── AmbiguousCall        the call was sent and its response lost: it may have been billed
     │   └── RequestExpired   the result of a v2 request was not fetched in time
     ├── UnexpectedAnswer     a response in no known form: shows its first 200 characters
@@ -166,6 +167,17 @@ class VendorUnavailable(RetryLater):
     """The vendor could not be reached or could not answer."""
 
     kind = "unavailable"
+
+
+class LeftForLater(DescriberError):
+    """No call was made for this image in this run, or its request was left running: a later run goes on with it.
+
+    ``kind`` says why: ``budget`` (a limit of the task or the connection is used up), ``stopped`` (an error that
+    concerned all images, or the end of the task), ``waiting`` (a wait is spent outside the worker) or ``changed`` (the
+    image was changed while the run read it).
+    """
+
+    kind = "stopped"
 
 
 class AmbiguousCall(DescriberError):

@@ -103,6 +103,11 @@ class Description:
     sha256: str | None = None
 
 
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """Return the words that go with a count: ``one`` for 1, else ``many``, which is ``one`` with an s by default."""
+    return one if count == 1 else many or f"{one}s"
+
+
 def format_usd(usd: float | None) -> str:
     """Return a sum in USD for people: in cents, small sums in tenths of a cent; None as the reason why."""
     if usd is None:

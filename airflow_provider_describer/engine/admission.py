@@ -10,11 +10,11 @@ from typing import NoReturn
 
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.engine.deferral import DeferPolicy, ResumeCondition
-from airflow_provider_describer.engine.limits import Budget, TaskLimits
+from airflow_provider_describer.engine.limits import Budget, TaskLimits, tightest
 from airflow_provider_describer.engine.pacing import Gate, Pace, ReadAhead, Throttle
 from airflow_provider_describer.engine.progress import Totals
-from airflow_provider_describer.errors import DescriberError, RateLimited
-from airflow_provider_describer.models import Running
+from airflow_provider_describer.errors import DescriberError, LeftForLater, RateLimited
+from airflow_provider_describer.models import Running, format_usd
 from airflow_provider_describer.quota.lease_client import Permit
 from airflow_provider_describer.quota.shared import DayBudgetSpent, QuotaClosed, SharedLimits
 
@@ -58,7 +58,7 @@ class Admission:
             limits.max_calls, min(costs, default=None), account.price_per_call, calls=totals.calls, spent=spent
         )
         self._pace = Pace(per_minute, in_bursts=limits.max_wait is not None)
-        self._max_wait = limits.max_wait
+        self._max_wait, self._limits, self._account = limits.max_wait, limits, account
         self._totals, self._clock, self._shared = totals, clock, shared
         self._throttle = Throttle(limits.concurrency)
         self._calls_under_way = Gate(lambda: int(self._throttle.allowed))
@@ -103,6 +103,17 @@ class Admission:
     def resume_condition(self, running: Iterable[Running]) -> ResumeCondition | None:
         """Return what the run waits for, with the requests it has left running; None where it ended otherwise."""
         return None if self.stopped_by else self._defer_policy.resume_condition(running)
+
+    def why_left(self) -> LeftForLater:
+        """Return why an image that was not begun, or not finished, is left for a later run."""
+        if self.stopped_by is not None:
+            return LeftForLater(f"The run was stopped before this image's call: {self.stopped_by}")
+        if limit := self._totals.limit_reached:
+            message = f"{limit} allows no further call in this run. A later run goes on with the image."
+            return LeftForLater(message, kind="budget")
+        if self._defer_policy.is_leaving:
+            return LeftForLater("The task waits outside its worker and then goes on with the image.", kind="waiting")
+        return LeftForLater("The task was stopped before this image's call. The next run goes on with it.")
 
     # Calls
 
@@ -192,7 +203,9 @@ class Admission:
             if self._budget.take():
                 return
             if not self._budget.may_allow_later():
-                self._end_budget()
+                spent = (self._totals.cost_usd or 0.0) + self._totals.unknown_cost_usd
+                reached = tightest(self._limits, self._account, self._totals.calls, spent)
+                self._end_budget(reached.limit if reached else "The task's budget")
             self._call_ended.clear()
             await self._call_ended.wait()
 
@@ -221,7 +234,8 @@ class Admission:
                     if self._too_long(2 * (self._max_wait or 0.0)):
                         raise RunStopping from None
         except DayBudgetSpent:
-            self._end_budget()
+            limit = f"max_cost_per_day ({format_usd(self._account.max_cost_per_day)})"
+            self._end_budget(f"{limit} of connection {self._account.conn_id!r}")
         except QuotaClosed:
             raise RunStopping from None
 
@@ -252,9 +266,9 @@ class Admission:
         permit.shared = None
         self._leave_room(permit)
 
-    def _end_budget(self) -> NoReturn:
+    def _end_budget(self, limit: str) -> NoReturn:
         # Calls under way go on; they are within the budget.
-        self._totals.budget_reached = True
+        self._totals.limit_reached = limit
         self._wake()
         raise RunStopping
 

@@ -18,19 +18,19 @@ from typing import Any, get_args
 from airflow_provider_describer.engine.admission import Admission
 from airflow_provider_describer.engine.deferral import CarriedTotals, ResumeCondition
 from airflow_provider_describer.engine.identify import identify_all
-from airflow_provider_describer.engine.limits import TaskLimits, check_limits
+from airflow_provider_describer.engine.limits import TaskLimits, check_limits, tightest
 from airflow_provider_describer.engine.outcomes import OutcomeRecorder, unknown_outcome
 from airflow_provider_describer.engine.plan import OnUnknown, Plan, decide, make_plan
-from airflow_provider_describer.engine.progress import Totals, too_many_rejected, verdict
+from airflow_provider_describer.engine.progress import Totals, budget_warning, too_many_rejected, verdict
 from airflow_provider_describer.engine.runner import Runner
-from airflow_provider_describer.errors import BadInput, DescriberError
+from airflow_provider_describer.errors import BadInput, DescriberError, LeftForLater
 from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.http.flow import VendorCalls
 from airflow_provider_describer.images.prepare import Transport, choose_transport, needs_visibility
 from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.images.scaling import require_pillow
 from airflow_provider_describer.images.trust import Trust, guard_of
-from airflow_provider_describer.models import DescribeRequest
+from airflow_provider_describer.models import DescribeRequest, plural
 from airflow_provider_describer.quota.shared import open_quota
 from airflow_provider_describer.storage.address import LocalFile, parse_uri
 from airflow_provider_describer.storage.folder import Folder, open_folder
@@ -135,7 +135,7 @@ class Job:
         )
         if rows is not None and not self.dry_run:
             manifest["descriptions"] = [rows[request].to_dict() for request in self.requests]
-        return Outcome(manifest, error, condition, totals.carry(elapsed))
+        return Outcome(manifest, error, condition, totals.carry(elapsed), budget_warning(totals))
 
     async def _describe(
         self, folder: Folder | None, index: JournalIndex, recorder: OutcomeRecorder
@@ -146,7 +146,9 @@ class Job:
             reader = await self._open_reader(opened)
             await asyncio.to_thread(self._check_transports, reader)
             plan = await self._plan(reader, index)
-            self.report(plan.summary(self.vendor_calls.account.price_per_call))
+            account = self.vendor_calls.account
+            spent = (totals.cost_usd or 0.0) + totals.unknown_cost_usd
+            self.report(plan.summary(account.price_per_call, tightest(self.limits, account, totals.calls, spent)))
             if self.dry_run:
                 for entry in plan.entries:
                     totals.counts[entry.status] += len(entry.all)
@@ -154,7 +156,9 @@ class Job:
             resumed = self.carried is not None
             await asyncio.to_thread(recorder.record_known, plan.entries, index, resumed=resumed)
             if error := self._refusal(plan, totals):
-                recorder.record_pending(plan.entries)
+                recorder.record_pending(
+                    plan.entries, LeftForLater(f"The run was stopped before its first call: {error}")
+                )
                 return error, None
             runner = await self._open_runner(opened, plan, reader, folder, recorder)
             await self._run(runner)
@@ -226,7 +230,8 @@ class Job:
             if not isinstance(location, LocalFile):
                 chosen[transport] += 1
         for transport, count in chosen.items():
-            self.report(f"{count} images go to {vendor.title} as {transport.way}: {transport.why}")
+            go = plural(count, "image goes", "images go")
+            self.report(f"{count} {go} to {vendor.title} as {transport.way}: {transport.why}")
 
     async def _plan(self, reader: Reader, index: JournalIndex) -> Plan:
         images = await identify_all(
@@ -248,7 +253,7 @@ class Job:
             decide_one = partial(decide, on_unknown=self.on_unknown, retry_rejected=self.retry_rejected)
             entries = [decide_one(image, newer) for _, image in runner.copies]
             recorder.record_known(entries, newer)
-            recorder.record_pending(entries)
+            recorder.record_pending(entries, runner.admission.why_left())
         elif runner.copies:
             for owner, image in runner.copies:
                 recorder.record_copy(image, owner.first)
@@ -270,9 +275,11 @@ class Outcome:
     """The manifest, and the error that the task should end with, if any.
 
     With a ``resume_condition`` the run was left as it may not wait so long: the task is to be resumed with ``carried``.
+    ``warning`` is for the task's log: a limit has left images pending.
     """
 
     manifest: dict[str, Any]
     error: DescriberError | None
     resume_condition: ResumeCondition | None = None
     carried: CarriedTotals = field(default_factory=CarriedTotals)
+    warning: str | None = None

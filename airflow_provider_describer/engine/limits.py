@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.errors import BadInput
+from airflow_provider_describer.models import format_usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,35 @@ def check_limits(limits: TaskLimits, account: Account) -> None:
     for name, limit in (("max_cost", limits.max_cost), ("max_cost_per_day", account.max_cost_per_day)):
         if limit is not None and account.price_per_call is None:
             raise BadInput(
-                f"{name} needs to know what a call costs: set price_per_call (USD) on connection {account.conn_id!r}."
+                f"{name} needs to know what a call costs: set price_per_call (USD) on connection {account.conn_id!r} "
+                "under Admin > Connections, as your plan charges it; or use max_calls, which needs no price."
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How many calls a limit still allows, and the limit with its value, for people."""
+
+    calls: int
+    limit: str
+
+
+def tightest(limits: TaskLimits, account: Account, calls: int = 0, spent: float = 0.0) -> Allowance | None:
+    """Return the limit of the task or its account that allows the fewest further calls; None if there is no limit.
+
+    :param calls: made so far.
+    :param spent: USD so far.
+    """
+    found = []
+    if limits.max_calls is not None:
+        found.append(Allowance(max(0, limits.max_calls - calls), f"max_calls ({limits.max_calls})"))
+    for cost, limit in ((limits.max_cost, "max_cost"), (account.max_cost_per_day, "max_cost_per_day")):
+        if cost is not None and account.price_per_call:
+            # A thousandth of a call, as in `Budget`.
+            left = max(0, int((cost - spent) / account.price_per_call + 0.001))
+            where = f" of connection {account.conn_id!r}" if limit == "max_cost_per_day" else ""
+            found.append(Allowance(left, f"{limit} ({format_usd(cost)}){where}"))
+    return min(found, key=lambda allowance: allowance.calls, default=None)
 
 
 @dataclass(slots=True)

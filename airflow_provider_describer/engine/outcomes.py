@@ -8,8 +8,8 @@ from typing import Any
 
 from airflow_provider_describer.engine.plan import IdentifiedImage, PlannedImage
 from airflow_provider_describer.engine.progress import Totals
-from airflow_provider_describer.errors import DescriberError, UnknownOutcome
-from airflow_provider_describer.models import DescribeRequest, Description
+from airflow_provider_describer.errors import DescriberError, LeftForLater, UnknownOutcome
+from airflow_provider_describer.models import DescribeRequest, Description, plural
 from airflow_provider_describer.storage.address import masked
 from airflow_provider_describer.store.index import JournalIndex
 from airflow_provider_describer.store.results import ResultFiles
@@ -96,11 +96,11 @@ class OutcomeRecorder:
                         self.totals.count_rejected(str(entry.first.error))
                 self._undescribed(entry, entry.first.error)
 
-    def record_pending(self, planned: Iterable[PlannedImage]) -> None:
+    def record_pending(self, planned: Iterable[PlannedImage], why: LeftForLater) -> None:
         """Record every planned image that would need a call as pending."""
         for entry in planned:
             if entry.action in ("call", "attach"):
-                self._undescribed(entry, None)
+                self._undescribed(entry, why)
 
     def record_copy(self, image: IdentifiedImage, original: IdentifiedImage) -> None:
         """Record an image without a call of its own by the row of another image with the same content."""
@@ -108,7 +108,9 @@ class OutcomeRecorder:
         if row.status in ("described", "reused", "rejected"):
             self.record_stored(image, "rejected" if row.status == "rejected" else "reused", row.to_dict())
         else:
-            self.record_without_call(image, "pending")
+            error = row.error or {"kind": "stopped", "message": "no call was made for it"}
+            message = f"It has the content of {row.uri}, which has no description: {error['message']}"
+            self.record_without_call(image, "pending", LeftForLater(message, kind=error["kind"]))
 
     def _stored(self, entry: PlannedImage, row: Mapping[str, Any], *, resumed: bool) -> None:
         # As it is stored now: an image that was rejected when the plan was made may have been described since.
@@ -143,7 +145,8 @@ class OutcomeRecorder:
 def unknown_outcome(calls: int) -> UnknownOutcome:
     """Return the error for calls of earlier tries whose answers were never seen."""
     return UnknownOutcome(
-        f"{calls} call(s) of an earlier try were sent and their answers never seen; they may have been paid for. "
-        "on_unknown='retry' sends them again, 'hold' leaves these images alone.",
+        f"{calls} {plural(calls, 'call')} of an earlier try {plural(calls, 'was', 'were')} sent and never answered; "
+        f"{plural(calls, 'it', 'they')} may have been paid for. "
+        "on_unknown='retry' sends again, 'hold' leaves such images alone.",
         billed="unknown",
     )

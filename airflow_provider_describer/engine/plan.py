@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from airflow_provider_describer.engine.limits import Allowance
 from airflow_provider_describer.errors import DescriberError, RejectedImage
-from airflow_provider_describer.models import DescribeRequest, format_usd
+from airflow_provider_describer.models import DescribeRequest, format_usd, plural
 from airflow_provider_describer.store.index import JournalIndex, OpenCall, StoredOutcome
 from airflow_provider_describer.store.rows import Status
 
@@ -92,8 +93,11 @@ class Plan:
         """How many calls there will be at most, unless one fails and is tried again."""
         return len(self.having("call"))
 
-    def summary(self, price: float | None) -> str:
-        """Return the plan in one line."""
+    def summary(self, price: float | None, allowed: Allowance | None = None) -> str:
+        """Return the plan in one line.
+
+        :param allowed: the limit that allows the fewest calls, if there is one.
+        """
         copies = sum(len(entry.others) for entry in self.entries if entry.action in ("call", "attach"))
         resent = sum(entry.lost > 0 for entry in self.having("call"))
         parts = [f"{self.calls} new", f"{self.count('reuse') + copies} reused"]
@@ -106,8 +110,12 @@ class Plan:
         ):
             if count:
                 parts.append(f"{count} {words}")
-        cost = "" if price is None else f", {format_usd(self.calls * price)}"
-        return f"{self.requested} images: {', '.join(parts)}; at most {self.calls} calls{cost}"
+        calls, why = self.calls, ""
+        if allowed is not None and allowed.calls < calls:
+            calls, why = allowed.calls, f" ({allowed.limit} allows no more)"
+        cost = "" if price is None else f", {format_usd(calls * price)}"
+        images = f"{self.requested} {plural(self.requested, 'image')}"
+        return f"{images}: {', '.join(parts)}; at most {calls} {plural(calls, 'call')}{cost}{why}"
 
 
 def make_plan(

@@ -10,7 +10,7 @@ from airflow_provider_describer.engine.deferral import CarriedTotals
 from airflow_provider_describer.engine.limits import TaskLimits
 from airflow_provider_describer.engine.plan import OnUnknown
 from airflow_provider_describer.errors import Billed, DescriberError, TooManyRejected, Unfinished
-from airflow_provider_describer.models import format_usd
+from airflow_provider_describer.models import format_usd, plural
 from airflow_provider_describer.store.rows import STATUSES
 
 
@@ -21,7 +21,8 @@ class Totals:
     ``calls`` counts billable requests sent. ``cost_usd`` is known to be paid (None while no price is known), of which
     ``failed_cost_usd`` brought no description; ``unknown_calls`` were sent and their answers lost, and may have cost
     ``unknown_cost_usd`` more. ``known_before`` counts images that needed no call: they say nothing about the rate.
-    ``saved_bytes`` were not sent as images were scaled down.
+    ``saved_bytes`` were not sent as images were scaled down. ``limit_reached`` is the limit, with its value, that
+    allows no further call.
     """
 
     requested: int = 0
@@ -32,7 +33,7 @@ class Totals:
     failed_cost_usd: float = 0.0
     unknown_calls: int = 0
     unknown_cost_usd: float = 0.0
-    budget_reached: bool = False
+    limit_reached: str = ""
     newly_rejected: int = 0
     last_rejection: str = ""
     saved_bytes: int = 0
@@ -55,9 +56,19 @@ class Totals:
         return CarriedTotals(self.calls, self.failed_cost_usd, self.unknown_calls, self.unknown_cost_usd, elapsed_s)
 
     @property
-    def done(self) -> int:
-        """How many images have an outcome."""
+    def budget_reached(self) -> bool:
+        """Whether a limit of the task or its account allows no further call."""
+        return bool(self.limit_reached)
+
+    @property
+    def recorded(self) -> int:
+        """How many images have a row."""
         return sum(self.counts.values())
+
+    @property
+    def done(self) -> int:
+        """How many images have an outcome; a pending one is left for a later run."""
+        return self.recorded - self.counts["pending"]
 
     def count_rejected(self, why: str | None) -> None:
         """Count an image that this run has rejected."""
@@ -99,18 +110,18 @@ class Totals:
 def progress_line(totals: Totals, now: float) -> str:
     """Return one line: done/total, rate, rejected, cost so far, time left. ``now`` as of ``time.monotonic()``."""
     elapsed = max(now - totals.began, 1e-9)
-    # Pending images have not been worked on: they would make a stopped run look fast.
-    rate = (totals.done - totals.counts["pending"] - totals.known_before) / elapsed
-    left = (totals.requested - totals.done) / rate if rate else None
-    parts = [f"{totals.done}/{totals.requested} images", f"{rate:.1f}/s"]
+    rate = (totals.done - totals.known_before) / elapsed
+    left = (totals.requested - totals.recorded) / rate if rate else None
+    parts = [f"{totals.done}/{totals.requested} {plural(totals.requested, 'image')}", f"{rate:.1f}/s"]
     parts += [f"{totals.counts[name]} {name}" for name in STATUSES if totals.counts[name]]
     parts.append(f"cost {format_usd(totals.cost_usd)}")
     if totals.unknown_calls:
         more = format_usd(totals.unknown_cost_usd)
-        parts.append(f"{totals.unknown_calls} calls of unknown outcome (up to {more} more)")
+        calls = plural(totals.unknown_calls, "call")
+        parts.append(f"{totals.unknown_calls} {calls} of unknown outcome (up to {more} more)")
     if totals.saved_bytes > 0:
         parts.append(f"{totals.saved_bytes / 1e6:.1f} MB less to send")
-    parts.append(f"took {_span(elapsed)}" if totals.done >= totals.requested else f"{_span(left)} left")
+    parts.append(f"took {_span(elapsed)}" if totals.recorded >= totals.requested else f"{_span(left)} left")
     return ", ".join(parts)
 
 
@@ -129,8 +140,8 @@ def too_many_rejected(totals: Totals, max_failure_ratio: float) -> TooManyReject
     if totals.newly_rejected <= max_failure_ratio * totals.requested:
         return None
     return TooManyRejected(
-        f"{totals.newly_rejected} of {totals.requested} images were rejected, more than max_failure_ratio="
-        f"{max_failure_ratio} allows; the last one: {totals.last_rejection}"
+        f"{_of_all(totals.newly_rejected, totals)} {plural(totals.newly_rejected, 'was', 'were')} rejected, more than "
+        f"max_failure_ratio={max_failure_ratio} allows; the last one: {totals.last_rejection}"
     )
 
 
@@ -146,7 +157,22 @@ def verdict(
     left += totals.counts["unknown"] if on_unknown == "retry" else 0
     if left:
         return Unfinished(
-            f"{left} of {totals.requested} images could not be described now; the failures say why. Running again "
-            "goes on with them."
+            f"{_of_all(left, totals)} could not be described now; each row's error says why. "
+            f"Running again goes on with {plural(left, 'it', 'them')}."
         )
     return None
+
+
+def budget_warning(totals: Totals) -> str | None:
+    """Return what the log of a run says that a limit has stopped with images left, or None."""
+    left = totals.counts["pending"]
+    if not totals.budget_reached or not left:
+        return None
+    return (
+        f"{totals.limit_reached} allows no further call: {_of_all(left, totals)} {plural(left, 'is', 'are')} left "
+        f"pending. A later run goes on with {plural(left, 'it', 'them')}."
+    )
+
+
+def _of_all(count: int, totals: Totals) -> str:
+    return f"{count} of {totals.requested} {plural(totals.requested, 'image')}"

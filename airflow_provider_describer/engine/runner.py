@@ -21,6 +21,7 @@ from airflow_provider_describer.engine.progress import progress_line, too_many_r
 from airflow_provider_describer.errors import (
     AmbiguousCall,
     DescriberError,
+    LeftForLater,
     RejectedImage,
     UnexpectedAnswer,
     UnknownOutcome,
@@ -38,6 +39,11 @@ from airflow_provider_describer.store.rows import Status
 REPORT_EVERY_S = 5.0
 GIVE_UP_AFTER = 3
 """Images in a row without an answer, or with an unreadable one, that stop the run: the images are not the cause."""
+
+CHANGED = LeftForLater(
+    "Its content has changed since it was listed, and no call was made for it. The next run reads it again.",
+    kind="changed",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +103,9 @@ class Runner:
     async def _work(self, queue: Iterator[PlannedImage]) -> None:
         for entry in queue:
             if self._is_left(entry):
+                why = self.admission.why_left()
                 for image in entry.all:
-                    self.recorder.record_without_call(image, "pending")
+                    self.recorder.record_without_call(image, "pending", why)
             else:
                 await self._one(entry)
 
@@ -113,7 +120,7 @@ class Runner:
         except RunStopping:
             if call.running and call.in_journal:
                 self.left_running.append(call.running)
-            await self._record(entry, call, "pending")
+            await self._record(entry, call, "pending", self.admission.why_left())
         except DescriberError as error:
             status = self._judge(error)
             if status == "pending" and call.running and not call.in_journal:
@@ -228,7 +235,7 @@ class Runner:
         """Record the other images of this content; if the image has changed they are no copies of it any more."""
         for other in entry.others:
             if call.changed:
-                self.recorder.record_without_call(other, "pending")
+                self.recorder.record_without_call(other, "pending", CHANGED)
             else:
                 self.recorder.record_without_call(other, "reused" if status == "described" else status, result)
 

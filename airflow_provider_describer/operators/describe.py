@@ -58,6 +58,8 @@ class DescribeImageOperator(DescriberBaseOperator):
             outcome = self._job.run()
         if outcome.error is not None:
             raise airflow_error(outcome.error) from outcome.error
+        if outcome.warning:
+            self.log.warning("%s", outcome.warning)
         (row,) = outcome.manifest["descriptions"]
         if row["status"] == "rejected":
             raise AirflowFailException(f"{row['error']['kind']}: {row['error']['message']}")
@@ -136,6 +138,8 @@ class DescribeImagesOperator(DescribeImagesBaseOperator):
             outcome = job.run()
         for name in ("counts", "results", "failures"):
             self.log.info("%s: %s", name, outcome.manifest[name])
+        if outcome.warning and outcome.resume_condition is None:
+            self.log.warning("%s", outcome.warning)
         if outcome.resume_condition is not None:
             self._defer(outcome.resume_condition, outcome.carried, began)
         if outcome.error is not None:

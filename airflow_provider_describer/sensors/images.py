@@ -156,6 +156,8 @@ class DescribeImagesSensor(DescribeImagesBaseOperator, BaseSensorOperator):
                 self.log.info("%s; %s", manifest["counts"], outcome.error or "going on at the next poke")
                 return PokeReturnValue(is_done=False)
             slices.clear_totals(folder, run)
+        if outcome.warning:
+            self.log.warning("%s", outcome.warning)
         announce_manifest(self, context, manifest)
         return PokeReturnValue(is_done=True, xcom_value=manifest)
 

@@ -169,7 +169,7 @@ def test_a_lost_answer_is_unknown_and_told(any_shop: Shop, pictures: Pictures, k
     assert result.counts["described"] == 9
     assert result.ledger["requests"] == 10
     assert (result.manifest["unknown_calls"], result.manifest["unknown_cost_usd"]) == (1, 0.015)
-    assert "1 calls of unknown outcome (up to $0.015 more)" in result.lines[-1]
+    assert "1 call of unknown outcome (up to $0.015 more)" in result.lines[-1]
     assert result.manifest["cost_usd"] == pytest.approx(9 * 0.015)
 
 

@@ -159,7 +159,7 @@ def test_the_vendor_fetches_a_signed_address_which_is_shown_nowhere_else(
     assert "a.jpg" in files_of(shop.store)
     assert "Signature=" not in seen and not [one for one in hidden if one in seen]
     title, why = ("Segmind", "signed for it") if shop.vendor == "segmind" else ("Image Describer", "connection says so")
-    assert any(f"1 images go to {title} as url: " in line and why in line for line in result.lines)
+    assert any(f"1 image goes to {title} as url: " in line and why in line for line in result.lines)
 
 
 def test_what_was_fetched_by_a_signed_address_is_known_again(

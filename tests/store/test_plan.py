@@ -120,7 +120,7 @@ def test_what_cannot_be_used_is_no_call(image):
     ]
     plan = make_plan([*bad, image("b")], JournalIndex())
     assert [entry.action for entry in plan.entries] == ["unusable", "unusable", "call"]
-    assert plan.summary(None) == "3 images: 1 new, 0 reused, 2 that cannot be used; at most 1 calls"
+    assert plan.summary(None) == "3 images: 1 new, 0 reused, 2 that cannot be used; at most 1 call"
 
 
 def test_an_image_without_any_identity_is_never_taken_for_another(image):

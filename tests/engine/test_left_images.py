@@ -1,0 +1,124 @@
+"""Images that a run leaves: plan, progress, log and rows say how many there are and why."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_describer.engine.limits import Allowance, TaskLimits, tightest
+from airflow_provider_describer.models import plural
+
+if TYPE_CHECKING:
+    from tests.conftest import Shop
+
+Pictures = Callable[..., list[Path]]
+
+
+@pytest.mark.parametrize(
+    ("limits", "fields", "calls", "limit"),
+    [
+        ({"max_calls": 2}, {}, 2, "max_calls (2)"),
+        ({"max_cost": 0.10}, {}, 6, "max_cost ($0.10)"),
+        ({}, {"max_cost_per_day": 0.03}, 2, "max_cost_per_day ($0.03) of connection 'shop'"),
+        ({"max_cost": 0.10, "max_calls": 3}, {}, 3, "max_calls (3)"),
+        ({"max_cost": 0.03, "max_calls": 3}, {}, 2, "max_cost ($0.03)"),
+        ({"max_cost": 0.10}, {"max_cost_per_day": 0.015}, 1, "max_cost_per_day ($0.015) of connection 'shop'"),
+        ({"max_cost": 0.0}, {}, 0, "max_cost ($0.00)"),
+    ],
+)
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_limit_is_named_with_its_value_and_what_it_leaves(
+    any_shop: Shop,
+    pictures: Pictures,
+    tmp_path: Path,
+    limits: dict[str, Any],
+    fields: dict[str, Any],
+    calls: int,
+    limit: str,
+    is_shared: bool,
+) -> None:
+    """A run that its budget had stopped was green, without a warning, and its 594 pending rows had no error."""
+    any_shop.fields |= fields | ({"limits_path": str(tmp_path / "limits")} if is_shared else {})
+    lines: list[str] = []
+    outcome = asyncio.run(any_shop.job(pictures(14), report=lines.append, **limits).arun())
+    result = any_shop.result(outcome, lines)
+    assert result.ledger["billed"] == calls and result.error is None
+    plan = next(line for line in lines if "at most" in line)
+    cost = f"${calls * 0.015:.3f}".removesuffix("0") if calls % 2 else f"${calls * 0.015:.2f}"
+    assert plan.endswith(f"at most {calls} {plural(calls, 'call')}, {cost} ({limit} allows no more)")
+    assert outcome.warning is not None
+    assert outcome.warning.startswith(f"{limit} allows no further call: {14 - calls} of 14 images are left pending.")
+    assert lines[-1].startswith(f"{calls}/14 images, "), "a pending image is not done"
+    for row in result.of("pending"):
+        assert row["error"]["kind"] == "budget" and row["error"]["message"].startswith(limit)
+        assert row["billed"] == "no"
+
+
+def test_a_limit_that_leaves_nothing_is_no_matter(shop: Shop, pictures: Pictures) -> None:
+    lines: list[str] = []
+    outcome = asyncio.run(shop.job(pictures(3), report=lines.append, max_calls=3).arun())
+    assert outcome.warning is None and outcome.manifest["counts"]["described"] == 3
+    assert "3 images: 3 new, 0 reused; at most 3 calls, $0.045" in lines
+
+
+@pytest.mark.parametrize("kind", ["insufficient_credits", "invalid_key", "model_retired", "forbidden"])
+def test_after_a_stop_each_row_says_why_the_run_stopped(any_shop: Shop, pictures: Pictures, kind: str) -> None:
+    any_shop.breaks(kind, after=2)
+    result = any_shop.describe(pictures(12), concurrency=1)
+    left = result.of("pending")
+    assert len(left) == 10 and result.error is not None
+    first, *others = [row["error"] for row in left]
+    assert first["message"] == str(result.error)
+    assert {error["kind"] for error in others} == {"stopped"}
+    assert all(str(result.error) in error["message"] for error in others)
+    assert result.lines[-1].startswith("2/12 images, ")
+
+
+def test_what_is_refused_before_the_first_call_says_so(shop: Shop, pictures: Pictures) -> None:
+    paths = pictures(6)
+    for path in paths[:3]:
+        path.write_bytes(b"no image")
+    result = shop.describe(paths, max_failure_ratio=0.1)
+    assert (len(result.of("rejected")), result.ledger["requests"]) == (3, 0)
+    for row in result.of("pending"):
+        assert row["error"]["kind"] == "stopped" and "3 of 6 images were rejected" in row["error"]["message"]
+
+
+def test_a_task_that_is_stopped_says_so(shop: Shop, pictures: Pictures) -> None:
+    job = shop.job(pictures(3))
+    job.stop()
+    result = shop.result(job.run(), [])
+    assert len(result.of("pending")) == 3 and result.ledger["requests"] == 0
+    assert {row["error"]["kind"] for row in result.rows} == {"stopped"}
+
+
+def test_copies_of_an_image_that_was_left_say_so_too(shop: Shop, pictures: Pictures) -> None:
+    paths = pictures(3)
+    for path in paths[1:]:
+        path.write_bytes(paths[0].read_bytes())
+    result = shop.describe(paths, max_calls=0)
+    assert [row["error"]["kind"] for row in result.of("pending")] == ["budget"] * 3
+
+
+def test_the_tightest_limit_counts_what_was_spent(shop: Shop) -> None:
+    account = shop.account(max_cost_per_day=1.5)
+    assert tightest(TaskLimits(), shop.account()) is None
+    assert tightest(TaskLimits(max_cost=0.15), account, calls=4, spent=0.06) == Allowance(6, "max_cost ($0.15)")
+    assert tightest(TaskLimits(max_calls=5, max_cost=0.15), account, 4, 0.06) == Allowance(1, "max_calls (5)")
+    assert tightest(TaskLimits(max_calls=5), account, 9) == Allowance(0, "max_calls (5)")
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "images"), (1, "image"), (2, "images"), (1000, "images")])
+def test_words_go_with_their_count(count: int, words: str) -> None:
+    assert plural(count, "image") == words
+    assert plural(count, "was", "were") == ("was" if count == 1 else "were")
+
+
+def test_one_is_told_as_one(shop: Shop, pictures: Pictures) -> None:
+    result = shop.describe(pictures(1))
+    assert "1 image: 1 new, 0 reused; at most 1 call, $0.015" in result.lines
+    assert result.lines[-1].startswith("1/1 image, ")
