@@ -10,7 +10,7 @@ from airflow_provider_describer.account import Account
 from airflow_provider_describer.engine.plan import IdentifiedImage
 from airflow_provider_describer.errors import RejectedImage, UnreadableImage
 from airflow_provider_describer.images.checks import check_head
-from airflow_provider_describer.images.prepare import check_whole, max_bytes_to_read, prepare
+from airflow_provider_describer.images.prepare import check_whole, max_bytes_to_read, one_image, prepare
 from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.models import DescribeRequest
 from airflow_provider_describer.storage.address import LocalFile, ObjectKey, is_local, parse_uri
@@ -77,35 +77,44 @@ async def identify(
 
 
 async def _identify_one(reader: Reader, vendor: Vendor, account: Account, request: DescribeRequest) -> IdentifiedImage:
-    image = request.image
     try:
-        if image.version and not is_local(image.uri):
-            return identified_image(request, None, image.version, image.size)
-        location = parse_uri(image.uri)
-        if not isinstance(location, ObjectKey):
-            prepared = await prepare(reader, vendor, account, request)
-            return identified_image(request, prepared.sha256, prepared.version, prepared.size)
-        head, size, version = await reader.read_head(location, vendor.max_bytes)
-        if not request.spec.preprocessing:
-            check_head(vendor, str(location), head, size)
-        return identified_image(request, None, version, size)
+        with one_image(request.image.uri):
+            return await _identified(reader, vendor, account, request)
     except (RejectedImage, UnreadableImage) as error:
         return _unusable(request, error)
+
+
+async def _identified(reader: Reader, vendor: Vendor, account: Account, request: DescribeRequest) -> IdentifiedImage:
+    image = request.image
+    if image.version and not is_local(image.uri):
+        return identified_image(request, None, image.version, image.size)
+    location = parse_uri(image.uri)
+    if not isinstance(location, ObjectKey):
+        prepared = await prepare(reader, vendor, account, request)
+        return identified_image(request, prepared.sha256, prepared.version, prepared.size)
+    head, size, version = await reader.read_head(location, vendor.max_bytes)
+    if not request.spec.preprocessing:
+        check_head(vendor, str(location), head, size)
+    return identified_image(request, None, version, size)
 
 
 def _identify_files(reader: Reader, vendor: Vendor, requests: Sequence[DescribeRequest]) -> list[IdentifiedImage]:
     found = []
     for request in requests:
         try:
-            file = parse_uri(request.image.uri)
-            assert isinstance(file, LocalFile), "only local images are identified together"
-            content = reader.read_file(file, max_bytes_to_read(vendor, request.spec))
-            check_whole(vendor, request, content)
-            sha256 = hashlib.sha256(content).hexdigest()
-            found.append(identified_image(request, sha256, request.image.version, len(content)))
+            with one_image(request.image.uri):
+                found.append(_identified_file(reader, vendor, request))
         except (RejectedImage, UnreadableImage) as error:
             found.append(_unusable(request, error))
     return found
+
+
+def _identified_file(reader: Reader, vendor: Vendor, request: DescribeRequest) -> IdentifiedImage:
+    file = parse_uri(request.image.uri)
+    assert isinstance(file, LocalFile), "only local images are identified together"
+    content = reader.read_file(file, max_bytes_to_read(vendor, request.spec))
+    check_whole(vendor, request, content)
+    return identified_image(request, hashlib.sha256(content).hexdigest(), request.image.version, len(content))
 
 
 def _unusable(request: DescribeRequest, error: RejectedImage | UnreadableImage) -> IdentifiedImage:

@@ -6,13 +6,16 @@ import asyncio
 import hashlib
 import re
 import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from airflow_provider_describer.account import Account
-from airflow_provider_describer.errors import BadInput, UnreadableImage
+from airflow_provider_describer.errors import BadInput, DescriberError, RejectedImage, UnreadableImage
 from airflow_provider_describer.images.checks import HEAD, check_content, check_head
 from airflow_provider_describer.images.reading import Reader, Visibility
 from airflow_provider_describer.images.scaling import scale_down
@@ -104,12 +107,40 @@ def needs_visibility(vendor: Vendor, account: Account, location: Location) -> bo
     return isinstance(location, WebUrl) or account.image_transport == "url" or vendor.transports[0] == "upload"
 
 
+@contextmanager
+def one_image(uri: str) -> Iterator[None]:
+    """Make an error that nobody expected one of this image: no fault of ours in one image's bytes may end a run.
+
+    :raises RejectedImage: ``no_memory`` or ``internal_error``, naming the image, the error's class and where it arose.
+    :raises DescriberError: as the work inside does.
+    """
+    try:
+        yield
+    except DescriberError:
+        raise
+    except Exception as error:  # noqa: BLE001  # any other class is the unexpected
+        # Its text may quote a signed address.
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{type(error).__name__} at {PurePosixPath(frame.filename).name}:{frame.lineno}"
+        kind = "no_memory" if isinstance(error, MemoryError) else "internal_error"
+        raise RejectedImage(
+            f"{masked(uri)}: could not be prepared ({where}); nothing was sent. Unless the worker lacks memory, report "
+            "this as a fault of this package.",
+            kind=kind,
+        ) from None
+
+
 async def prepare(reader: Reader, vendor: Vendor, account: Account, request: DescribeRequest) -> PreparedImage:
     """Read and check the image and return it ready for a call; nothing is billed here.
 
     :raises RejectedImage: naming the image and what is wrong with it.
     :raises UnreadableImage: where it cannot be read now.
     """
+    with one_image(request.image.uri):
+        return await _prepare(reader, vendor, account, request)
+
+
+async def _prepare(reader: Reader, vendor: Vendor, account: Account, request: DescribeRequest) -> PreparedImage:
     image, location, scaled = request.image, parse_uri(request.image.uri), bool(request.spec.preprocessing)
     max_bytes = max_bytes_to_read(vendor, request.spec)
     if isinstance(location, LocalFile):
@@ -163,7 +194,12 @@ def choose_version(listed: str | None, read: str | None) -> str | None:
 
 
 def _sign(reader: Reader, location: ObjectKey) -> str:
-    signed = reader.sign(location, SIGNED_FOR_S)
+    try:
+        with one_image(str(location)):
+            signed = reader.sign(location, SIGNED_FOR_S)
+    except RejectedImage as error:
+        # The call is admitted by now, and only this class says that it was not sent.
+        raise UnreadableImage(str(error), kind=error.kind) from None
     left = signed.expires_at - time.time()
     if left < SHORTEST_S:
         raise UnreadableImage(

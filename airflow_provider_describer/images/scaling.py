@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import math
-import struct
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -23,8 +22,10 @@ FEWEST_PIXELS = 1024
 JPEG_QUALITY = 90
 PNG_LEVEL = 4
 """Takes a third of the default level's time, for 7 % more bytes."""
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error)
-"""What Pillow's formats raise for damaged files."""
+LARGEST_PROFILE = 4_000_000
+"""Bytes of a colour profile; a larger one is left out. The largest of printing presses have 3 MB."""
+LONGEST_EDGE = 65_500
+"""The longest edge of a JPEG that its library writes."""
 
 
 def preprocessing_of(max_pixels: object) -> str:
@@ -69,26 +70,43 @@ def scale_down(content: bytes, max_pixels: int, *, uri: str = "the image") -> by
     if measured.pixels and measured.pixels <= max_pixels:
         return content
     require_pillow()
+    doing = "decoded"
     try:
         with _opened(content, kind, uri) as image:
             profile = image.info.get("icc_profile")
             small = _upright(image, _shrunk(image, max_pixels))
-    except _BROKEN as error:
+        doing = "scaled down"
+        return _encoded(small, profile)
+    except (RejectedImage, BadInput):
+        raise
+    except MemoryError:
         raise RejectedImage(
-            f"{uri}: the {kind} cannot be decoded ({type(error).__name__}: {error}). Fetch or export it again.",
+            f"{uri}: this worker has not enough memory to scale the {kind} down. Scale it down first.", kind="no_memory"
+        ) from None
+    except Exception as error:  # noqa: BLE001  # a damaged file makes Pillow raise nearly any class
+        raise RejectedImage(
+            f"{uri}: the {kind} cannot be {doing} ({type(error).__name__}: {str(error)[:200]}). Fetch or export it "
+            "again.",
             kind="corrupt",
         ) from None
+
+
+def _encoded(small: Image, profile: bytes | None) -> bytes:
     target = io.BytesIO()
     # Pillow would write some of it, such as comments.
     small.info = {}
     form = "PNG" if small.mode in ("LA", "RGBA") else "JPEG"
-    small.save(target, form, quality=JPEG_QUALITY, compress_level=PNG_LEVEL, icc_profile=profile)
+    kept = profile if profile and len(profile) <= LARGEST_PROFILE else None
+    small.save(target, form, quality=JPEG_QUALITY, compress_level=PNG_LEVEL, icc_profile=kept)
     return target.getvalue()
 
 
 def _opened(content: bytes, kind: str, uri: str) -> ImageFile:
     # Not `Image.open`: its guard against decompression bombs is a warning, which the whole process shares.
-    from PIL import GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+    try:
+        from PIL import GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+    except ImportError as error:
+        raise BadInput(f"max_pixels needs Pillow, which cannot be imported ({error}). Install it again.") from None
 
     openers: dict[str, type[ImageFile]] = {
         "image/jpeg": JpegImagePlugin.JpegImageFile,
@@ -109,14 +127,18 @@ def _opened(content: bytes, kind: str, uri: str) -> ImageFile:
 
 
 def target_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
-    """Return the largest size of the same shape with at most ``max_pixels`` pixels; each edge is at least 1."""
+    """Return the largest size of the same shape with at most ``max_pixels`` pixels and edges of 1 to 65 500."""
     if width * height <= max_pixels:
         return width, height
     # In whole numbers: with floats, an exact root of 32 may come out just below 32.
     tall = max(1, math.isqrt(max_pixels * height // width))
     wide = max(1, min(math.isqrt(max_pixels * width // height), max_pixels // tall))
     # Where the short edge is held at 1, the long one is cut.
-    return wide, min(tall, max_pixels // wide)
+    tall = min(tall, max_pixels // wide)
+    if (longest := max(wide, tall)) <= LONGEST_EDGE:
+        return wide, tall
+    # A strip may have few pixels and yet be longer than can be written.
+    return max(1, wide * LONGEST_EDGE // longest), max(1, tall * LONGEST_EDGE // longest)
 
 
 def _shrunk(image: ImageFile, max_pixels: int) -> Image:
@@ -156,6 +178,6 @@ def _upright(original: Image, small: Image) -> Image:
     }
     try:
         turn = turns.get(original.getexif().get(0x0112, 1))
-    except _BROKEN:
+    except Exception:  # noqa: BLE001  # as above
         return small
     return small if turn is None else small.transpose(turn)

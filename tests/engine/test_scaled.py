@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image
+import pytest
+from PIL import Image, PngImagePlugin
 
+from airflow_provider_describer.images import prepare
 from airflow_provider_describer.images.reference import parse_images
 
 if TYPE_CHECKING:
@@ -38,3 +41,70 @@ def test_large_images_are_scaled_down_and_what_that_saves_is_told(shop: Shop, tm
     counts, lines = run(None)
     assert counts["described"] == 2 and "less to send" not in lines[-1]
     assert shop.emulator.ledger(entries=False)["billed"] == 4
+
+
+def test_a_very_long_image_is_scaled_like_the_others(
+    shop: Shop, pictures: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    strip = tmp_path / "strip.png"
+    Image.frombytes("L", (100_000, 40), os.urandom(4_000_000)).save(strip)
+    job = shop.job([])
+    job.requests = parse_images([*pictures(20), strip], job.vendor_calls.vendor, max_pixels=2_000_000)
+    result = shop.result(job.run(), [])
+    assert (result.error, result.counts["described"]) == (None, 21)
+    assert result.ledger["billed"] == len(result.ledger["by_image"]) == 21
+
+
+@pytest.mark.parametrize("raised", [OSError, MemoryError, RuntimeError, UserWarning])
+def test_an_image_that_the_library_cannot_write_is_a_row(
+    shop: Shop,
+    pictures: Callable[..., list[Path]],
+    monkeypatch: pytest.MonkeyPatch,
+    raised: type[Exception],
+) -> None:
+    paths = [*pictures(6), *pictures(1, "PNG")]
+    Image.effect_noise((300, 300), 50).save(paths[-1])
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise raised("broken data stream")
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", fail)
+    job = shop.job([])
+    job.requests = parse_images(paths, job.vendor_calls.vendor, max_pixels=10_000)
+    result = shop.result(job.run(), [])
+    (row,) = result.of("rejected")
+    assert (row["uri"], row["billed"]) == (str(paths[-1]), "no")
+    assert row["error"]["kind"] == ("no_memory" if raised is MemoryError else "corrupt")
+    assert result.counts["described"] == result.ledger["billed"] == 6
+
+
+@pytest.mark.parametrize("fault", ["check_content", "_filename"])
+@pytest.mark.parametrize("raised", [KeyError, ZeroDivisionError, AssertionError, MemoryError])
+def test_a_fault_of_ours_in_one_image_ends_no_run(
+    shop: Shop,
+    pictures: Callable[..., list[Path]],
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+    raised: type[Exception],
+) -> None:
+    # The first is met while images are identified, the second when one is made ready for its call.
+    paths = pictures(6)
+    wanted = sorted(paths)[3].read_bytes()
+    real = getattr(prepare, fault)
+
+    def fail(*given: Any) -> Any:
+        if wanted in given or str(paths[3]) in given:
+            raise raised("https://h/a.jpg?sig=hush")
+        return real(*given)
+
+    monkeypatch.setattr(prepare, fault, fail)
+    result = shop.describe(paths)
+    (row,) = result.of("rejected")
+    assert row["error"]["kind"] == ("no_memory" if raised is MemoryError else "internal_error")
+    assert raised.__name__ in row["error"]["message"] and "hush" not in str(result.rows)
+    assert result.counts["described"] == result.ledger["billed"] == 5
+    # It is looked at again, for nothing, in the next run.
+    monkeypatch.undo()
+    again = shop.describe(paths)
+    assert (again.counts["reused"], again.counts["described"]) == (5, 1)
+    assert again.ledger["by_image"] == dict.fromkeys(again.ledger["by_image"], 1) and again.ledger["billed"] == 6

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import random
+import struct
 import sys
 import threading
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,13 @@ from PIL import Image, ImageCms, ImageFile, JpegImagePlugin, PngImagePlugin
 from airflow_provider_describer.errors import BadInput, RejectedImage
 from airflow_provider_describer.images.checks import media_type
 from airflow_provider_describer.images.dimensions import measure
-from airflow_provider_describer.images.scaling import preprocessing_of, require_pillow, scale_down, target_size
+from airflow_provider_describer.images.scaling import (
+    LONGEST_EDGE,
+    preprocessing_of,
+    require_pillow,
+    scale_down,
+    target_size,
+)
 
 SIZE = (120, 80)
 SMALL = 2400
@@ -246,6 +254,79 @@ def test_damage_in_the_middle_of_a_png_is_seen() -> None:
     assert caught.value.kind == "corrupt"
 
 
+RAISED = [
+    OSError,
+    ValueError,
+    SyntaxError,
+    struct.error,
+    zlib.error,
+    MemoryError,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+    EOFError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    RuntimeError,
+    RecursionError,
+    OverflowError,
+    ZeroDivisionError,
+    AssertionError,
+    NotImplementedError,
+    UnicodeDecodeError,
+    UserWarning,
+    ImportError,
+]
+"""What an image library raises, of which each says something about one image only."""
+STEPS = [
+    (PngImagePlugin.PngImageFile, "_open"),
+    (ImageFile.ImageFile, "load"),
+    (Image.Image, "convert"),
+    (Image.Image, "resize"),
+    (Image.Image, "save"),
+]
+
+
+@pytest.mark.parametrize("raised", RAISED)
+@pytest.mark.parametrize(("owner", "step"), STEPS)
+def test_whatever_pillow_raises_is_about_one_image(
+    monkeypatch: pytest.MonkeyPatch, owner: type, step: str, raised: type[Exception]
+) -> None:
+    content = written(corners().quantize(8), "PNG", icc_profile=SRGB)
+    about = ("utf-8", b"x", 0, 1, "why") if raised is UnicodeDecodeError else ("why",)
+
+    def fail(*_: object, **__: object) -> None:
+        raise raised(*about)
+
+    monkeypatch.setattr(owner, step, fail)
+    with pytest.raises(RejectedImage, match=r"^s/a\.png: ") as caught:
+        scale_down(content, SMALL, uri="s/a.png")
+    assert caught.value.billed == "no" and caught.value.__cause__ is None
+    if raised is MemoryError:
+        assert caught.value.kind == "no_memory"
+    else:
+        assert caught.value.kind == "corrupt" and "why" in str(caught.value)
+        # Where it opens a file, Pillow itself makes a SyntaxError of some classes.
+        assert raised.__name__ in str(caught.value) or step == "_open"
+        assert ("scaled down" if step == "save" else "decoded") in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [(100_000, 40), (40, 100_000), (1_000_000, 3), (1, 3_000_000), (70_000, 2_000)])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_a_strip_is_scaled_to_what_can_be_written(size: tuple[int, int], mode: str) -> None:
+    small = opened(scale_down(written(Image.new(mode, size), "PNG", compress_level=1), 2_000_000))
+    assert small.size == target_size(*size, 2_000_000)
+    assert max(small.size) <= LONGEST_EDGE and min(small.size) >= 1
+
+
+def test_a_profile_that_no_printer_has_is_left_out() -> None:
+    for size, kept in ((3_000_000, True), (4_000_001, False), (260 * 65_520, False)):
+        content = written(corners("RGB"), "WEBP", icc_profile=random.Random(1).randbytes(size))
+        small = opened(scale_down(content, SMALL))
+        assert small.size == (60, 40) and ("icc_profile" in small.info) is kept
+
+
 HEIC = b"\0\0\0\x18ftypheic" + bytes(50)
 
 
@@ -306,6 +387,9 @@ def test_the_new_size_is_the_largest_of_the_same_shape(width: int, height: int, 
     assert wide * tall <= limit
     if width * height <= limit:
         assert (wide, tall) == (width, height)
+    elif max(wide, tall) == LONGEST_EDGE:
+        # Held by what can be written: as near to the old shape as whole pixels allow.
+        assert (min(wide, tall) - 1) * max(width, height) <= LONGEST_EDGE * min(width, height)
     elif min(wide, tall) > 1:
         assert (wide + 1) * (tall + 1) > limit
         # As near to the old shape as whole pixels allow.
