@@ -35,9 +35,9 @@ EXTRAS = (
 class Account:
     """Who pays, where, and within which limits: everything that a connection says.
 
-    ``timeout`` is in seconds for one HTTP response; ``price_per_call`` and ``max_cost_per_day`` are in USD;
-    ``requests_per_minute`` counts billable calls. ``allow_private_hosts`` lets images be read from web servers in a
-    private network. The key is in no repr.
+    ``timeout`` is in seconds, from when a request has been sent until its answer has been read whole;
+    ``price_per_call`` and ``max_cost_per_day`` are in USD; ``requests_per_minute`` counts billable calls.
+    ``allow_private_hosts`` lets images be read from web servers in a private network. The key is in no repr.
     """
 
     vendor: str

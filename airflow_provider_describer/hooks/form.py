@@ -39,7 +39,13 @@ _LIMITS = (
         "Shared limits",
         "A folder, local or s3://, gs://: all tasks that use this connection share its rate and its spend limit there.",
     ),
-    Field("timeout", "Timeout (seconds)", "How long one answer may take.", "number", default=120),
+    Field(
+        "timeout",
+        "Timeout (seconds)",
+        "From sending a request to the end of its answer.",
+        "number",
+        default=120,
+    ),
 )
 _PRIVATE_HOSTS = Field(
     "allow_private_hosts",

@@ -22,10 +22,11 @@ from airflow_provider_describer.errors import (
     Billed,
     DescriberError,
     UnexpectedAnswer,
+    UnreadableImage,
     VendorUnavailable,
 )
 from airflow_provider_describer.http.addresses import AddressRefused, Guard
-from airflow_provider_describer.http.exchange import TooLarge, Upload, read_whole
+from airflow_provider_describer.http.exchange import Deadline, Overdue, TooLarge, Upload, read_whole
 from airflow_provider_describer.http.flow import Accepted, Admit, Flow, Sleep, Step
 from airflow_provider_describer.http.library import httpx
 from airflow_provider_describer.http.transport import PooledTransport
@@ -38,8 +39,12 @@ T = TypeVar("T")
 USER_AGENT = "airflow-provider-describer"
 CONNECT_TIMEOUT_S = 15.0
 """A connection that takes longer to open will not come."""
+PROXY_STEPS = 3
+"""Through a proxy a connection may take this many times as long: to the proxy, from there to the server, then TLS."""
 WRITE_TIMEOUT_S = 60.0
 """A server that takes nothing of an upload for longer is gone."""
+SLOWEST_UPLOAD = 16 * 1024
+"""Bytes in a second. Sending may take as long as a line of this speed would, and the write timeout on top."""
 MAX_ANSWER = 8 * 1024 * 1024
 """Bytes of an answer that are read unless the request sets its own limit; no vendor's answer comes near."""
 
@@ -83,7 +88,7 @@ def in_event_loop() -> bool:
 class AsyncClient:
     """Async calls, at most ``connections`` at a time. An async context manager, bound to one event loop.
 
-    :param timeout: seconds to wait for an answer.
+    :param timeout: seconds from when a request has been sent until its answer has been read whole.
     :param transport: an httpx transport to use in place of `PooledTransport`.
     :param guard: called with every IP address that a host resolves to; only those that it allows are connected to. A
         proxy of the environment resolves names itself: there the guard is called for hosts that are IP addresses only.
@@ -99,7 +104,9 @@ class AsyncClient:
         guard: Guard | None = None,
     ) -> None:
         connect = min(CONNECT_TIMEOUT_S, timeout)
-        self._timeouts = {"connect": connect, "pool": connect, "read": timeout, "write": max(WRITE_TIMEOUT_S, timeout)}
+        # What is read has the `Deadline`.
+        self._timeouts = {"connect": connect, "pool": connect, "write": max(WRITE_TIMEOUT_S, timeout)}
+        self._timeout = timeout
         self._transport = transport or PooledTransport(connections, guard)
 
     async def arun(self, flow: Flow[T], hooks: CallHooks | None = None) -> T:
@@ -131,23 +138,43 @@ class AsyncClient:
             case Admit():
                 if hooks:
                     await hooks.before_call()
-                sign = step.picture.sign
-                return replace(step.picture, url=await asyncio.to_thread(sign), sign=None) if sign else step.picture
+                return await self._signed(step.picture)
         return await self._send(step)
+
+    async def _signed(self, picture: Picture) -> Picture:
+        if not picture.sign:
+            return picture
+        try:
+            async with asyncio.timeout(self._timeout):
+                url = await asyncio.to_thread(picture.sign)
+        except TimeoutError:
+            raise UnreadableImage(f"its address could not be signed within {self._timeout:g} s.") from None
+        return replace(picture, url=url, sign=None)
 
     async def _send(self, request: Request) -> Response:
         began = time.monotonic()
         url = _url_of(request.url)
-        upload = Upload(request.body)
+        deadline = self._deadline(request)
+        upload = Upload(request.body, deadline)
         extensions = {"timeout": self._timeouts, "trace": upload.trace}
         try:
             headers = _headers(request, url)
             outgoing = httpx.Request(request.method, url, headers=headers, stream=upload, extensions=extensions)
-            async with aclosing(await self._transport.handle_async_request(outgoing)) as response:
-                content = await read_whole(response, request.max_answer or MAX_ANSWER)
-        except (httpx.HTTPError, httpx.StreamError, OSError, UnicodeError, TooLarge, AddressRefused) as error:
+            async with deadline:
+                if not isinstance(self._transport, PooledTransport):
+                    # It tells of no steps.
+                    deadline.begin("answer")
+                async with aclosing(await self._transport.handle_async_request(outgoing)) as response:
+                    content = await read_whole(response, request.max_answer or MAX_ANSWER)
+                    deadline.end()
+        except (httpx.HTTPError, httpx.StreamError, OSError, UnicodeError, TooLarge, AddressRefused, Overdue) as error:
             raise self._failure(error, upload.may_have_arrived(error), request, url.host) from None
         return _response(response, content, request.secrets, time.monotonic() - began)
+
+    def _deadline(self, request: Request) -> Deadline:
+        connect, write = self._timeouts["connect"], self._timeouts["write"]
+        send = write + sum(map(len, request.body)) / SLOWEST_UPLOAD
+        return Deadline({"connect": PROXY_STEPS * connect, "send": send, "answer": self._timeout})
 
     def _failure(self, error: Exception, sent: bool, request: Request, host: str) -> DescriberError:
         """Return our error for it, chosen by what it means for money."""
@@ -175,10 +202,10 @@ class AsyncClient:
             case httpx.ConnectTimeout():
                 return f"no connection within {self._timeouts['connect']:g} s"
             case httpx.ReadTimeout():
-                return f"no answer within {self._timeouts['read']:g} s"
+                return f"no whole answer within {self._timeout:g} s"
             case httpx.WriteTimeout():
                 return f"the server accepted no data for {self._timeouts['write']:g} s"
-            case TooLarge() | AddressRefused():
+            case TooLarge() | AddressRefused() | Overdue():
                 return str(error)
         cause: BaseException = error
         while cause.__cause__:

@@ -16,6 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.http.addresses import Guard, check_addresses, connect, literal_addresses
+from airflow_provider_describer.http.exchange import HAS_TURN
 from airflow_provider_describer.http.library import httpcore, httpx
 from airflow_provider_describer.storage.address import mask_query
 
@@ -40,13 +41,15 @@ class PooledTransport(httpx.AsyncBaseTransport):
         self._idle: list[tuple[Route, httpx.AsyncBaseTransport]] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send the request once fewer than ``size`` are under way."""
+        """Send the request once fewer than ``size`` are under way; its trace is told of that, as `HAS_TURN`."""
         url = request.url
         proxy = _proxy_for(url.scheme, url.netloc.decode("ascii"))
         route = (url.scheme, url.raw_host.decode("ascii"), url.port, proxy)
         await self._turns.acquire()
         connection = None
         try:
+            if trace := request.extensions.get("trace"):
+                await trace(HAS_TURN, {})
             connection = await self._take(route)
             with _as_httpx_errors():
                 response = await connection.handle_async_request(request)
