@@ -19,6 +19,8 @@ from airflow_provider_describer.operators.describe import DescribeImagesOperator
     schedule="@daily",
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
+    # Two runs at once may both pay for the same new image, and triggering a paused DAG starts its scheduled run too.
+    max_active_runs=1,
     params={
         "images": "/data/catalog/*.jpg",
         "store": "/data/descriptions",

@@ -6,8 +6,6 @@ Needs a running triggerer, a connection of type ``image_describer`` or ``segmind
 
 from __future__ import annotations
 
-from typing import Any
-
 from airflow.sdk import Asset, AssetWatcher, dag, get_current_context, task
 
 from airflow_provider_describer.operators.assets import arrived_images, store_asset
@@ -24,17 +22,27 @@ INBOX = Asset("product_images", uri="s3://catalog/inbox", watchers=[AssetWatcher
 DESCRIPTIONS = store_asset(STORE)
 
 
-@dag(schedule=[INBOX], catchup=False, max_active_runs=1, tags=["describer", "example"], doc_md=__doc__)
+@dag(
+    schedule=[INBOX],
+    max_active_runs=1,  # two runs at once may both pay for the same new image
+    tags=["describer", "example"],
+    doc_md=__doc__,
+)
 def images_arrived() -> None:
     @task
-    def arrived() -> Any:
+    def arrived() -> object:
         """Return the images of all events that have triggered this run; skip if there are none."""
         return arrived_images(get_current_context(), INBOX)
 
     DescribeImagesOperator(task_id="describe", images=arrived(), store=STORE, outlets=[DESCRIPTIONS])
 
 
-@dag(schedule=[DESCRIPTIONS], catchup=False, tags=["describer", "example"], doc_md=__doc__)
+@dag(
+    schedule=[DESCRIPTIONS],
+    max_active_runs=1,  # it pays for nothing, but two loads at once may write the same rows
+    tags=["describer", "example"],
+    doc_md=__doc__,
+)
 def descriptions_arrived() -> None:
     @task
     def load() -> int:

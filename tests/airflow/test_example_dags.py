@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import subprocess
 import warnings
 from collections.abc import Callable
@@ -25,6 +26,11 @@ def example(request: pytest.FixtureRequest) -> Path:
     return FOLDER / str(request.param)
 
 
+def bag_of() -> Any:
+    home = "airflow.models.dagbag" if AIRFLOW < (3, 2) else "airflow.dag_processing.dagbag"
+    return importlib.import_module(home).BundleDagBag
+
+
 def test_there_are_examples() -> None:
     assert "catalog_enrichment.py" in EXAMPLES
 
@@ -34,17 +40,24 @@ def test_an_example_is_short(example: Path) -> None:
 
 
 def test_an_example_has_no_import_error_and_warns_of_nothing(example: Path, airflow_db: None) -> None:
-    home = "airflow.models.dagbag" if AIRFLOW < (3, 2) else "airflow.dag_processing.dagbag"
-    bag_of = importlib.import_module(home).BundleDagBag
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
-        bag = bag_of(dag_folder=example, bundle_path=FOLDER)
+        bag = bag_of()(dag_folder=example, bundle_path=FOLDER)
     assert bag.import_errors == {}
     assert bag.dags and all(dag.doc_md and dag.tags for dag in bag.dags.values())
     ours = [
         str(warning.message) for warning in heard if "describer" in warning.filename or example.name in warning.filename
     ]
     assert ours == [] and not getattr(bag, "captured_warnings", {})
+
+
+def test_an_example_has_one_run_at_a_time_and_says_why(example: Path, airflow_db: None) -> None:
+    """Triggering `catalog_enrichment` in the UI also unpaused it: two runs each planned 14 new, and 28 were billed."""
+    source = example.read_text(encoding="utf-8")
+    bag = bag_of()(dag_folder=example, bundle_path=FOLDER)
+    assert {dag.dag_id: dag.max_active_runs for dag in bag.dags.values()} == dict.fromkeys(bag.dags, 1)
+    reasons = re.findall(r"max_active_runs=1,  # \w+|# Two runs .+\n    max_active_runs=1,", source)
+    assert len(reasons) == len(bag.dags) > 0
 
 
 @pytest.mark.slow
