@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import os
 import secrets
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
@@ -19,7 +21,18 @@ NEEDED = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; exit with a message if that is not possible."""
+    """Serve until SIGTERM or SIGINT; exit with a message if that is not possible, and without one if nobody reads it."""
+    try:
+        try:
+            _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left in the buffer would fail again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_describer.emulator",
         description="Both vendors on one local port, with a billing ledger and fault injection.",

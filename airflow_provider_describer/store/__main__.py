@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -14,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_describer.errors import BadInput, StoreError
-from airflow_provider_describer.models import format_usd
+from airflow_provider_describer.models import format_usd, plural
 from airflow_provider_describer.storage.folder import Folder
 from airflow_provider_describer.store.audit import CallTotals, StoreCheck, StoreSummary, check, open_store, summarize
 from airflow_provider_describer.store.compaction import compact
@@ -28,7 +29,22 @@ Report = tuple[dict[str, Any], Iterable[str]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 1 if the store is damaged, 2 if there is no store."""
+    """Run a command and return its exit code: 1 if the store is damaged, 2 if there is no store.
+
+    If the reader of its output, such as ``head``, has seen enough, it ends without a word.
+    """
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left in the buffer would fail again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_describer.store", description="Look at a description store, or compact it."
     )
@@ -62,23 +78,25 @@ def _check(folder: Folder) -> Report:
 
 def _check_lines(found: StoreCheck) -> Iterable[str]:
     whole = found.shards - len(found.damaged)
-    yield f"{found.store}: {found.shards:,} shards, {whole:,} whole, {len(found.damaged):,} damaged"
+    yield f"{found.store}: {_counted(found.shards, 'shard')}, {whole:,} whole, {len(found.damaged):,} damaged"
     for damage in found.damaged:
         yield f"  {damage}"
     for name in found.ignored:
         yield f"  {name} is no shard: every task ignores it"
     running = sum(call.request_id is not None for call in found.open_calls)
     waiting = len(found.open_calls) - running
-    yield f"{running:,} requests run at the vendor, as far as is known here; the next run fetches their results"
-    yield f"{waiting:,} calls sent, or about to be, without an answer here"
+    run = _counted(running, "request runs", "requests run")
+    results = plural(running, "its result", "their results")
+    yield f"{run} at the vendor, as far as is known here; the next run fetches {results}"
+    yield f"{_counted(waiting, 'call')} sent, or about to be, without an answer here"
     for call in found.open_calls[:MAX_LISTED_CALLS]:
         sent = datetime.fromtimestamp(call.sent_at, UTC).isoformat(" ", "seconds") if call.sent_at else "(unknown time)"
         yield f"  {sent}  {_printable(call.uri)}{'  ' + _printable(call.request_id) if call.request_id else ''}"
     if len(found.open_calls) > MAX_LISTED_CALLS:
         yield f"  … and {len(found.open_calls) - MAX_LISTED_CALLS:,} more (--json lists them all)"
     yield (
-        f"{found.unknown_images:,} images without a description for which {found.unknown_calls:,} calls may have been "
-        "paid for: on_unknown decides about them"
+        f"{_counted(found.unknown_images, 'image')} without a description for which "
+        f"{_counted(found.unknown_calls, 'call')} may have been paid for: on_unknown decides"
     )
 
 
@@ -86,7 +104,7 @@ def _compact(folder: Folder) -> Report:
     store, (before, after) = folder.where(), compact(folder)
     return (
         {"store": store, "shards_before": before, "shards_after": after},
-        [f"{store}: {before:,} shards are now {after:,}"],
+        [f"{store}: {_counted(before, 'shard is', 'shards are')} now {after:,}"],
     )
 
 
@@ -102,11 +120,14 @@ def _summary_lines(summary: StoreSummary) -> Iterable[str]:
         yield ""
         yield from _table(heading, totals)
     yield ""
-    yield f"{summary.lost_calls:,} calls were sent and have no answer here"
+    lost, have = summary.lost_calls, plural(summary.lost_calls, "has", "have")
+    yield f"{_counted(lost, 'call was', 'calls were')} sent and {have} no answer here"
     twice = summary.described_again + summary.perhaps_twice
+    cost = "the cost is unknown" if summary.twice_cost_usd is None else f"at most {format_usd(summary.twice_cost_usd)}"
     yield (
-        f"{twice:,} calls were, or may have been, paid for a second time ({summary.described_again:,} images described "
-        f"again, {summary.perhaps_twice:,} answers lost): at most {format_usd(summary.twice_cost_usd)}"
+        f"{_counted(twice, 'call was', 'calls were')}, or may have been, paid for a second time "
+        f"({_counted(summary.described_again, 'image')} described again, "
+        f"{_counted(summary.perhaps_twice, 'answer')} lost): {cost}"
     )
 
 
@@ -115,11 +136,16 @@ def _table(heading: str, totals: Mapping[str, CallTotals]) -> Iterable[str]:
     rows = [[heading, "described", "rejected", "unknown", "cost", *(["of no known price"] if unpriced else [])]]
     for name, one in sorted(totals.items()):
         counts = [f"{count:,}" for count in (one.described, one.rejected, one.unknown)]
-        rows.append([_short(name), *counts, format_usd(one.cost_usd), *([f"{one.unpriced:,}"] if unpriced else [])])
+        cost = "unknown" if one.unpriced and not one.cost_usd else format_usd(one.cost_usd)
+        rows.append([_short(name), *counts, cost, *([f"{one.unpriced:,}"] if unpriced else [])])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *others in rows:
         cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
         yield "  ".join((first.ljust(widths[0]), *cells)).rstrip()
+
+
+def _counted(count: int, one: str, many: str | None = None) -> str:
+    return f"{count:,} {plural(count, one, many)}"
 
 
 def _short(name: str) -> str:

@@ -98,7 +98,8 @@ class StoreSummary:
     """The result of `summarize`. ``lost_calls`` were sent and have no response here.
 
     ``described_again`` counts descriptions of images that had one already; ``perhaps_twice`` counts lost calls for
-    images that another call has described. Together they may have been paid for twice, for ``twice_cost_usd`` at most.
+    images that another call has described. Together they may have been paid for twice, for ``twice_cost_usd`` at most,
+    by the highest price of any call; None if no price is known.
     """
 
     store: str
@@ -109,7 +110,7 @@ class StoreSummary:
     lost_calls: int = 0
     described_again: int = 0
     perhaps_twice: int = 0
-    twice_cost_usd: float = 0.0
+    twice_cost_usd: float | None = 0.0
 
     def add(self, row: Event) -> None:
         prompt = "(none)" if row.get("prompt") is None else row["prompt"]
@@ -130,7 +131,8 @@ def summarize(folder: Folder) -> StoreSummary:
 
     :raises StoreError: naming a shard that cannot be read.
     """
-    summary, index, highest_cost = StoreSummary(folder.where()), JournalIndex(), 0.0
+    summary, index = StoreSummary(folder.where()), JournalIndex()
+    highest_cost: float | None = None
     described: Counter[str] = Counter()
     counted: set[bytes] = set()
     for shard, offset, length, event in read_events(folder):
@@ -143,14 +145,17 @@ def summarize(folder: Folder) -> StoreSummary:
             continue
         counted.add(digest)
         summary.add(event)
-        highest_cost = max(highest_cost, event.get("cost_usd") or 0.0)
-        if event["status"] == "described":
+        if event.get("cost_usd") is not None:
+            highest_cost = max(highest_cost or 0.0, event["cost_usd"])
+        # An image that its vendor has fetched, from a server that names no version, has no identity.
+        if event["status"] == "described" and event.get("keys"):
             described[event["keys"][0]] += 1
     unanswered = index.unanswered().values()
     summary.lost_calls = len(unanswered)
     summary.perhaps_twice = sum(_is_described(index, keys) for keys in unanswered)
     summary.described_again = described.total() - _count_images(index, ((key,) for key in described))
-    summary.twice_cost_usd = (summary.described_again + summary.perhaps_twice) * highest_cost
+    twice = summary.described_again + summary.perhaps_twice
+    summary.twice_cost_usd = 0.0 if not twice else None if highest_cost is None else twice * highest_cost
     return summary
 
 
@@ -160,5 +165,6 @@ def _is_described(index: JournalIndex, keys: tuple[str, ...]) -> bool:
 
 
 def _count_images(index: JournalIndex, calls: Iterable[tuple[str, ...]]) -> int:
-    """Return how many images the calls' keys stand for; all identities of an image count once."""
-    return len({min(index.aliases(keys[:1]), default="") for keys in calls})
+    """Return how many images the calls' keys stand for; all identities of an image count once, each without one too."""
+    found = [min(index.aliases(keys[:1]), default="") for keys in calls]
+    return len(set(filter(None, found))) + found.count("")

@@ -189,3 +189,14 @@ def test_it_imports_neither_airflow_nor_the_rest_of_the_package() -> None:
         check=True,
     )
     assert ran.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--port", "0"]])
+def test_a_reader_that_has_seen_enough_ends_it_without_a_word(arguments: list[str]) -> None:
+    child = subprocess.Popen(
+        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=child_environment()
+    )
+    assert child.stdout and child.stderr
+    child.stdout.close()
+    assert (child.stderr.read(), child.wait(60)) == (b"", 0)
+    child.stderr.close()

@@ -48,7 +48,7 @@ def test_check_of_a_whole_store(store, run):
     code, out, _ = run("check", store.path)
     assert code == 0
     assert f"{store.path}: 5 shards, 5 whole, 0 damaged" in out
-    assert "1 requests run at the vendor" in out and "request-7" in out
+    assert "1 request runs at the vendor" in out and "request-7" in out
     assert "2 calls sent, or about to be" in out
     assert "2023-11-14 22:13:20+00:00  u" in out
     assert "3 images without a description for which 3 calls may have been paid for" in out
@@ -101,7 +101,7 @@ def test_show_for_people(store, run):
     assert lines[3].split() == ["segmind", "1", "0", "0", "$0.015", "0"]
     assert "total" in out and "$0.045" in out
     assert "5 calls were sent and have no answer here" in out
-    assert "3 calls were, or may have been, paid for a second time (1 images described again, 2 answers lost)" in out
+    assert "3 calls were, or may have been, paid for a second time (1 image described again, 2 answers lost)" in out
 
 
 def test_a_prompt_cannot_write_to_the_terminal(tmp_path, events, run):
@@ -164,3 +164,53 @@ def test_it_is_a_command(store):
     assert done.stdout.startswith(str(store.path)) and done.stderr == ""
     usage = subprocess.run([*told, "mend", "x"], capture_output=True, text=True, env=child_environment(), check=False)
     assert usage.returncode == 2 and "check" in usage.stderr
+
+
+def test_calls_of_unknown_price_are_not_said_to_be_free(tmp_path, events, run):
+    """It said "at most $0.00" of calls that nobody knows the price of."""
+    put = Put(tmp_path)
+    put("1", events.outcome("a1", "a", cost_usd=None), events.outcome("a2", "a", cost_usd=None))
+    _, out, _ = run("show", tmp_path)
+    assert "1 call was, or may have been, paid for a second time (1 image described again, 0 answers lost)" in out
+    assert out.endswith(": the cost is unknown\n") and "$0.00" not in out
+    _, out, _ = run("show", tmp_path, "--json")
+    assert json.loads(out)["twice_cost_usd"] is None
+
+
+def test_an_outcome_without_an_identity_is_counted(tmp_path, events, run):
+    put = Put(tmp_path)
+    put("1", *(events.outcome(name, keys=[]) for name in "ab"), events.sent("c", keys=[]), events.sent("d", keys=[]))
+    code, out, _ = run("show", tmp_path, "--json")
+    shown = json.loads(out)
+    assert code == 0 and shown["total"]["described"] == 2 and shown["described_again"] == 0
+    code, out, _ = run("check", tmp_path)
+    assert code == 0 and "2 images without a description for which 2 calls may have been paid for" in out
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("check", ["1 shard, 1 whole", "0 requests run", "1 call sent", "1 image without", "1 call may have"]),
+        ("show", ["1 call was sent and has no answer", "0 calls were, or may have been", "0 images described again"]),
+        ("compact", ["1 shard is now 1"]),
+    ],
+)
+def test_one_is_told_as_one(tmp_path, events, run, command, words):
+    Put(tmp_path)("1", events.sent("a"))
+    _, out, _ = run(command, tmp_path)
+    assert [word for word in words if word not in out] == []
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["show"], ["show", "--json"], ["compact"], ["--help"]])
+def test_a_reader_that_has_seen_enough_ends_it_without_a_word(store, arguments):
+    """`… store show PATH | head` ended in a traceback."""
+    given = arguments if "--help" in arguments else [*arguments, str(store.path)]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "airflow_provider_describer.store", *given],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=child_environment(),
+    )
+    child.stdout.close()
+    assert (child.stderr.read(), child.wait(60)) == (b"", 0)
+    child.stderr.close()
