@@ -6,6 +6,7 @@ Knows nothing of Airflow; it takes the connection's fields as plain values.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -196,17 +197,20 @@ def _parse_key(conn_id: str, password: str | None) -> str:
 def _base_url(
     fields: _Extra, name: str, host: str | None, schema: str | None = None, port: int | None = None
 ) -> str | None:
-    """Return ``scheme://host[:port][/path]`` without a trailing slash, or None for an empty host."""
+    """Return ``scheme://host[:port][/path]`` without a trailing slash, or None for an empty host.
+
+    The scheme is the host's own, or that of ``schema``, where Airflow's URI form puts it. Without either, it is http for
+    this machine itself and https for a public name, because a key is sent. For any other host nobody can know.
+    """
     if not host or not host.strip():
         return None
-    host = host.strip()
-    # The scheme may be in `schema`, where Airflow's URI form puts it. The default is https, because a key is sent.
-    scheme = (schema or "").strip().lower() or "https"
-    if "://" not in host and scheme not in ("http", "https"):
+    host = host.strip().removeprefix("//")
+    scheme = (schema or "").strip().lower()
+    if "://" not in host and scheme not in ("http", "https", ""):
         raise fields.error("schema", schema, "http, https or empty")
     if port and not 0 < port < 65536:
         raise fields.error("port", port, "a number from 1 to 65535")
-    url = host if "://" in host else f"{scheme}://{host}"
+    url = host if "://" in host else f"{scheme or 'https'}://{host}"
     bad_address = fields.error(name, host, "an address such as https://api.example.com, or empty for the vendor's own")
     try:
         parts = urlsplit(url)
@@ -219,5 +223,22 @@ def _base_url(
         raise bad_address
     if any(c.isspace() or not c.isprintable() for c in url):
         raise bad_address
+    if "://" not in host and not scheme:
+        parts = parts._replace(scheme=_scheme_of(fields, name, parts.hostname, named_port or port))
     address = f"{parts.netloc}:{port}" if port and not named_port else parts.netloc
     return f"{parts.scheme}://{address}{parts.path.rstrip('/')}"
+
+
+def _scheme_of(fields: _Extra, name: str, host: str, port: int | None) -> str:
+    """Return the scheme of a host that names none."""
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        is_own, is_public = host == "localhost", "." in host.strip(".")
+    else:
+        is_own, is_public = ip.is_loopback, ip.is_global
+    if is_own:
+        return "http"
+    if is_public and port != 80:
+        return "https"
+    raise _bad(fields.conn_id, f"{name} has no scheme: write http:// or https:// before it. {_CORRECT_IT}")

@@ -201,7 +201,23 @@ def test_extras_that_are_not_ours_are_left_alone() -> None:
         ({"host": "api.example.com/base"}, "https://api.example.com/base"),
         ({"host": "127.0.0.1", "schema": "http", "port": 8901}, "http://127.0.0.1:8901"),
         ({"host": "127.0.0.1", "schema": "HTTP ", "port": 8901}, "http://127.0.0.1:8901"),
-        ({"host": "127.0.0.1", "port": 8901}, "https://127.0.0.1:8901"),
+        # Nobody but this machine can listen there: it is what Airflow's http connections mean by it.
+        ({"host": "127.0.0.1", "port": 8901}, "http://127.0.0.1:8901"),
+        ({"host": "127.0.0.1:8901"}, "http://127.0.0.1:8901"),
+        ({"host": "localhost:8901"}, "http://localhost:8901"),
+        ({"host": "localhost", "port": 8901}, "http://localhost:8901"),
+        ({"host": "localhost/base", "port": 8901}, "http://localhost:8901/base"),
+        ({"host": "localhost:8443", "schema": "https"}, "https://localhost:8443"),
+        ({"host": "[::1]:8901"}, "http://[::1]:8901"),
+        ({"host": "//localhost:8901"}, "http://localhost:8901"),
+        ({"host": "//api.example.com/base"}, "https://api.example.com/base"),
+        ({"host": "api.example.com:8443"}, "https://api.example.com:8443"),
+        ({"host": "api.example.com", "port": 0}, "https://api.example.com"),
+        ({"host": "api.example.com", "port": 443}, "https://api.example.com:443"),
+        ({"host": "api.example.com:80", "schema": "http"}, "http://api.example.com:80"),
+        ({"host": "emulator:8901", "schema": "http"}, "http://emulator:8901"),
+        ({"host": "http://emulator:8901"}, "http://emulator:8901"),
+        ({"host": "8.8.8.8"}, "https://8.8.8.8"),
         ({"host": "http://127.0.0.1", "port": 8901}, "http://127.0.0.1:8901"),
         ({"host": "http://127.0.0.1:8901", "port": 80}, "http://127.0.0.1:8901"),
         ({"host": "http://127.0.0.1/base/", "port": 8901}, "http://127.0.0.1:8901/base"),
@@ -244,6 +260,15 @@ def test_an_address_is_read_from_every_form_of_a_connection(fields: dict[str, An
 def test_what_is_no_address_is_refused(bad: str) -> None:
     refused("host", host=bad)
     refused("storage_host", extra={"storage_host": bad})
+
+
+@pytest.mark.parametrize(
+    "host", ["emulator:8901", "intranet", "10.0.0.5:8901", "192.168.1.2", "[fd00::1]:80", "api.example.com:80", "http:/h"]
+)
+def test_a_host_of_which_nobody_knows_the_scheme_is_refused(host: str) -> None:
+    """It was read as https, and each call ended in an SSL error."""
+    assert "write http:// or https:// before it" in refused("host", host=host)
+    assert "write http:// or https:// before it" in refused("storage_host", extra={"storage_host": host})
 
 
 @pytest.mark.parametrize("bad", [-1, 65536, 10**9])

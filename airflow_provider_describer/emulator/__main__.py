@@ -21,7 +21,7 @@ NEEDED = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; exit with a message if that is not possible, and without one if nobody reads it."""
+    """Serve until SIGTERM or SIGINT; exit with a message if that is not possible, or quietly if nobody reads it."""
     try:
         try:
             _run(arguments)
