@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.engine.deferral import DeferPolicy, ResumeCondition
-from airflow_provider_describer.engine.limits import Budget, TaskLimits, tightest
+from airflow_provider_describer.engine.limits import Budget, TaskLimits, used_up
 from airflow_provider_describer.engine.pacing import Gate, Pace, ReadAhead, Throttle
 from airflow_provider_describer.engine.progress import Totals
 from airflow_provider_describer.errors import DescriberError, LeftForLater, RateLimited
@@ -38,7 +38,7 @@ class CallPermit:
 class Admission:
     """Admits the calls of one run, each within all limits. Bound to one event loop.
 
-    :param totals: of the run; what a resumed run has spent before counts against its budget.
+    :param budget: what is left to the task instance.
     :param clock: epoch seconds.
     :param shared: the limits that the account shares with other tasks; None where each task counts for itself.
     """
@@ -47,16 +47,13 @@ class Admission:
         self,
         account: Account,
         limits: TaskLimits,
+        budget: Budget,
         totals: Totals,
         clock: Callable[[], float],
         shared: SharedLimits | None = None,
     ) -> None:
-        per_minute, per_day = (None, None) if shared else (account.requests_per_minute, account.max_cost_per_day)
-        costs = [cost for cost in (limits.max_cost, per_day) if cost is not None]
-        spent = (totals.cost_usd or 0.0) + totals.unknown_cost_usd
-        self._budget = Budget(
-            limits.max_calls, min(costs, default=None), account.price_per_call, calls=totals.calls, spent=spent
-        )
+        per_minute = None if shared else account.requests_per_minute
+        self.budget = budget
         self._pace = Pace(per_minute, in_bursts=limits.max_wait is not None)
         self._max_wait, self._limits, self._account = limits.max_wait, limits, account
         self._totals, self._clock, self._shared = totals, clock, shared
@@ -137,7 +134,7 @@ class Admission:
                 await self._take_shared(permit)
         except BaseException:
             self._give_back(permit)
-            self._budget.give_back()
+            self.budget.give_back()
             self._wake()
             raise
         self._totals.calls += 1
@@ -149,10 +146,15 @@ class Admission:
         """The call has ended and has cost, or may have cost, that much (USD)."""
         permit.is_open = False
         self.read_ahead.called_for(time.monotonic() - permit.sent_at)
-        self._budget.settle(cost)
+        self.budget.settle(cost)
         self._leave_room(permit)
         if permit.shared is not None and self._shared is not None:
             self._shared.settle(permit.shared, cost)
+        self._wake()
+
+    def settle_attached(self, cost: float) -> None:
+        """The call that was attached has ended and has cost, or may have cost, that much (USD)."""
+        self.budget.settle(cost)
         self._wake()
 
     def note_progress(self) -> None:
@@ -200,12 +202,10 @@ class Admission:
         """Wait until a call may start within the task's budget, and reserve it."""
         while True:
             await self._keep_pace()
-            if self._budget.take():
+            if self.budget.take():
                 return
-            if not self._budget.may_allow_later():
-                spent = (self._totals.cost_usd or 0.0) + self._totals.unknown_cost_usd
-                reached = tightest(self._limits, self._account, self._totals.calls, spent)
-                self._end_budget(reached.limit if reached else "The task's budget")
+            if not self.budget.may_allow_later():
+                self._end_budget(used_up(self.budget, self._limits, self._account))
             self._call_ended.clear()
             await self._call_ended.wait()
 
@@ -282,7 +282,7 @@ class Admission:
 
     def _wake(self) -> None:
         """A call has ended or is not made: another one may start, or none any more."""
-        if self._totals.budget_reached and not self._budget.under_way:
+        if self._totals.budget_reached and not self.budget.under_way:
             self.stop()
         self._call_ended.set()
 

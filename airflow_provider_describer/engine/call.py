@@ -14,6 +14,7 @@ from airflow_provider_describer.http.flow import VendorCalls
 from airflow_provider_describer.images.prepare import PreparedImage
 from airflow_provider_describer.models import Description, Running
 from airflow_provider_describer.storage.address import masked
+from airflow_provider_describer.store.index import OpenCall
 from airflow_provider_describer.store.journal import Journal, new_call_id
 from airflow_provider_describer.store.rows import Row
 
@@ -23,6 +24,8 @@ class ImageCall:
 
     ``image`` is the image as it was read, or as it was planned until it is read; ``lost`` counts the attempts whose
     answer was lost; ``running`` is the request that runs at the vendor for it, if any.
+
+    :param instance: id of the task instance that makes the calls.
     """
 
     def __init__(
@@ -32,8 +35,10 @@ class ImageCall:
         totals: Totals,
         journal: Journal | None,
         vendor_calls: VendorCalls,
+        instance: str = "",
     ) -> None:
         self._planned = self.image = planned
+        self._instance = self._by = instance
         self._admission, self._totals, self._journal = admission, totals, journal
         self._clock, self._price = vendor_calls.clock, vendor_calls.account.price_per_call
         self._id: str | None = None
@@ -44,6 +49,8 @@ class ImageCall:
         """When reading the image began."""
         self.lost = 0
         self.running: Running | None = None
+        self._is_attached = False
+        """Whether the budget has reserved a call of an earlier try that is not settled yet."""
         self.in_journal = False
         """Whether a later run would find the running request."""
 
@@ -61,9 +68,11 @@ class ImageCall:
         """Whether the image is no longer the one that was planned."""
         return set(self._planned.keys).isdisjoint(self.image.keys)
 
-    def attach(self, call: str, running: Running) -> None:
-        """The call was sent in an earlier try and runs at the vendor: it is only fetched."""
-        self._id, self.running, self.in_journal = call, running, True
+    def attach(self, call: str, opened: OpenCall) -> Running:
+        """The call was sent in an earlier try and runs at the vendor: it is only fetched, and may be billed."""
+        self.running = Running(opened.request_id or "", opened.accepted_at)
+        self._id, self._by, self.in_journal, self._is_attached = call, opened.by, True, True
+        return self.running
 
     # CallHooks
 
@@ -136,17 +145,23 @@ class ImageCall:
             self._totals.count_failed_call(end.billed, cost)
         if permit is not None:
             self._admission.settle(permit, cost or 0.0)
+        elif self._is_attached:
+            self._is_attached = False
+            self._admission.settle_attached(cost or 0.0)
 
-    async def write_end(self, row: Row) -> None:
+    async def write_end(self, row: Row, *, final: bool) -> None:
         """Make the row durable as the outcome of the last attempt.
 
-        An attempt that is left pending is closed instead, unless its request still runs at the vendor. If the journal
-        cannot be written, the run stops. The row may be a paid answer; it still goes into the result files.
+        An attempt whose row is not ``final`` is closed instead, unless its request still runs at the vendor: a later
+        run tries again. If the journal cannot be written, the run stops. The row may be a paid answer; it still goes
+        into the result files.
         """
         if self._journal is None or self._id is None:
             return
-        if row.status != "pending":
+        if final:
             event = {"event": "outcome", "call": self._id, "keys": list(self.image.keys), **row.to_dict()}
+            if self._by != self._instance:
+                event["by"] = self._by
             try:
                 await self._journal.commit(event)
             except StoreError as error:
@@ -174,6 +189,7 @@ class ImageCall:
         self._id = None
 
     def _about(self) -> dict[str, object]:
-        """What an event says of the image."""
+        """What an event says of the image, and of the task instance whose budget the call counts against."""
         uri = masked(self.image.request.image.uri)
-        return {"keys": list(self.image.keys), "uri": uri, "at": round(self._clock(), 3)}
+        about = {"keys": list(self.image.keys), "uri": uri, "at": round(self._clock(), 3)}
+        return about | {"by": self._by} if self._by else about

@@ -18,10 +18,10 @@ from typing import Any, get_args
 from airflow_provider_describer.engine.admission import Admission
 from airflow_provider_describer.engine.deferral import CarriedTotals, ResumeCondition
 from airflow_provider_describer.engine.identify import identify_all
-from airflow_provider_describer.engine.limits import TaskLimits, check_limits, tightest
+from airflow_provider_describer.engine.limits import Budget, TaskLimits, check_limits, tightest
 from airflow_provider_describer.engine.outcomes import OutcomeRecorder, unknown_outcome
 from airflow_provider_describer.engine.plan import OnUnknown, Plan, decide, make_plan
-from airflow_provider_describer.engine.progress import Totals, budget_warning, too_many_rejected, verdict
+from airflow_provider_describer.engine.progress import Totals, budget_warning, held_line, too_many_rejected, verdict
 from airflow_provider_describer.engine.runner import Runner
 from airflow_provider_describer.errors import BadInput, DescriberError, LeftForLater
 from airflow_provider_describer.http.client import AsyncClient
@@ -116,7 +116,7 @@ class Job:
         self.check()
         began, carried, account = time.monotonic(), self.carried or CarriedTotals(), self.vendor_calls.account
         folder = None if self.store is None else await asyncio.to_thread(open_folder, self.store, self.open_bucket)
-        index = await asyncio.to_thread(load_index, folder)
+        index = await asyncio.to_thread(load_index, folder, task_instance=self.task_instance)
         totals = Totals.resumed(len(self.requests), carried, is_priced=account.price_per_call is not None)
         rows: dict[DescribeRequest, Row] | None = {} if self.store is None or self.return_rows else None
         with ExitStack() as files:
@@ -124,7 +124,7 @@ class Job:
             if folder and not self.dry_run:
                 results = files.enter_context(ResultFiles(folder, self.task_instance, self.results_format))
             recorder = OutcomeRecorder(self.task_instance, totals, results, rows, self.vendor_calls.clock)
-            error, condition = await self._describe(folder, index, recorder)
+            error, condition, budget = await self._describe(folder, index, recorder)
         elapsed = carried.elapsed_s + time.monotonic() - began
         manifest = totals.manifest(
             vendor=account.vendor,
@@ -135,11 +135,11 @@ class Job:
         )
         if rows is not None and not self.dry_run:
             manifest["descriptions"] = [rows[request].to_dict() for request in self.requests]
-        return Outcome(manifest, error, condition, totals.carry(elapsed), budget_warning(totals))
+        return Outcome(manifest, error, condition, totals.carry(elapsed), budget_warning(totals), budget)
 
     async def _describe(
         self, folder: Folder | None, index: JournalIndex, recorder: OutcomeRecorder
-    ) -> tuple[DescriberError | None, ResumeCondition | None]:
+    ) -> tuple[DescriberError | None, ResumeCondition | None, Budget]:
         """Plan, record what needs no call, and run the rest."""
         totals = recorder.totals
         async with AsyncExitStack() as opened:
@@ -147,31 +147,44 @@ class Job:
             await asyncio.to_thread(self._check_transports, reader)
             plan = await self._plan(reader, index)
             account = self.vendor_calls.account
-            spent = (totals.cost_usd or 0.0) + totals.unknown_cost_usd
-            self.report(plan.summary(account.price_per_call, tightest(self.limits, account, totals.calls, spent)))
+            budget = self._budget(plan, index)
+            limit = tightest(self.limits, account, budget.calls, budget.committed)
+            self.report(plan.summary(account.price_per_call, limit))
             if self.dry_run:
                 for entry in plan.entries:
                     totals.counts[entry.status] += len(entry.all)
-                return None, None
+                return None, None, budget
             resumed = self.carried is not None
-            await asyncio.to_thread(recorder.record_known, plan.entries, index, resumed=resumed)
+            record_known = partial(recorder.record_known, on_unknown=self.on_unknown, resumed=resumed)
+            await asyncio.to_thread(record_known, plan.entries, index)
             if error := self._refusal(plan, totals):
-                recorder.record_pending(
-                    plan.entries, LeftForLater(f"The run was stopped before its first call: {error}")
-                )
-                return error, None
-            runner = await self._open_runner(opened, plan, reader, folder, recorder)
+                why = LeftForLater(f"The run was stopped before its first call: {error}")
+                recorder.record_pending(plan.entries, why)
+                return error, None, budget
+            # What a resumed run knows and the journal does not: calls that cost nothing.
+            budget.count_at_least(totals.calls, (totals.cost_usd or 0.0) + totals.unknown_cost_usd)
+            runner = await self._open_runner(opened, plan, reader, folder, recorder, budget)
             await self._run(runner)
         await asyncio.to_thread(self._record_found, runner, folder, index)
+        if totals.held:
+            self.report(held_line(totals, self.limits))
         if condition := runner.admission.resume_condition(runner.left_running):
-            return None, condition
-        return verdict(totals, self.limits, runner.admission.stopped_by, self.on_unknown), None
+            return None, condition, budget
+        return verdict(totals, self.limits, runner.admission.stopped_by, self.on_unknown), None, budget
+
+    def _budget(self, plan: Plan, index: JournalIndex) -> Budget:
+        """Return what is left to the task instance, with the calls reserved that are going to be fetched."""
+        account, limits = self.vendor_calls.account, self.limits
+        costs = [limits.max_cost, None if account.limits_path else account.max_cost_per_day]
+        limits = replace(limits, max_cost=min((cost for cost in costs if cost is not None), default=None))
+        attached = (entry.open_call[0] for entry in plan.having("attach") if entry.open_call)
+        return Budget.of_task(limits, account.price_per_call, index.spending(), attached)
 
     def _refusal(self, plan: Plan, totals: Totals) -> DescriberError | None:
         """Return why no call may be made at all, or None."""
         lost = sum(entry.lost for entry in plan.having("unknown"))
         if lost and self.on_unknown == "fail":
-            return unknown_outcome(lost)
+            return unknown_outcome(lost, self.on_unknown)
         return too_many_rejected(totals, self.limits.max_failure_ratio)
 
     async def _open_reader(self, opened: AsyncExitStack) -> Reader:
@@ -181,7 +194,13 @@ class Job:
         return Reader(client, trust=Trust(self.images_base, private), open_bucket=self.open_bucket)
 
     async def _open_runner(
-        self, opened: AsyncExitStack, plan: Plan, reader: Reader, folder: Folder | None, recorder: OutcomeRecorder
+        self,
+        opened: AsyncExitStack,
+        plan: Plan,
+        reader: Reader,
+        folder: Folder | None,
+        recorder: OutcomeRecorder,
+        budget: Budget,
     ) -> Runner:
         account, clock = self.vendor_calls.account, self.vendor_calls.clock
         shared = None
@@ -190,14 +209,13 @@ class Job:
             shared = await opened.enter_async_context(open_quota(account, self.open_bucket, clock=clock))
         new = self.new_client or self._client
         client = await opened.enter_async_context(new(self.limits.concurrency))
-        policy = replace(self.vendor_calls.policy, resend_unknown=int(self.on_unknown == "retry"))
         return Runner(
             plan,
-            replace(self.vendor_calls, policy=policy),
+            self.vendor_calls,
             client,
             reader,
             self.limits,
-            Admission(account, self.limits, recorder.totals, clock, shared),
+            Admission(account, self.limits, budget, recorder.totals, clock, shared),
             recorder,
             await opened.enter_async_context(Journal(folder)) if folder else None,
             self.report,
@@ -242,17 +260,25 @@ class Job:
             concurrency=self.limits.concurrency,
             stopped=lambda: self._stop_asked,
         )
-        return make_plan(images, index, on_unknown=self.on_unknown, retry_rejected=self.retry_rejected)
+        return make_plan(images, index, **self._terms)
+
+    @property
+    def _terms(self) -> dict[str, Any]:
+        """What the task says about images that have had a call."""
+        return {
+            "on_unknown": self.on_unknown,
+            "retry_rejected": self.retry_rejected,
+            "max_lost_calls": self.limits.max_lost_calls,
+        }
 
     def _record_found(self, runner: Runner, folder: Folder | None, index: JournalIndex) -> None:
         """Record the images that needed no call after all; blocking."""
         recorder = runner.recorder
-        recorder.record_known(runner.known_after_all, index)
+        recorder.record_known(runner.known_after_all, index, on_unknown=self.on_unknown)
         if runner.copies and folder is not None:
             newer = load_index(folder)
-            decide_one = partial(decide, on_unknown=self.on_unknown, retry_rejected=self.retry_rejected)
-            entries = [decide_one(image, newer) for _, image in runner.copies]
-            recorder.record_known(entries, newer)
+            entries = [decide(image, newer, **self._terms) for _, image in runner.copies]
+            recorder.record_known(entries, newer, on_unknown=self.on_unknown)
             recorder.record_pending(entries, runner.admission.why_left())
         elif runner.copies:
             for owner, image in runner.copies:
@@ -275,7 +301,7 @@ class Outcome:
     """The manifest, and the error that the task should end with, if any.
 
     With a ``resume_condition`` the run was left as it may not wait so long: the task is to be resumed with ``carried``.
-    ``warning`` is for the task's log: a limit has left images pending.
+    ``warning`` is for the task's log: a limit has left images pending. ``budget`` is what the task instance has left.
     """
 
     manifest: dict[str, Any]
@@ -283,3 +309,4 @@ class Outcome:
     resume_condition: ResumeCondition | None = None
     carried: CarriedTotals = field(default_factory=CarriedTotals)
     warning: str | None = None
+    budget: Budget = field(default_factory=Budget)

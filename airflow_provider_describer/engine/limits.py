@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Self
 
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.models import format_usd
+from airflow_provider_describer.store.index import Spending
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,8 @@ class TaskLimits:
     :param max_calls: billable calls, or None.
     :param max_cost: USD, or None.
     :param max_failure_ratio: share of the images that may be rejected; beyond it the run stops.
+    :param max_lost_calls: calls for one image, over all runs, whose answers may be lost; then the image is held.
+    :param slice_size: calls of this run alone, or None; ``max_calls`` and ``max_cost`` count the whole task instance.
     :param max_wait: seconds; a run that must wait longer ends with a `ResumeCondition`. None waits as long as it takes.
         With it calls are made in bursts of a minute's worth: one long wait instead of many short ones.
     """
@@ -26,6 +31,8 @@ class TaskLimits:
     max_cost: float | None = None
     max_failure_ratio: float = 0.1
     max_wait: float | None = None
+    max_lost_calls: int = 2
+    slice_size: int | None = None
 
 
 def check_limits(limits: TaskLimits, account: Account) -> None:
@@ -37,6 +44,8 @@ def check_limits(limits: TaskLimits, account: Account) -> None:
         raise BadInput(f"concurrency is {limits.concurrency!r}, expected a whole number from 1 to 1024.")
     if not 0 <= limits.max_failure_ratio <= 1:
         raise BadInput(f"max_failure_ratio is {limits.max_failure_ratio!r}, expected a share from 0 to 1.")
+    if limits.max_lost_calls < 1:
+        raise BadInput(f"max_lost_calls is {limits.max_lost_calls!r}, expected a whole number of 1 or more.")
     for name, limit in (("max_calls", limits.max_calls), ("max_cost", limits.max_cost)):
         if limit is not None and limit < 0:
             raise BadInput(f"{name} is {limit!r}, expected 0 or more, or None for no limit.")
@@ -81,6 +90,9 @@ class Budget:
     :param max_calls: billable calls, or None.
     :param max_cost: USD, or None.
     :param price: what a call is expected to cost at most, in USD; needed with ``max_cost``.
+    :param slice_left: calls that this run may still make, or None.
+    :param open_calls: ids of calls of earlier tries whose end is not known. ``calls`` has them; each counts as spent
+        at the price.
     """
 
     max_calls: int | None = None
@@ -88,33 +100,96 @@ class Budget:
     price: float | None = None
     calls: int = field(default=0, kw_only=True)
     spent: float = field(default=0.0, kw_only=True)
+    slice_left: int | None = field(default=None, kw_only=True)
+    open_calls: set[str] = field(default_factory=set, kw_only=True)
     under_way: int = field(default=0, init=False)
+
+    @classmethod
+    def of_task(cls, limits: TaskLimits, price: float | None, spending: Spending, attached: Iterable[str]) -> Self:
+        """Return what is left to a task instance that has spent so much, in this try and in earlier ones.
+
+        :param attached: ids of running calls that this run is going to fetch, whoever has sent them.
+        """
+        budget = cls(
+            limits.max_calls,
+            limits.max_cost,
+            price,
+            calls=spending.calls + len(spending.open_calls),
+            spent=spending.cost_usd + spending.unpriced * (price or 0.0),
+            slice_left=limits.slice_size,
+            open_calls=set(spending.open_calls),
+        )
+        for call in attached:
+            budget.attach(call)
+        return budget
+
+    @property
+    def committed(self) -> float:
+        """USD that is spent, if each call that has not ended costs its price."""
+        return self.spent + (len(self.open_calls) + self.under_way) * (self.price or 0.0)
+
+    def count_at_least(self, calls: int, spent: float) -> None:
+        """Count so many calls and USD, if fewer are known."""
+        self.calls, self.spent = max(self.calls, calls), max(self.spent, spent)
+
+    def attach(self, call: str) -> None:
+        """Reserve the cost of a call that was sent before and is fetched in this run."""
+        if call in self.open_calls:
+            self.open_calls.remove(call)
+        else:
+            self.calls += 1
+        self.under_way += 1
 
     def take(self) -> bool:
         """Reserve one call; False where it might exceed a limit."""
-        if self.max_calls is not None and self.calls >= self.max_calls:
-            return False
-        price = self.price or 0.0
-        # A thousandth of a call: sums of 0.015 must not lose one to binary fractions.
-        if self.max_cost is not None and self.spent + (self.under_way + 1) * price > self.max_cost + price / 1000:
+        if self.is_used_up:
             return False
         self.calls += 1
         self.under_way += 1
+        if self.slice_left is not None:
+            self.slice_left -= 1
         return True
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether one more call might exceed a limit, if each call under way costs its price."""
+        return self.slice_left == 0 or self.is_task_used_up
+
+    @property
+    def is_task_used_up(self) -> bool:
+        """The same without the limit of this run alone: no later slice of the task could make one more call."""
+        return not (self._has_calls() and self._has_money(self.committed))
 
     def may_allow_later(self) -> bool:
         """Whether a call that is refused now may be allowed when calls under way turn out to be free."""
-        if not self.under_way or (self.max_calls is not None and self.calls >= self.max_calls):
-            return False
-        return self.max_cost is None or self.spent < self.max_cost
+        return bool(self.under_way) and self.slice_left != 0 and self._has_calls() and self._has_money(self.spent)
 
     def give_back(self) -> None:
         """A reserved call was not made."""
         self.calls -= 1
         self.under_way -= 1
+        if self.slice_left is not None:
+            self.slice_left += 1
 
     def settle(self, cost: float) -> None:
         """A reserved call has ended and cost (or may have cost) that much. A higher price raises later reservations."""
         self.under_way -= 1
         self.spent += cost
         self.price = max(self.price or 0.0, cost) or self.price
+
+    def _has_calls(self) -> bool:
+        return self.max_calls is None or self.calls < self.max_calls
+
+    def _has_money(self, committed: float) -> bool:
+        """Whether one more call fits beside so much."""
+        price = self.price or 0.0
+        # A thousandth of a call: sums of 0.015 must not lose one to binary fractions.
+        return self.max_cost is None or committed + price <= self.max_cost + price / 1000
+
+
+def used_up(budget: Budget, limits: TaskLimits, account: Account) -> str:
+    """Return the limit, with its value, that allows no further call."""
+    if budget.slice_left == 0:
+        return f"slice_size ({limits.slice_size})"
+    reached = tightest(limits, account, budget.calls, budget.committed)
+    return reached.limit if reached else "The task's budget"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from airflow_provider_describer.engine.plan import IdentifiedImage, PlannedImage
+from airflow_provider_describer.engine.plan import IdentifiedImage, OnUnknown, PlannedImage
 from airflow_provider_describer.engine.progress import Totals
 from airflow_provider_describer.errors import DescriberError, LeftForLater, UnknownOutcome
 from airflow_provider_describer.models import DescribeRequest, Description, plural
@@ -77,9 +77,17 @@ class OutcomeRecorder:
         """Record an image whose outcome was known before: it costs nothing now."""
         self.record(image, known_row(image.request, self.task_instance, status, stored, image.sha256, image.version))
 
-    def record_known(self, planned: Iterable[PlannedImage], index: JournalIndex, *, resumed: bool = False) -> None:
+    def record_known(
+        self,
+        planned: Iterable[PlannedImage],
+        index: JournalIndex,
+        *,
+        on_unknown: OnUnknown = "retry",
+        resumed: bool = False,
+    ) -> None:
         """Record every planned image that needs no call.
 
+        :param on_unknown: with ``retry``, an image of unknown outcome is held, as too many of its answers were lost.
         :param resumed: whether this try has worked before; outcomes that it has paid for then count as its own.
         """
         planned = list(planned)
@@ -89,7 +97,8 @@ class OutcomeRecorder:
             self._stored(entry, index.row(entry.first.keys), resumed=resumed)
         for entry in planned:
             if entry.action == "unknown":
-                self._undescribed(entry, unknown_outcome(entry.lost))
+                self.totals.held += len(entry.all) if on_unknown == "retry" else 0
+                self._undescribed(entry, unknown_outcome(entry.lost, on_unknown))
             elif entry.action == "unusable":
                 if entry.status == "rejected":
                     for _ in entry.all:
@@ -142,11 +151,15 @@ class OutcomeRecorder:
             self.record(image, replace(row, lost_calls=entry.lost) if own else replace(row, billed="no"))
 
 
-def unknown_outcome(calls: int) -> UnknownOutcome:
+def unknown_outcome(calls: int, on_unknown: OnUnknown) -> UnknownOutcome:
     """Return the error for calls of earlier tries whose answers were never seen."""
+    next_step = (
+        "A higher max_lost_calls sends the image again."
+        if on_unknown == "retry"
+        else "on_unknown='retry' sends the image again, 'hold' leaves it alone."
+    )
     return UnknownOutcome(
-        f"{calls} {plural(calls, 'call')} of an earlier try {plural(calls, 'was', 'were')} sent and never answered; "
-        f"{plural(calls, 'it', 'they')} may have been paid for. "
-        "on_unknown='retry' sends again, 'hold' leaves such images alone.",
+        f"{calls} {plural(calls, 'call')} {plural(calls, 'was', 'were')} sent and never answered; "
+        f"{plural(calls, 'it', 'they')} may have been paid for. {next_step}",
         billed="unknown",
     )

@@ -124,9 +124,12 @@ def make_plan(
     *,
     on_unknown: OnUnknown = "retry",
     retry_rejected: bool = False,
+    max_lost_calls: int = 2,
 ) -> Plan:
     """Return what is to be done for each image, in the order given."""
-    decide_one = partial(decide, index=index, on_unknown=on_unknown, retry_rejected=retry_rejected)
+    decide_one = partial(
+        decide, index=index, on_unknown=on_unknown, retry_rejected=retry_rejected, max_lost_calls=max_lost_calls
+    )
     entries: list[PlannedImage] = []
     owners: dict[str, PlannedImage] = {}
     copies: dict[int, list[IdentifiedImage]] = {}
@@ -145,9 +148,17 @@ def make_plan(
 
 
 def decide(
-    image: IdentifiedImage, index: JournalIndex, on_unknown: OnUnknown = "retry", *, retry_rejected: bool = False
+    image: IdentifiedImage,
+    index: JournalIndex,
+    on_unknown: OnUnknown = "retry",
+    *,
+    retry_rejected: bool = False,
+    max_lost_calls: int = 2,
 ) -> PlannedImage:
-    """Return what is to be done for one image, as if it were alone."""
+    """Return what is to be done for one image, as if it were alone.
+
+    :param max_lost_calls: calls whose answers were lost, after which the image is held.
+    """
     if image.error is not None:
         return PlannedImage("unusable", image)
     known = index.outcome(image.keys)
@@ -159,5 +170,6 @@ def decide(
     if known is not None and not retry_rejected:
         return PlannedImage("rejected", image, known=known)
     lost = index.lost_calls(image.keys)
-    action: Action = "unknown" if lost and on_unknown != "retry" else "call"
+    is_held = lost >= max_lost_calls if on_unknown == "retry" else lost > 0
+    action: Action = "unknown" if is_held else "call"
     return PlannedImage(action, image, open_call=open_call, lost=lost)

@@ -21,8 +21,8 @@ class Totals:
     ``calls`` counts billable requests sent. ``cost_usd`` is known to be paid (None while no price is known), of which
     ``failed_cost_usd`` brought no description; ``unknown_calls`` were sent and their answers lost, and may have cost
     ``unknown_cost_usd`` more. ``known_before`` counts images that needed no call: they say nothing about the rate.
-    ``saved_bytes`` were not sent as images were scaled down. ``limit_reached`` is the limit, with its value, that
-    allows no further call.
+    ``saved_bytes`` were not sent as images were scaled down. ``held`` images are unknown and are not called again.
+    ``limit_reached`` is the limit, with its value, that allows no further call.
     """
 
     requested: int = 0
@@ -38,6 +38,7 @@ class Totals:
     last_rejection: str = ""
     saved_bytes: int = 0
     known_before: int = 0
+    held: int = 0
 
     @classmethod
     def resumed(cls, requested: int, carried: CarriedTotals, *, is_priced: bool) -> Self:
@@ -145,6 +146,15 @@ def too_many_rejected(totals: Totals, max_failure_ratio: float) -> TooManyReject
     )
 
 
+def held_line(totals: Totals, limits: TaskLimits) -> str:
+    """Return what the log says of images that are not called again, as too many of their answers were lost."""
+    return (
+        f"{_of_all(totals.held, totals)} {plural(totals.held, 'is', 'are')} held: for each, max_lost_calls="
+        f"{limits.max_lost_calls} {plural(limits.max_lost_calls, 'call was', 'calls were')} sent and never answered, "
+        "and may have been paid for. A higher max_lost_calls sends such an image again."
+    )
+
+
 def verdict(
     totals: Totals, limits: TaskLimits, stopped_by: DescriberError | None, on_unknown: OnUnknown
 ) -> DescriberError | None:
@@ -154,7 +164,7 @@ def verdict(
     if too_many := too_many_rejected(totals, limits.max_failure_ratio):
         return too_many
     left = totals.counts["pending"] if not totals.budget_reached else 0
-    left += totals.counts["unknown"] if on_unknown == "retry" else 0
+    left += totals.counts["unknown"] - totals.held if on_unknown == "retry" else 0
     if left:
         return Unfinished(
             f"{_of_all(left, totals)} could not be described now; each row's error says why. "

@@ -114,7 +114,8 @@ class Runner:
         return self.admission.stopping if entry.action == "attach" else self.admission.admits_no_more
 
     async def _one(self, entry: PlannedImage) -> None:
-        call = ImageCall(entry.first, self.admission, self.recorder.totals, self.journal, self.vendor_calls)
+        instance = self.recorder.task_instance.instance
+        call = ImageCall(entry.first, self.admission, self.recorder.totals, self.journal, self.vendor_calls, instance)
         try:
             result = await self._describe(entry, call)
         except RunStopping:
@@ -138,7 +139,7 @@ class Runner:
 
     async def _describe(self, entry: PlannedImage, call: ImageCall) -> Description | AlreadyKnown:
         if entry.action == "attach":
-            return await self._fetch(entry, call)
+            return await self._fetch(entry, call, reserved=True)
         async with self.admission.in_memory:
             if self._is_left(entry):
                 raise RunStopping
@@ -157,15 +158,22 @@ class Runner:
             entry.lost = max(entry.lost, found.lost)
             if found.action == "attach":
                 return await self._fetch(found, call)
-        flow = self.vendor_calls.describe(request.spec, prepared.picture, upload=prepared.upload)
-        return await self.client.arun(flow, call)
+        # An image is sent again only until as many of its answers as allowed are lost, those of earlier runs included.
+        resend = self.limits.max_lost_calls - 1 - entry.lost if self.on_unknown == "retry" else 0
+        policy = replace(self.vendor_calls.policy, resend_unknown=max(0, resend))
+        calls = replace(self.vendor_calls, policy=policy)
+        return await self.client.arun(calls.describe(request.spec, prepared.picture, upload=prepared.upload), call)
 
-    async def _fetch(self, entry: PlannedImage, call: ImageCall) -> Description:
-        """Fetch the result of a request that an earlier try has submitted."""
+    async def _fetch(self, entry: PlannedImage, call: ImageCall, *, reserved: bool = False) -> Description:
+        """Fetch the result of a request that an earlier try has submitted.
+
+        :param reserved: whether the budget has its cost already.
+        """
         assert entry.open_call is not None
         call_id, opened = entry.open_call
-        running = Running(opened.request_id or "", opened.accepted_at)
-        call.attach(call_id, running)
+        if not reserved:
+            self.admission.budget.attach(call_id)
+        running = call.attach(call_id, opened)
         return await self.client.arun(self.vendor_calls.fetch(entry.first.request.spec, running), call)
 
     def _leave_to(self, found: PlannedImage, entry: PlannedImage, call: ImageCall) -> None:
@@ -184,10 +192,13 @@ class Runner:
         match error:
             case RejectedImage():
                 return "rejected"
-            case UnexpectedAnswer():
+            case UnexpectedAnswer(billed="no"):
                 self._count_in_a_row(error)
                 return "rejected"
-            case AmbiguousCall():
+            case UnexpectedAnswer() | AmbiguousCall():
+                # Calls that were under way together may have lost their answers together.
+                together = self.limits.concurrency if isinstance(error, AmbiguousCall) else 0
+                self._count_in_a_row(error, GIVE_UP_AFTER + together)
                 if self.on_unknown == "fail":
                     message = f"{error} With on_unknown='fail' nothing more is sent."
                     self.admission.stop(UnknownOutcome(message, billed="unknown"))
@@ -200,9 +211,9 @@ class Runner:
                 self.admission.stop(error)
         return "pending"
 
-    def _count_in_a_row(self, error: DescriberError) -> None:
+    def _count_in_a_row(self, error: DescriberError, most: int = GIVE_UP_AFTER) -> None:
         self._failures_in_a_row += 1
-        if self._failures_in_a_row >= GIVE_UP_AFTER:
+        if self._failures_in_a_row >= most:
             self.admission.stop(error)
 
     async def _record(
@@ -213,11 +224,16 @@ class Runner:
         result: Description | DescriberError | None = None,
     ) -> None:
         """Make the outcome durable, then record and count it for every image of this content."""
-        row = self.recorder.row(call.image, status, result, lost=entry.lost + call.lost)
+        lost = entry.lost + call.lost
+        row = self.recorder.row(call.image, status, result, lost=lost)
         if status == "pending" and call.running:
             row = replace(row, request_id=call.running.request_id, billed="unknown")
-        await call.write_end(row)
+        # An answer that is not the vendor's, and cost nothing, says nothing about the image to later runs.
+        is_of_this_run = status == "rejected" and isinstance(result, UnexpectedAnswer)
+        await call.write_end(row, final=status != "pending" and not is_of_this_run)
         self.admission.note_progress()
+        if status == "unknown" and lost + 1 >= self.limits.max_lost_calls:
+            self.recorder.totals.held += len(entry.all)
         self.recorder.record(call.image, row, result)
         self._record_others(entry, call, status, result)
         if status == "rejected" and (

@@ -11,7 +11,7 @@ from airflow_provider_describer.account import Account
 from airflow_provider_describer.arguments import parse_int
 from airflow_provider_describer.engine.deferral import FETCH_WITHIN_S, CarriedTotals
 from airflow_provider_describer.engine.job import Outcome
-from airflow_provider_describer.engine.limits import Budget, TaskLimits
+from airflow_provider_describer.engine.limits import TaskLimits
 from airflow_provider_describer.errors import (
     BadInput,
     DescriberError,
@@ -43,12 +43,9 @@ def check_slices(slice_size: int, longest_pause: float, account: Account) -> Non
         )
 
 
-def slice_of(limits: TaskLimits, slice_size: int, carried: CarriedTotals | None) -> TaskLimits:
+def slice_of(limits: TaskLimits, slice_size: int) -> TaskLimits:
     """Return the limits of the next slice, of at most ``slice_size`` calls, of a job that has ``limits``."""
-    calls = slice_size + (carried.calls if carried else 0)
-    if limits.max_calls is not None:
-        calls = min(calls, limits.max_calls)
-    return replace(limits, max_calls=calls, max_wait=MAX_WAIT_S)
+    return replace(limits, slice_size=slice_size, max_wait=MAX_WAIT_S)
 
 
 def is_transient(error: DescriberError) -> bool:
@@ -56,22 +53,14 @@ def is_transient(error: DescriberError) -> bool:
     return isinstance(error, RetryLater | Unfinished)
 
 
-def goes_on(outcome: Outcome, limits: TaskLimits, part: TaskLimits, account: Account) -> bool:
-    """Return whether a further slice could describe more.
-
-    :param limits: of the whole job; the job is done when they are used up.
-    :param part: of the slice that has ended with this outcome.
-    """
+def goes_on(outcome: Outcome, account: Account) -> bool:
+    """Return whether a further slice could describe more; the job is done when its own limits are used up."""
     if outcome.resume_condition is not None or outcome.error is not None:
         return True
-    if not outcome.manifest["counts"]["pending"]:
-        return False
-    spent = (outcome.manifest["cost_usd"] or 0.0) + outcome.manifest["unknown_cost_usd"]
-    calls = outcome.carried.calls
-    if not Budget(limits.max_calls, limits.max_cost, account.price_per_call, calls=calls, spent=spent).take():
+    if not outcome.manifest["counts"]["pending"] or outcome.budget.is_task_used_up:
         return False
     # Otherwise the slice ended on the day's budget: a shared one is renewed tomorrow.
-    return calls >= (part.max_calls or 0) or account.limits_path is not None
+    return outcome.budget.slice_left == 0 or account.limits_path is not None
 
 
 def save_totals(folder: Folder, run: TaskInstanceKey, carried: CarriedTotals) -> None:

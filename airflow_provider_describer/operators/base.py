@@ -93,12 +93,14 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
         outside it is read. (templated)
     :param concurrency: how many calls may be under way at the same time; a Segmind v2 call is until its result is
         there.
-    :param max_calls: billable calls that the task may make.
-    :param max_cost: USD that the task may spend; needs ``price_per_call`` on the connection.
+    :param max_calls: billable calls that the task may make, in all of its tries together if it has a ``store``.
+    :param max_cost: USD that the task may spend, counted in the same way; needs ``price_per_call`` on the connection.
     :param max_failure_ratio: share of rejected images above which the task fails, early if possible. Images that an
         earlier run has rejected are not counted again.
     :param on_unknown: what to do about a call that was sent and whose answer was lost: ``retry`` sends it again, at the
         risk of paying twice; ``hold`` leaves the image alone; ``fail`` stops and leaves the decision to you.
+    :param max_lost_calls: calls for one image, over all runs, whose answers may be lost; then ``retry`` sends no more
+        either, and the image is held.
     :param retry_rejected: ask again about images that the vendor has rejected before.
     :param results_format: format of the result files in the store: ``jsonl`` or ``parquet``.
     """
@@ -115,6 +117,7 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
         max_cost: float | None = None,
         max_failure_ratio: float = 0.1,
         on_unknown: OnUnknown = "retry",
+        max_lost_calls: int = 2,
         retry_rejected: bool = False,
         results_format: ResultsFormat = "jsonl",
         **kwargs: Any,
@@ -127,6 +130,7 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
         self.max_cost = max_cost
         self.max_failure_ratio = max_failure_ratio
         self.on_unknown = on_unknown
+        self.max_lost_calls = max_lost_calls
         self.retry_rejected = retry_rejected
         self.results_format = results_format
 
@@ -136,7 +140,13 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
 
     @property
     def limits(self) -> TaskLimits:
-        return TaskLimits(self.concurrency, self.max_calls, self.max_cost, self.max_failure_ratio)
+        return TaskLimits(
+            self.concurrency,
+            self.max_calls,
+            self.max_cost,
+            self.max_failure_ratio,
+            max_lost_calls=self.max_lost_calls,
+        )
 
     def plan_job(
         self, run: TaskInstanceKey, limits: TaskLimits, *, carried: CarriedTotals | None = None, dry_run: bool = False

@@ -42,14 +42,17 @@ class DescribeImageOperator(DescriberBaseOperator):
     :param on_unknown: what to do about a call that was sent and whose answer was lost: ``fail`` leaves the decision to
         you, ``retry`` sends it again at the risk of paying twice, ``hold`` leaves the image alone. Without a store, a
         call of an earlier try is not known.
+    :param max_lost_calls: calls for the image, over all runs, whose answers may be lost; then ``retry`` sends no more
+        either.
     """
 
     template_fields: Sequence[str] = ("image", *DescriberBaseOperator.template_fields)
 
-    def __init__(self, *, image: Any, on_unknown: OnUnknown = "fail", **kwargs: Any) -> None:
+    def __init__(self, *, image: Any, on_unknown: OnUnknown = "fail", max_lost_calls: int = 2, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.image = image
         self.on_unknown = on_unknown
+        self.max_lost_calls = max_lost_calls
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Make at most one billable call and return the description's row."""
@@ -63,6 +66,8 @@ class DescribeImageOperator(DescriberBaseOperator):
         (row,) = outcome.manifest["descriptions"]
         if row["status"] == "rejected":
             raise AirflowFailException(f"{row['error']['kind']}: {row['error']['message']}")
+        if row["status"] == "unknown" and self.on_unknown != "hold":
+            raise AirflowFailException(row["error"]["message"])
         about = {name: row[name] for name in ("uri", "vendor", "cost_usd")}
         announce(self, context, int(row["status"] == "described"), about)
         return dict(row)
@@ -77,7 +82,7 @@ class DescribeImageOperator(DescriberBaseOperator):
         return Job(
             vendor_calls=vendor_calls,
             requests=[request],
-            limits=TaskLimits(concurrency=1, max_failure_ratio=1.0),
+            limits=TaskLimits(concurrency=1, max_failure_ratio=1.0, max_lost_calls=self.max_lost_calls),
             store=self.store,
             task_instance=task_instance_key(context),
             on_unknown=self.on_unknown,

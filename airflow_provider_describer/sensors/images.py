@@ -139,17 +139,17 @@ class DescribeImagesSensor(DescribeImagesBaseOperator, BaseSensorOperator):
         self.slice_size = slice_size
 
     def poke(self, context: Context) -> PokeReturnValue:
-        run, limits = task_instance_key(context), self.limits
+        run = task_instance_key(context)
         with airflow_errors():
             account = self.hook.account
             slices.check_slices(self.slice_size, self._longest_pause(), account)
             folder = open_folder(self.store or "", buckets_of(self.storage_conn_id))
             carried = slices.load_totals(folder, run)
-            part = slices.slice_of(limits, self.slice_size, carried)
+            part = slices.slice_of(self.limits, self.slice_size)
             outcome = self.plan_job(run, part, carried=carried).run()
             slices.save_totals(folder, run, outcome.carried)
             manifest = outcome.manifest
-            if slices.goes_on(outcome, limits, part, account):
+            if slices.goes_on(outcome, account):
                 context["ti"].xcom_push(key="manifest", value=manifest)
                 if outcome.error is not None and not slices.is_transient(outcome.error):
                     raise outcome.error

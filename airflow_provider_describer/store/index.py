@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from airflow_provider_describer.errors import StoreError
+from airflow_provider_describer.errors import StoreError, UnexpectedAnswer
 from airflow_provider_describer.storage.folder import Folder
 from airflow_provider_describer.store.compaction import MAX_ATTEMPTS
 from airflow_provider_describer.store.journal import read_events
+from airflow_provider_describer.store.rows import TaskInstanceKey
 from airflow_provider_describer.store.shard import Event
 
 
@@ -25,11 +26,27 @@ class StoredOutcome(NamedTuple):
     length: int
 
 
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What the calls of one task instance have cost, in all of its tries.
+
+    :param calls: ended calls that were billed, or may have been; ``unpriced`` of them have no known cost.
+    :param cost_usd: known cost in USD.
+    :param open_calls: ids of calls whose end is not in the journal.
+    """
+
+    calls: int = 0
+    cost_usd: float = 0.0
+    unpriced: int = 0
+    open_calls: frozenset[str] = frozenset()
+
+
 @dataclass(slots=True)
 class OpenCall:
-    """A call that was sent and whose end is not in the journal."""
+    """A call that was sent and whose end is not in the journal. ``by`` is the task instance that has sent it."""
 
     keys: tuple[str, ...] = ()
+    by: str = ""
     uri: str = ""
     sent_at: float = 0.0
     request_id: str | None = None
@@ -40,10 +57,12 @@ class OpenCall:
 class JournalIndex:
     """What the journal says about each identity. The order in which events are applied makes no difference.
 
-    ``folder`` is the store, or None for a run without one.
+    ``folder`` is the store, or None for a run without one. The spending of
+    ``task_instance`` is summed up.
     """
 
     folder: Folder | None = None
+    task_instance: TaskInstanceKey = field(default_factory=TaskInstanceKey)
     outcomes: dict[str, StoredOutcome] = field(default_factory=dict)
     open_calls: dict[str, OpenCall] = field(default_factory=dict)
     lost: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -53,6 +72,8 @@ class JournalIndex:
     _aliases: dict[str, list[str]] = field(default_factory=dict)
     """For an image with several identities: all of them, in one list that each of them maps to."""
     _ended: set[str] = field(default_factory=set)
+    _own_costs: dict[str, float | None] = field(default_factory=dict)
+    """The cost of each ended call of the task instance; None where it is not known."""
     _shard: tuple[str, bytes] = ("", b"")
     """Name and content of the shard that was read last."""
 
@@ -64,14 +85,16 @@ class JournalIndex:
                 opened = self.open_calls.setdefault(call, OpenCall())
                 if event["event"] == "sent":
                     opened.keys, opened.uri, opened.sent_at = tuple(event["keys"]), event["uri"], event["at"]
+                    opened.by = event.get("by", "")
                 else:
                     opened.keys = opened.keys or tuple(event["keys"])
                     opened.request_id, opened.accepted_at = event["request_id"], event["at"]
             case "closed" | "lost" | "outcome" as kind:
                 self._ended.add(call)
                 self.open_calls.pop(call, None)
+                self._count_cost(event)
                 status = event["status"] if kind == "outcome" else None
-                if kind == "lost" or status == "unknown":
+                if kind == "lost" or status == "unknown" or _is_unread_answer(event):
                     # Two runs may report the end of one call, each with the keys that it knows.
                     self.lost[call] = tuple(dict.fromkeys((*self.lost.get(call, ()), *event["keys"])))
                 elif status in ("described", "rejected"):
@@ -80,6 +103,33 @@ class JournalIndex:
                         self.outcomes[key] = max(found, self.outcomes.get(key, found))
             case "same":
                 self._link(event["keys"])
+
+    def _count_cost(self, event: Event) -> None:
+        """Count the end of a call of the task instance: one that it has sent, or one whose result it has fetched."""
+        run = self.task_instance
+        if not run.instance or event["event"] == "closed":
+            return
+        if event["event"] == "outcome":
+            if event["billed"] == "no":
+                return
+            found = (event["dag_id"], event["run_id"], event["task_id"], event["map_index"])
+            is_own = found == (run.dag_id, run.run_id, run.task_id, run.map_index)
+        else:
+            is_own = False
+        if is_own or event.get("by") == run.instance:
+            # Two runs may report the end of one call; the one that has seen its cost counts.
+            costs = (event.get("cost_usd"), self._own_costs.get(event["call"]))
+            self._own_costs[event["call"]] = max((cost for cost in costs if cost is not None), default=None)
+
+    def spending(self) -> Spending:
+        """Return what the task instance has spent so far, in all of its tries."""
+        costs, own = self._own_costs.values(), self.task_instance.instance
+        return Spending(
+            len(costs),
+            sum(cost for cost in costs if cost is not None),
+            sum(cost is None for cost in costs),
+            frozenset(call for call, opened in self.open_calls.items() if own and opened.by == own),
+        )
 
     def _link(self, keys: Sequence[str]) -> None:
         names = max((self._aliases.get(key, []) for key in keys), key=len, default=[])
@@ -149,13 +199,21 @@ class JournalIndex:
         self.unanswered_by_key, self._aliases = newer.unanswered_by_key, newer._aliases
 
 
-def load_index(folder: Folder | None, damaged: list[StoreError] | None = None) -> JournalIndex:
+def _is_unread_answer(event: Event) -> bool:
+    """Whether the row says "rejected" for an answer that was paid for and not understood, as older versions wrote."""
+    return event.get("status") == "rejected" and (event.get("error") or {}).get("kind") == UnexpectedAnswer.kind
+
+
+def load_index(
+    folder: Folder | None, damaged: list[StoreError] | None = None, task_instance: TaskInstanceKey | None = None
+) -> JournalIndex:
     """Read the whole journal and return its index; an empty index without a store.
 
     :param damaged: as for `read_events`.
+    :param task_instance: whose spending is summed up.
     :raises StoreError: naming a shard that cannot be read.
     """
-    index = JournalIndex(folder)
+    index = JournalIndex(folder, task_instance or TaskInstanceKey())
     if folder is not None:
         for shard, offset, length, event in read_events(folder, damaged):
             index.apply(shard, offset, length, event)

@@ -30,6 +30,14 @@ class TaskInstanceKey:
     map_index: int = -1
     try_number: int = 1
 
+    @property
+    def instance(self) -> str:
+        """A short id of the task instance, the same at every try; empty outside Airflow."""
+        if not self.dag_id and not self.run_id:
+            return ""
+        ids = "\0".join((self.dag_id, self.run_id, self.task_id, str(self.map_index)))
+        return hashlib.blake2b(ids.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
     def path(self, under: str) -> str:
         """Return ``<under>/<dag_id>/<run_id>/<task_id>[-<map_index>]``, whatever characters the ids have."""
         task = _path_part(self.task_id or "no_task") + (f"-{self.map_index}" if self.map_index >= 0 else "")

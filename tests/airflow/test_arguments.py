@@ -33,12 +33,13 @@ MANY = {
     "max_cost": None,
     "max_failure_ratio": 0.1,
     "on_unknown": "retry",
+    "max_lost_calls": 2,
     "retry_rejected": False,
     "results_format": "jsonl",
 }
 LISTING = {**DESCRIBER, "path": REQUIRED, "types": None, "chunk_size": None, "inline_limit": 1000}
 ARGUMENTS: dict[type[Any], dict[str, Any]] = {
-    DescribeImageOperator: {**DESCRIBER, "image": REQUIRED, "on_unknown": "fail"},
+    DescribeImageOperator: {**DESCRIBER, "image": REQUIRED, "on_unknown": "fail", "max_lost_calls": 2},
     DescribeImagesOperator: {**MANY, **DEFERRABLE, "dry_run": False, "defer_after": 30.0},
     ListImagesOperator: {
         **LISTING,

@@ -196,14 +196,14 @@ def test_unreadable_answers_end_the_run_before_they_cost_more(
     assert ran.failed_for_good("describe").startswith("UnexpectedAnswer")
     manifest = ran.xcom("describe", "manifest")
     assert billed(accounts) == manifest["calls"] == 3
-    assert manifest["counts"] == counts(requested=6, rejected=3, pending=3)
+    assert manifest["counts"] == counts(requested=6, unknown=3, pending=3)
 
 
-def test_answers_that_are_lost_again_and_again_are_left_to_airflows_next_try(
+def test_an_answer_that_cannot_be_read_is_asked_for_again_in_airflows_next_try(
     accounts: EmulatorProcess, run: Run, pictures: list[str], tmp_path: Path
 ) -> None:
-    lost = beginning(pictures[0])
-    accounts.faults({"image_describer": {"errors": [{"kind": "drop_after_bill", "images": [lost], "attempts": 2}]}})
+    garbled = beginning(pictures[0])
+    accounts.faults({"image_describer": {"errors": [{"kind": "html", "images": [garbled], "attempts": 1}]}})
     ran = run("stored", images=pictures, store=str(tmp_path))
     assert (ran.states["describe"], ran.tries["describe"]) == ("success", 2)
     assert str(ran.errors["describe"]).startswith("Unfinished: 1 of 6 images")
@@ -211,5 +211,19 @@ def test_answers_that_are_lost_again_and_again_are_left_to_airflows_next_try(
     assert manifest["counts"] == counts(requested=6, described=1, reused=5)
     assert len(rows(manifest["results"])) == 6
     by_image = accounts.ledger(entries=False)["by_image"]
-    assert sorted(by_image.values()) == [1, 1, 1, 1, 1, 3]
-    assert by_image[hashlib.sha256(Path(pictures[0]).read_bytes()).hexdigest()] == 3
+    assert sorted(by_image.values()) == [1, 1, 1, 1, 1, 2]
+    assert by_image[hashlib.sha256(Path(pictures[0]).read_bytes()).hexdigest()] == 2
+
+
+def test_an_image_whose_answers_are_lost_is_paid_for_twice_in_all_runs_and_then_held(
+    accounts: EmulatorProcess, run: Run, pictures: list[str], tmp_path: Path
+) -> None:
+    lost = beginning(pictures[0])
+    accounts.faults({"image_describer": {"errors": [{"kind": "drop_after_bill", "images": [lost]}]}})
+    for described, reused in ((5, 0), (0, 5), (0, 5)):
+        ran = run("stored", images=pictures, store=str(tmp_path))
+        assert ran.states["describe"] == "success"
+        manifest = ran.xcom("describe")
+        assert manifest["counts"] == counts(requested=6, described=described, reused=reused, unknown=1)
+        by_image = accounts.ledger(entries=False)["by_image"]
+        assert sorted(by_image.values()) == [1, 1, 1, 1, 1, 2]

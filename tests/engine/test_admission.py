@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
 
 from airflow_provider_describer.account import Account, account_from_connection
 from airflow_provider_describer.engine.admission import Admission, RunStopping
-from airflow_provider_describer.engine.limits import TaskLimits
+from airflow_provider_describer.engine.limits import Budget, TaskLimits
 from airflow_provider_describer.engine.progress import Totals
 from airflow_provider_describer.errors import InvalidKey, RateLimited, StoreError
 from airflow_provider_describer.models import Running
+from airflow_provider_describer.store.index import Spending
 from airflow_provider_describer.vendors import get_vendor
 
 NOW = 1_763_708_820.0
@@ -22,12 +23,19 @@ NOW = 1_763_708_820.0
 class Calls:
     """Asks for calls and keeps what becomes of their intents. Its clock stands still until it is set."""
 
-    def __init__(self, *, account: dict[str, Any] | None = None, **limits: Any) -> None:
+    def __init__(
+        self,
+        *,
+        account: dict[str, Any] | None = None,
+        spending: Spending | None = None,
+        attached: Sequence[str] = (),
+        **limits: Any,
+    ) -> None:
         self.now = NOW
         self.totals = Totals()
-        self.admission = Admission(
-            an_account(account or {}), TaskLimits(**{"concurrency": 2, **limits}), self.totals, lambda: self.now
-        )
+        own = TaskLimits(**{"concurrency": 2, **limits})
+        self.budget = Budget.of_task(own, 0.015, spending or Spending(), attached)
+        self.admission = Admission(an_account(account or {}), own, self.budget, self.totals, lambda: self.now)
         self.intents: list[str] = []
         self.on_write: Callable[[], Awaitable[None]] = self._nothing
 
@@ -164,12 +172,44 @@ def test_a_call_that_turns_out_to_be_free_admits_another_one() -> None:
     asyncio.run(play())
 
 
-def test_what_a_resumed_run_has_spent_counts() -> None:
+@pytest.mark.parametrize(
+    "spending",
+    [
+        Spending(calls=2, cost_usd=0.03),
+        Spending(calls=2, cost_usd=0.015, unpriced=1),
+        Spending(open_calls=frozenset({"a", "b"})),
+        Spending(calls=1, cost_usd=0.015, open_calls=frozenset({"a"})),
+    ],
+)
+@pytest.mark.parametrize("limits", [{"max_cost": 0.03}, {"max_calls": 2}])
+def test_what_earlier_tries_have_spent_counts(spending: Spending, limits: dict[str, Any]) -> None:
     async def play() -> None:
-        totals = Totals(calls=2, cost_usd=0.015, unknown_cost_usd=0.015)
-        admission = Admission(an_account({}), TaskLimits(max_cost=0.03), totals, lambda: NOW)
+        calls = Calls(spending=spending, **limits)
         with pytest.raises(RunStopping):
-            await admission.acquire(Calls()._nothing, lambda why: None)
+            await calls.acquire()
+        assert calls.totals.budget_reached and not calls.intents
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("own", [frozenset(), frozenset({"a"})])
+def test_a_call_that_is_fetched_is_paid_from_the_budget(own: frozenset[str]) -> None:
+    """Whoever has sent it. Another call waits for its cost: where it was free there is money for one more."""
+
+    async def play() -> None:
+        calls = Calls(spending=Spending(open_calls=own), attached=["a"], max_cost=0.015)
+        waiting = asyncio.create_task(calls.acquire())
+        await run_ready()
+        assert not waiting.done() and not calls.totals.budget_reached
+        calls.admission.settle_attached(0.0)
+        assert (await waiting).is_open
+
+        calls = Calls(spending=Spending(open_calls=own), attached=["a"], max_cost=0.015)
+        waiting = asyncio.create_task(calls.acquire())
+        await run_ready()
+        calls.admission.settle_attached(0.015)
+        with pytest.raises(RunStopping):
+            await waiting
 
     asyncio.run(play())
 

@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_describer.engine.deferral import CarriedTotals, ResumeCondition
 from airflow_provider_describer.engine.job import Outcome
-from airflow_provider_describer.engine.limits import TaskLimits
+from airflow_provider_describer.engine.limits import Budget, TaskLimits
 from airflow_provider_describer.engine.slices import (
     check_slices,
     clear_totals,
@@ -46,13 +46,12 @@ def in_slices(shop: Shop, paths: list[Path], size: int, limits: TaskLimits, run:
     folder, outcomes = LocalFolder(shop.store), []
     while True:
         carried = load_totals(folder, run)
-        part = slice_of(limits, size, carried)
         job = shop.job(paths, task_instance=run, carried=carried)
-        job.limits = part
+        job.limits = slice_of(limits, size)
         outcome = job.run()
         save_totals(folder, run, outcome.carried)
         outcomes.append(shop.result(outcome, []))
-        if not goes_on(outcome, limits, part, shop.account()):
+        if not goes_on(outcome, shop.account()):
             return outcomes
 
 
@@ -100,39 +99,36 @@ def test_another_try_begins_anew_and_reuses(shop: Shop, pictures: Pictures) -> N
 # --- decisions ---
 
 
-def outcome(pending: int = 1, *, calls: int = 0, cost: float = 0.0, unknown: float = 0.0, **more: Any) -> Outcome:
-    manifest = {"counts": {"pending": pending}, "cost_usd": cost, "unknown_cost_usd": unknown}
-    return Outcome(manifest, more.pop("error", None), more.pop("resume_condition", None), CarriedTotals(calls=calls))
+def outcome(pending: int = 1, budget: Budget | None = None, **ended: Any) -> Outcome:
+    manifest = {"counts": {"pending": pending}}
+    return Outcome(manifest, ended.get("error"), ended.get("resume_condition"), budget=budget or Budget())
 
 
 @pytest.mark.parametrize(
-    ("what", "limits", "fields", "again"),
+    ("what", "fields", "again"),
     [
-        (outcome(0, calls=3), TaskLimits(), {}, False),
-        (outcome(1, calls=10), TaskLimits(), {}, True),
-        (outcome(1, calls=10), TaskLimits(max_calls=10), {}, False),
-        (outcome(1, calls=10, cost=0.985), TaskLimits(max_cost=1.0), {}, True),
-        (outcome(1, calls=10, cost=0.986), TaskLimits(max_cost=1.0), {}, False),
-        (outcome(1, calls=10, cost=0.5, unknown=0.486), TaskLimits(max_cost=1.0), {}, False),
-        (outcome(1, calls=7), TaskLimits(), {}, False),
+        (outcome(0, Budget(slice_left=7)), {}, False),
+        (outcome(1, Budget(slice_left=0)), {}, True),
+        (outcome(1, Budget(slice_left=0, max_calls=10, calls=10)), {}, False),
+        (outcome(1, Budget(slice_left=0, max_cost=1.0, price=0.015, spent=0.985)), {}, True),
+        (outcome(1, Budget(slice_left=0, max_cost=1.0, price=0.015, spent=0.986)), {}, False),
+        (outcome(1, Budget(slice_left=0, max_cost=0.03, price=0.015, open_calls={"a", "b"})), {}, False),
+        (outcome(1, Budget(slice_left=3)), {}, False),
         # Others may have used up the day.
-        (outcome(1, calls=7), TaskLimits(), {"limits_path": "/limits"}, True),
-        (outcome(0, resume_condition=ResumeCondition(9.0)), TaskLimits(), {}, True),
-        (outcome(0, error=VendorUnavailable("gone")), TaskLimits(), {}, True),
+        (outcome(1, Budget(slice_left=3)), {"limits_path": "/limits"}, True),
+        (outcome(1, Budget(slice_left=3, max_calls=4, calls=4)), {"limits_path": "/limits"}, False),
+        (outcome(0, resume_condition=ResumeCondition(9.0)), {}, True),
+        (outcome(0, error=VendorUnavailable("gone")), {}, True),
     ],
 )
-def test_whether_another_slice_could_do_more(
-    shop: Shop, what: Outcome, limits: TaskLimits, fields: dict[str, Any], again: bool
-) -> None:
-    assert goes_on(what, limits, TaskLimits(max_calls=10), shop.account(**fields)) is again
+def test_whether_another_slice_could_do_more(shop: Shop, what: Outcome, fields: dict[str, Any], again: bool) -> None:
+    assert goes_on(what, shop.account(**fields)) is again
 
 
-def test_a_slice_has_no_more_calls_than_are_left() -> None:
-    assert slice_of(TaskLimits(), 100, None).max_calls == 100
-    assert slice_of(TaskLimits(), 100, CarriedTotals(calls=250)).max_calls == 350
-    assert slice_of(TaskLimits(max_calls=300, max_cost=2.0), 100, CarriedTotals(calls=250)).max_calls == 300
-    part = slice_of(TaskLimits(7, max_cost=2.0, max_failure_ratio=0.5), 1, None)
-    assert (part.concurrency, part.max_cost, part.max_failure_ratio) == (7, 2.0, 0.5) and part.max_wait
+def test_a_slice_keeps_the_limits_of_the_whole_job() -> None:
+    part = slice_of(TaskLimits(7, max_calls=300, max_cost=2.0, max_failure_ratio=0.5), 100)
+    assert (part.slice_size, part.max_calls, part.max_cost, part.max_failure_ratio) == (100, 300, 2.0, 0.5)
+    assert part.concurrency == 7 and part.max_wait
 
 
 @pytest.mark.parametrize(

@@ -39,10 +39,15 @@ def test_retry_sends_again_and_says_so(lossy, night, thousand):
     assert {row["sha256"] for row in first.of("unknown")} == twice_lost
     assert first.counts["described"] == COUNT - len(twice_lost)
     assert {row["sha256"] for row in first.rows if row["lost_calls"]} == set(lost)
+    assert first.error is None
     check_money([first], first.ledger)
 
     lossy.faults(price=PRICE)
-    second = night(thousand[:COUNT], concurrency=16)
+    held = night(thousand[:COUNT], concurrency=16)
+    assert held.error is None and held.manifest["calls"] == 0
+    assert {row["sha256"] for row in held.of("unknown")} == twice_lost
+
+    second = night(thousand[:COUNT], concurrency=16, max_lost_calls=3)
     assert second.error is None
     assert second.counts["described"] == len(twice_lost)
     assert all(row["lost_calls"] == 2 for row in second.of("described"))
@@ -54,16 +59,41 @@ def test_retry_sends_again_and_says_so(lossy, night, thousand):
     )
 
 
-def test_retry_that_keeps_losing_ends_unknown_each_time(shop, night, thousand):
+@pytest.mark.parametrize(("most", "options"), [(2, {}), (1, {"max_lost_calls": 1}), (3, {"max_lost_calls": 3})])
+def test_an_image_is_sent_so_often_in_all_and_then_held(shop, night, thousand, most, options):
+    """One image, three retries: it was paid for eight times, and again in every later run."""
     shop.fields["price_per_call"] = PRICE
     shop.faults(price=PRICE, errors=[{"kind": "drop_after_bill", "share": 1}])
-    nights = [night(thousand[:3], concurrency=2) for _ in range(3)]
-    for number, one in enumerate(nights):
-        assert one.error.kind == "unfinished"
-        assert one.counts["unknown"] == 3 and one.manifest["calls"] == one.manifest["unknown_calls"] == 6
-        assert {row["lost_calls"] for row in one.rows} == {2 * number + 1}
+    nights = [night(thousand[:3], concurrency=2, **options) for _ in range(4)]
+    assert set(nights[0].ledger["by_image"].values()) == {most}
+    assert nights[0].counts["unknown"] == 3 and nights[0].manifest["calls"] == 3 * most
+    for one in nights[1:]:
+        assert one.error is None and one.counts["unknown"] == 3 and one.manifest["calls"] == 0
+        assert {row["lost_calls"] for row in one.rows} == {most}
         assert {row["billed"] for row in one.rows} == {"unknown"}
+        assert all("max_lost_calls" in row["error"]["message"] for row in one.rows)
     check_money(nights, nights[-1].ledger)
+
+
+def test_kills_and_lost_answers_count_together(shop, night, thousand):
+    """A call that an earlier process has sent, and whose end nobody has seen, is one of the two."""
+    shop.fields["price_per_call"] = PRICE
+    shop.faults(price=PRICE, errors=[{"kind": "drop_after_bill", "share": 1}])
+    first = night(thousand[:1], concurrency=1, on_unknown="hold")
+    assert first.ledger["billed"] == 1
+    second = night(thousand[:1], concurrency=1)
+    assert second.ledger["billed"] == 2 and second.manifest["calls"] == 1
+    third = night(thousand[:1], concurrency=1)
+    assert third.ledger["billed"] == 2 and third.counts["unknown"] == 1
+
+
+def test_answers_that_are_lost_one_after_the_other_stop_the_run(shop, night, thousand):
+    """A time-out that is too short would pay twice for a whole catalog."""
+    shop.faults(price=PRICE, errors=[{"kind": "drop_after_bill", "share": 1}])
+    result = night(thousand[:200], concurrency=4)
+    assert result.error.kind == "ambiguous"
+    assert result.ledger["billed"] <= 2 * (3 + 4 + 4)
+    assert result.counts["pending"] > 180
 
 
 def test_hold_leaves_them_alone(lossy, night, thousand):
@@ -109,12 +139,16 @@ def test_fail_leaves_them_to_a_human(lossy, night, thousand):
 
 
 def test_an_unreadable_answer_is_kept_and_counted(shop, night, thousand):
-    """It was paid for: not asked again, counted as money that may be spent, and its text is in the row."""
+    """It was paid for: counted as money that may be spent, its text is in the row, and it is asked for once more."""
     shop.fields["price_per_call"] = PRICE
     shop.faults(price=PRICE, errors=[{"kind": "wrong_types", "first": 2}])
     first = night(thousand[:10], concurrency=1)
-    assert first.counts["rejected"] == 2 and first.counts["described"] == 8
-    assert all(row["error"]["answer"] for row in first.of("rejected"))
+    assert first.counts["unknown"] == 2 and first.counts["described"] == 8
+    assert all(row["error"]["answer"] for row in first.of("unknown"))
     assert round(first.cost, 6) == first.ledger["cost_usd"] == 10 * PRICE
+    assert first.error.kind == "unfinished"
     second = night(thousand[:10])
-    assert second.manifest["calls"] == 0 and second.counts["rejected"] == 2
+    assert second.manifest["calls"] == 2 and second.counts["described"] == 2
+    assert second.ledger["billed"] == 12
+    held = night(thousand[:10], on_unknown="hold")
+    assert held.manifest["calls"] == 0

@@ -8,7 +8,9 @@ import pytest
 
 from airflow_provider_describer.engine.plan import IdentifiedImage, make_plan
 from airflow_provider_describer.errors import RejectedImage, UnreadableImage
-from airflow_provider_describer.store.index import JournalIndex, load_index
+from airflow_provider_describer.store.compaction import compact
+from airflow_provider_describer.store.index import JournalIndex, Spending, load_index
+from airflow_provider_describer.store.rows import TaskInstanceKey
 
 
 @pytest.fixture
@@ -77,13 +79,21 @@ def test_a_call_without_an_end_is_decided_by_on_unknown(disk, events, image, on_
 
 def test_the_plan_says_what_may_be_paid_twice(disk, events, image):
     disk.put("1", events.sent("c1", "a"), events.sent("c2", "a"), events.accepted("c3", "b"))
-    plan = make_plan([image("a"), image("b"), image("c")], load_index(disk))
+    plan = make_plan([image("a"), image("b"), image("c")], load_index(disk), max_lost_calls=3)
     assert plan.summary(1.0) == (
         "3 images: 2 new, 0 reused, 1 still running at the vendor, 1 of them of unknown outcome, sent again; "
         "at most 2 calls, $2.00"
     )
     held = make_plan([image("a"), image("b")], load_index(disk), on_unknown="hold")
     assert "1 of unknown outcome, left alone; at most 0 calls" in held.summary(None)
+
+
+@pytest.mark.parametrize(("most", "actions"), [(1, ["unknown"] * 2), (2, ["call", "unknown"]), (3, ["call"] * 2)])
+def test_an_image_is_held_after_so_many_lost_answers(disk, events, image, most, actions):
+    disk.put("1", events.sent("c1", "a"), events.sent("c2", "b"), events.lost("c2", "b"), events.sent("c3", "b"))
+    plan = make_plan([image("a"), image("b")], load_index(disk), max_lost_calls=most)
+    assert [entry.action for entry in plan.entries] == actions
+    assert [entry.lost for entry in plan.entries] == [1, 2]
 
 
 def test_a_running_request_is_attached_to_the_latest_first(disk, events, image):
@@ -135,3 +145,46 @@ def test_an_identity_belongs_to_the_entry_that_had_it_first(image):
     assert plan.owner(a, image("new").keys) is a
     assert plan.owner(b, image("new").keys) is a
     assert plan.owner(b, image("a").keys) is a
+
+
+def test_an_answer_that_older_versions_took_for_a_rejection_is_a_lost_one(disk, events, image):
+    unread = {"error": {"kind": "unexpected_answer", "message": "HTML"}, "billed": "unknown", "cost_usd": None}
+    refused = {"error": {"kind": "harmful_content", "message": "no"}, "billed": "no", "cost_usd": None}
+    disk.put("1", events.outcome("c1", "a", "rejected", **unread), events.outcome("c2", "b", "rejected", **refused))
+    plan = make_plan([image("a"), image("b")], load_index(disk))
+    assert [(entry.action, entry.lost) for entry in plan.entries] == [("call", 1), ("rejected", 0)]
+
+
+RUN = TaskInstanceKey("shop", "nightly", "describe", 2)
+OF_RUN = {"dag_id": "shop", "run_id": "nightly", "task_id": "describe", "map_index": 2}
+OTHER = {**OF_RUN, "map_index": 3}
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_spending_is_that_of_the_task_instance(disk, events, compacted):
+    """What it has sent, and what it has fetched; each call once, whatever was written of it."""
+    own = {"by": RUN.instance}
+    disk.put(
+        "1",
+        {**events.sent("open", "a"), **own},
+        {**events.sent("theirs", "a"), "by": "another"},
+        {**events.sent("ended", "b"), **own},
+        events.outcome("ended", "b", **OF_RUN),
+        {**events.lost("lost", "c"), **own},
+        {**events.closed("free"), **own},
+    )
+    disk.put(
+        "2",
+        events.outcome("ended", "b", **OF_RUN),
+        events.outcome("fetched by us", "d", **OF_RUN, by="another"),
+        events.outcome("fetched by them", "d", **OTHER, **own),
+        events.outcome("theirs too", "d", **OTHER),
+        events.outcome("unknown", "e", "unknown", **OF_RUN, cost_usd=None, billed="unknown"),
+        events.outcome("refused", "e", "rejected", **OF_RUN, cost_usd=None, billed="no"),
+    )
+    if compacted:
+        compact(disk)
+    spending = load_index(disk, task_instance=RUN).spending()
+    assert (spending.calls, spending.unpriced, spending.open_calls) == (5, 2, frozenset({"open"}))
+    assert spending.cost_usd == pytest.approx(3 * 0.015)
+    assert load_index(disk).spending() == Spending()
