@@ -106,7 +106,7 @@ class Admission:
         if self.stopped_by is not None:
             return LeftForLater(f"The run was stopped before this image's call: {self.stopped_by}")
         if limit := self._totals.limit_reached:
-            message = f"{limit} allows no further call in this run. A later run goes on with the image."
+            message = f"{limit} allows no further call. A later DAG run goes on with the image."
             return LeftForLater(message, kind="budget")
         if self._defer_policy.is_leaving:
             return LeftForLater("The task waits outside its worker and then goes on with the image.", kind="waiting")

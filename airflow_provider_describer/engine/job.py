@@ -21,7 +21,7 @@ from airflow_provider_describer.engine.identify import identify_all
 from airflow_provider_describer.engine.limits import Budget, TaskLimits, check_limits, tightest
 from airflow_provider_describer.engine.outcomes import OutcomeRecorder, unknown_outcome
 from airflow_provider_describer.engine.plan import OnUnknown, Plan, decide, make_plan
-from airflow_provider_describer.engine.progress import Totals, budget_warning, held_line, too_many_rejected, verdict
+from airflow_provider_describer.engine.progress import Totals, run_warning, too_many_rejected, verdict
 from airflow_provider_describer.engine.runner import Runner
 from airflow_provider_describer.errors import BadInput, DescriberError, LeftForLater
 from airflow_provider_describer.http.client import AsyncClient
@@ -135,7 +135,7 @@ class Job:
         )
         if rows is not None and not self.dry_run:
             manifest["descriptions"] = [rows[request].to_dict() for request in self.requests]
-        return Outcome(manifest, error, condition, totals.carry(elapsed), budget_warning(totals), budget)
+        return Outcome(manifest, error, condition, totals.carry(elapsed), run_warning(totals, self.limits), budget)
 
     async def _describe(
         self, folder: Folder | None, index: JournalIndex, recorder: OutcomeRecorder
@@ -166,8 +166,6 @@ class Job:
             runner = await self._open_runner(opened, plan, reader, folder, recorder, budget)
             await self._run(runner)
         await asyncio.to_thread(self._record_found, runner, folder, index)
-        if totals.held:
-            self.report(held_line(totals, self.limits))
         if condition := runner.admission.resume_condition(runner.left_running):
             return None, condition, budget
         return verdict(totals, self.limits, runner.admission.stopped_by, self.on_unknown), None, budget
@@ -301,7 +299,8 @@ class Outcome:
     """The manifest, and the error that the task should end with, if any.
 
     With a ``resume_condition`` the run was left as it may not wait so long: the task is to be resumed with ``carried``.
-    ``warning`` is for the task's log: a limit has left images pending. ``budget`` is what the task instance has left.
+    ``warning`` is for the task's log: a limit has left images pending, or images are held. ``budget`` is what the task
+    instance has left.
     """
 
     manifest: dict[str, Any]

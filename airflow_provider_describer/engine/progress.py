@@ -146,15 +146,6 @@ def too_many_rejected(totals: Totals, max_failure_ratio: float) -> TooManyReject
     )
 
 
-def held_line(totals: Totals, limits: TaskLimits) -> str:
-    """Return what the log says of images that are not called again, as too many of their answers were lost."""
-    return (
-        f"{_of_all(totals.held, totals)} {plural(totals.held, 'is', 'are')} held: for each, max_lost_calls="
-        f"{limits.max_lost_calls} {plural(limits.max_lost_calls, 'call was', 'calls were')} sent and never answered, "
-        "and may have been paid for. A higher max_lost_calls sends such an image again."
-    )
-
-
 def verdict(
     totals: Totals, limits: TaskLimits, stopped_by: DescriberError | None, on_unknown: OnUnknown
 ) -> DescriberError | None:
@@ -173,15 +164,22 @@ def verdict(
     return None
 
 
-def budget_warning(totals: Totals) -> str | None:
-    """Return what the log of a run says that a limit has stopped with images left, or None."""
-    left = totals.counts["pending"]
-    if not totals.budget_reached or not left:
-        return None
-    return (
-        f"{totals.limit_reached} allows no further call: {_of_all(left, totals)} {plural(left, 'is', 'are')} left "
-        f"pending. A later run goes on with {plural(left, 'it', 'them')}."
-    )
+def run_warning(totals: Totals, limits: TaskLimits) -> str | None:
+    """Return what the log of a run warns of, or None: a limit has stopped it with images left, or images are held."""
+    warnings = []
+    left, held, most = totals.counts["pending"], totals.held, limits.max_lost_calls
+    if totals.budget_reached and left:
+        warnings.append(
+            f"{totals.limit_reached} allows no further call: {_of_all(left, totals)} {plural(left, 'is', 'are')} left "
+            f"pending. A later DAG run goes on with {plural(left, 'it', 'them')}."
+        )
+    if held:
+        warnings.append(
+            f"{_of_all(held, totals)} {plural(held, 'is', 'are')} held: for each, {most} {plural(most, 'call')} "
+            f"(max_lost_calls) or more were sent and never answered, and may have been paid for. A higher "
+            "max_lost_calls sends such an image again."
+        )
+    return " ".join(warnings) or None
 
 
 def _of_all(count: int, totals: Totals) -> str:

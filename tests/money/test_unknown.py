@@ -152,3 +152,13 @@ def test_an_unreadable_answer_is_kept_and_counted(shop, night, thousand):
     assert second.ledger["billed"] == 12
     held = night(thousand[:10], on_unknown="hold")
     assert held.manifest["calls"] == 0
+
+
+def test_held_images_are_a_warning_in_the_log(shop, thousand):
+    shop.faults(price=PRICE, errors=[{"kind": "drop_after_bill", "share": 1}])
+    first, second = (shop.job(thousand[:2], concurrency=1).run() for _ in range(2))
+    for outcome in (first, second):
+        assert outcome.error is None
+        assert "2 of 2 images are held" in outcome.warning and "max_lost_calls" in outcome.warning
+    shop.faults(price=PRICE)
+    assert shop.job(thousand[:2], max_lost_calls=3).run().warning is None
