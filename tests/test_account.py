@@ -263,7 +263,8 @@ def test_what_is_no_address_is_refused(bad: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["emulator:8901", "intranet", "10.0.0.5:8901", "192.168.1.2", "[fd00::1]:80", "api.example.com:80", "http:/h"]
+    "host",
+    ["emulator:8901", "intranet", "10.0.0.5:8901", "192.168.1.2", "[fd00::1]:80", "api.example.com:80", "http:/h"],
 )
 def test_a_host_of_which_nobody_knows_the_scheme_is_refused(host: str) -> None:
     """It was read as https, and each call ended in an SSL error."""

@@ -32,7 +32,8 @@ class IdentifiedImage:
 class PlannedImage:
     """What is to be done for one identity: one call at most, however many requests share it.
 
-    ``lost`` counts earlier calls that were sent and never answered: a new call may pay a second time.
+    ``lost`` counts earlier calls that were sent and never answered: a new call may pay a second time. ``lost_answers``
+    of them did not end with their process: the answer was lost on its way, or was not understood.
     """
 
     action: Action
@@ -41,6 +42,7 @@ class PlannedImage:
     known: StoredOutcome | None = None
     open_call: tuple[str, OpenCall] | None = None
     lost: int = 0
+    lost_answers: int = 0
 
     @property
     def all(self) -> list[IdentifiedImage]:
@@ -157,7 +159,8 @@ def decide(
 ) -> PlannedImage:
     """Return what is to be done for one image, as if it were alone.
 
-    :param max_lost_calls: calls whose answers were lost, after which the image is held.
+    :param max_lost_calls: calls whose answers were lost, after which the image is held. A call that ended with its
+        process does not count: it was cut short from outside, and the task has failed for all to see.
     """
     if image.error is not None:
         return PlannedImage("unusable", image)
@@ -170,6 +173,7 @@ def decide(
     if known is not None and not retry_rejected:
         return PlannedImage("rejected", image, known=known)
     lost = index.lost_calls(image.keys)
-    is_held = lost >= max_lost_calls if on_unknown == "retry" else lost > 0
+    lost_answers = index.lost_answers(image.keys)
+    is_held = lost_answers >= max_lost_calls if on_unknown == "retry" else lost > 0
     action: Action = "unknown" if is_held else "call"
-    return PlannedImage(action, image, open_call=open_call, lost=lost)
+    return PlannedImage(action, image, open_call=open_call, lost=lost, lost_answers=lost_answers)

@@ -155,11 +155,11 @@ class Runner:
             found = self.plan.decide_again(entry, call.image)
             if found.first is not call.image or found.action in ("reuse", "rejected", "unknown"):
                 return AlreadyKnown(found)
-            entry.lost = max(entry.lost, found.lost)
+            entry.lost, entry.lost_answers = max(entry.lost, found.lost), max(entry.lost_answers, found.lost_answers)
             if found.action == "attach":
                 return await self._fetch(found, call)
         # An image is sent again only until as many of its answers as allowed are lost, those of earlier runs included.
-        resend = self.limits.max_lost_calls - 1 - entry.lost if self.on_unknown == "retry" else 0
+        resend = self.limits.max_lost_calls - 1 - entry.lost_answers if self.on_unknown == "retry" else 0
         policy = replace(self.vendor_calls.policy, resend_unknown=max(0, resend))
         calls = replace(self.vendor_calls, policy=policy)
         return await self.client.arun(calls.describe(request.spec, prepared.picture, upload=prepared.upload), call)
@@ -224,15 +224,14 @@ class Runner:
         result: Description | DescriberError | None = None,
     ) -> None:
         """Make the outcome durable, then record and count it for every image of this content."""
-        lost = entry.lost + call.lost
-        row = self.recorder.row(call.image, status, result, lost=lost)
+        row = self.recorder.row(call.image, status, result, lost=entry.lost + call.lost)
         if status == "pending" and call.running:
             row = replace(row, request_id=call.running.request_id, billed="unknown")
         # An answer that is not the vendor's, and cost nothing, says nothing about the image to later runs.
         is_of_this_run = status == "rejected" and isinstance(result, UnexpectedAnswer)
         await call.write_end(row, final=status != "pending" and not is_of_this_run)
         self.admission.note_progress()
-        if status == "unknown" and lost + 1 >= self.limits.max_lost_calls:
+        if status == "unknown" and entry.lost_answers + call.lost + 1 >= self.limits.max_lost_calls:
             self.recorder.totals.held += len(entry.all)
         self.recorder.record(call.image, row, result)
         self._record_others(entry, call, status, result)

@@ -169,6 +169,10 @@ class JournalIndex:
         """Return how many calls of any of the identities were sent and never answered."""
         return len(self._unanswered(keys))
 
+    def lost_answers(self, keys: tuple[str, ...]) -> int:
+        """Return how many of them a run has seen to be lost; the others ended with their process."""
+        return sum(call in self.lost for call in self._unanswered(keys))
+
     def _unanswered(self, keys: tuple[str, ...]) -> set[str]:
         return {call for key in self.aliases(keys) for call in self.unanswered_by_key.get(key, ())}
 

@@ -48,3 +48,23 @@ def test_a_thousand_segmind_v2_requests_and_twenty_kills(works, thousand, sums):
         f"submissions were not in the journal when a worker was killed ({sum(risked.values())} of them answered); "
         f"every other one was attached to, among them the last {submitted - described - len(risked)}"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vendor", [IMAGE_DESCRIBER, SEGMIND])
+def test_a_budget_holds_over_ten_kills(works, thousand, vendor):
+    """What a killed try may have spent counts: the tries together never spend more, and in the end all of it."""
+    works.vendor, works.extra = vendor, {"api_version": "v2"} if vendor == SEGMIND else {}
+    works.emulator.faults({vendor: {"latency_s": 0.05, **({"v2_delay_s": 0.4} if vendor == SEGMIND else {})}})
+    options, most = {"concurrency": 8, "max_calls": 150}, 150
+    for number in range(1, 11):
+        run = {"dag_id": "catalog", "run_id": "night", "task_id": "describe", "try_number": number}
+        worker = works.start(thousand, poll_s=0.1, run=run, **options)
+        works._wait_for_requests(worker, 12 * number)
+        if worker.kill(works.emulator) is None:
+            break
+    result = works.start(thousand, poll_s=0.1, run={**run, "try_number": 12}, **options).result()
+    assert result["error"] is None
+    ledger = works.emulator.ledger()
+    assert most - 10 * 11 <= ledger["billed"] <= ledger["requests"] <= most
+    print(f"\n10 kills: {ledger['requests']} of {most} calls made, {ledger['billed']} billed")

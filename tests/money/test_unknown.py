@@ -75,8 +75,7 @@ def test_an_image_is_sent_so_often_in_all_and_then_held(shop, night, thousand, m
     check_money(nights, nights[-1].ledger)
 
 
-def test_kills_and_lost_answers_count_together(shop, night, thousand):
-    """A call that an earlier process has sent, and whose end nobody has seen, is one of the two."""
+def test_lost_answers_count_over_runs(shop, night, thousand):
     shop.fields["price_per_call"] = PRICE
     shop.faults(price=PRICE, errors=[{"kind": "drop_after_bill", "share": 1}])
     first = night(thousand[:1], concurrency=1, on_unknown="hold")

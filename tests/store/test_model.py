@@ -66,7 +66,7 @@ class Model:
             return "attach", max(running), lost - 1
         if any("rejected" in said for said in calls.values()) and not retry_rejected:
             return "rejected", None, 0
-        if lost and (on_unknown != "retry" or lost >= 2):
+        if lost and (on_unknown != "retry" or lost - len(opened) >= 2):
             return "unknown", None, lost
         return "call", None, lost
 

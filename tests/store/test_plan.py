@@ -79,7 +79,7 @@ def test_a_call_without_an_end_is_decided_by_on_unknown(disk, events, image, on_
 
 def test_the_plan_says_what_may_be_paid_twice(disk, events, image):
     disk.put("1", events.sent("c1", "a"), events.sent("c2", "a"), events.accepted("c3", "b"))
-    plan = make_plan([image("a"), image("b"), image("c")], load_index(disk), max_lost_calls=3)
+    plan = make_plan([image("a"), image("b"), image("c")], load_index(disk))
     assert plan.summary(1.0) == (
         "3 images: 2 new, 0 reused, 1 still running at the vendor, 1 of them of unknown outcome, sent again; "
         "at most 2 calls, $2.00"
@@ -90,10 +90,12 @@ def test_the_plan_says_what_may_be_paid_twice(disk, events, image):
 
 @pytest.mark.parametrize(("most", "actions"), [(1, ["unknown"] * 2), (2, ["call", "unknown"]), (3, ["call"] * 2)])
 def test_an_image_is_held_after_so_many_lost_answers(disk, events, image, most, actions):
-    disk.put("1", events.sent("c1", "a"), events.sent("c2", "b"), events.lost("c2", "b"), events.sent("c3", "b"))
+    """A call that ended with its process is no lost answer."""
+    disk.put("1", events.lost("c1", "a"), events.lost("c2", "b"), events.outcome("c3", "b", "unknown"))
+    disk.put("2", *(events.sent(call, "b") for call in ("c4", "c5", "c6")))
     plan = make_plan([image("a"), image("b")], load_index(disk), max_lost_calls=most)
     assert [entry.action for entry in plan.entries] == actions
-    assert [entry.lost for entry in plan.entries] == [1, 2]
+    assert [(entry.lost, entry.lost_answers) for entry in plan.entries] == [(1, 1), (5, 2)]
 
 
 def test_a_running_request_is_attached_to_the_latest_first(disk, events, image):
