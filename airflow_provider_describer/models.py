@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from airflow_provider_describer.errors import Billed
+from airflow_provider_describer.errors import Billed, RejectedImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,16 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class DescribeRequest:
-    """One image and what is asked about it. ``id`` is the user's own name for it, copied to its row."""
+    """One image and what is asked about it. ``id`` is the user's own name for it, copied to its row.
+
+    ``flaw`` says why this entry of a list names no image that could be described: it gets a row and no call. The
+    ``uri`` is then what was given, or else the entry's place in the list.
+    """
 
     image: Image
     spec: Spec
     id: str | None = None
+    flaw: RejectedImage | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,8 @@ async def _identify_one(reader: Reader, vendor: Vendor, account: Account, reques
 
 
 async def _identified(reader: Reader, vendor: Vendor, account: Account, request: DescribeRequest) -> IdentifiedImage:
+    if request.flaw:
+        raise request.flaw
     image = request.image
     if image.version and not is_local(image.uri):
         return identified_image(request, None, image.version, image.size)
@@ -110,6 +112,8 @@ def _identify_files(reader: Reader, vendor: Vendor, requests: Sequence[DescribeR
 
 
 def _identified_file(reader: Reader, vendor: Vendor, request: DescribeRequest) -> IdentifiedImage:
+    if request.flaw:
+        raise request.flaw
     file = parse_uri(request.image.uri)
     assert isinstance(file, LocalFile), "only local images are identified together"
     content = reader.read_file(file, max_bytes_to_read(vendor, request.spec))

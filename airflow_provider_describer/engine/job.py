@@ -79,8 +79,6 @@ class Job:
 
         :raises BadInput: naming the argument or the connection's field.
         """
-        if not self.requests:
-            raise BadInput("images is empty: there is nothing to describe.")
         check_limits(self.limits, self.vendor_calls.account)
         if self.on_unknown not in get_args(OnUnknown):
             raise BadInput(f"on_unknown is {self.on_unknown!r}, expected one of {', '.join(get_args(OnUnknown))}.")
@@ -118,7 +116,7 @@ class Job:
         folder = None if self.store is None else await asyncio.to_thread(open_folder, self.store, self.open_bucket)
         index = await asyncio.to_thread(load_index, folder, task_instance=self.task_instance)
         totals = Totals.resumed(len(self.requests), carried, is_priced=account.price_per_call is not None)
-        rows: dict[DescribeRequest, Row] | None = {} if self.store is None or self.return_rows else None
+        rows: dict[int, Row] | None = {} if self.store is None or self.return_rows else None
         with ExitStack() as files:
             results = None
             if folder and not self.dry_run:
@@ -134,7 +132,7 @@ class Job:
             elapsed_s=elapsed,
         )
         if rows is not None and not self.dry_run:
-            manifest["descriptions"] = [rows[request].to_dict() for request in self.requests]
+            manifest["descriptions"] = [rows[id(request)].to_dict() for request in self.requests]
         return Outcome(manifest, error, condition, totals.carry(elapsed), run_warning(totals, self.limits), budget)
 
     async def _describe(
@@ -150,7 +148,7 @@ class Job:
             budget = self._budget(plan, index)
             limit = tightest(self.limits, account, budget.calls, budget.committed)
             self.report(plan.summary(account.price_per_call, limit))
-            if self.dry_run:
+            if self.dry_run or not self.requests:
                 for entry in plan.entries:
                     totals.counts[entry.status] += len(entry.all)
                 return None, None, budget
@@ -240,6 +238,8 @@ class Job:
         vendor, account = self.vendor_calls.vendor, self.vendor_calls.account
         chosen: Counter[Transport] = Counter()
         for request in self.requests:
+            if request.flaw:
+                continue
             location, scaled = parse_uri(request.image.uri), bool(request.spec.preprocessing)
             visibility = reader.visibility(location) if needs_visibility(vendor, account, location) else None
             transport = choose_transport(vendor, account, location, visibility, scaled=scaled)

@@ -9,7 +9,7 @@ from typing import Any
 from airflow_provider_describer.engine.plan import IdentifiedImage, OnUnknown, PlannedImage
 from airflow_provider_describer.engine.progress import Totals
 from airflow_provider_describer.errors import DescriberError, LeftForLater, UnknownOutcome
-from airflow_provider_describer.models import DescribeRequest, Description, plural
+from airflow_provider_describer.models import Description, plural
 from airflow_provider_describer.storage.address import masked
 from airflow_provider_describer.store.index import JournalIndex
 from airflow_provider_describer.store.results import ResultFiles
@@ -22,13 +22,14 @@ _ROW = tuple(field.name for field in fields(Row))
 class OutcomeRecorder:
     """Writes each row to the result files, keeps it in ``rows`` where there are any, and counts it.
 
+    :param rows: by `id` of the request, as an image may be listed twice.
     :param clock: epoch seconds.
     """
 
     task_instance: TaskInstanceKey
     totals: Totals
     results: ResultFiles | None
-    rows: dict[DescribeRequest, Row] | None
+    rows: dict[int, Row] | None
     clock: Callable[[], float]
 
     def row(
@@ -60,7 +61,7 @@ class OutcomeRecorder:
         if self.results is not None:
             self.results.write(row)
         if self.rows is not None:
-            self.rows[image.request] = row
+            self.rows[id(image.request)] = row
         self.totals.counts[row.status] += 1
         if why is not None and row.status == "rejected":
             self.totals.count_rejected(str(why))
@@ -113,7 +114,7 @@ class OutcomeRecorder:
 
     def record_copy(self, image: IdentifiedImage, original: IdentifiedImage) -> None:
         """Record an image without a call of its own by the row of another image with the same content."""
-        row = (self.rows or {})[original.request]
+        row = (self.rows or {})[id(original.request)]
         if row.status in ("described", "reused", "rejected"):
             self.record_stored(image, "rejected" if row.status == "rejected" else "reused", row.to_dict())
         else:

@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow_provider_describer.engine.identify import identify_all
 from airflow_provider_describer.engine.plan import decide
+from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.http.client import AsyncClient, run
 from airflow_provider_describer.http.flow import VendorCalls
 from airflow_provider_describer.images.listing import ImageFilter, ListedImage, list_images
@@ -65,5 +66,21 @@ def undescribed_images(
         return {image.request.image.uri for image in new}
 
     while page := list(islice(listed, TOGETHER)):
-        uris = run(undescribed(to_requests([image.to_dict() for image in page])))
+        try:
+            requests = to_requests([image.to_dict() for image in page])
+        except BadInput:
+            if not _can_ask(to_requests):
+                raise
+            # No image of this page has a name that can be used.
+            yield from page
+            continue
+        uris = run(undescribed(requests))
         yield from (image for image in page if image.uri in uris)
+
+
+def _can_ask(to_requests: ToRequests) -> bool:
+    try:
+        to_requests([{"uri": "image.jpg"}])
+    except BadInput:
+        return False
+    return True

@@ -5,23 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
-from typing import IO, TYPE_CHECKING, Any
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from airflow_provider_describer.errors import BadInput, UnreadableImage
 from airflow_provider_describer.storage.address import LocalFile, ObjectKey, parse_uri
 
 if TYPE_CHECKING:
-    from _csv import Reader as Rows
-
     from airflow_provider_describer.storage.open_bucket import OpenBucket
 
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet")
 KNOWN = ("uri", "version", "size", "prompt", "lang", "id")
 """Columns that are an item's keys; the value of any other column ``name`` fills ``{name}`` in a prompt."""
 
-Item = tuple[str, str | dict[str, Any]]
-"""An image's place in its file, for errors, and the image: a uri or a dict."""
+Item = tuple[str, str | dict[str, Any] | BadInput]
+"""An image's place in its file, for errors, and the image: a uri or a dict, or why the line is neither."""
 
 
 def is_listing_file(name: object) -> bool:
@@ -30,24 +29,41 @@ def is_listing_file(name: object) -> bool:
 
 
 def read_listing(path: str, open_bucket: OpenBucket | None = None) -> Iterator[Item]:
-    """Yield the images that a file lists, each with its place in the file.
+    """Yield the images that a file lists, each with its place in the file. A line that is no image is yielded as error.
 
     ``.jsonl`` and ``.ndjson``: one image a line, a uri in quotes or a dict as `parse_images` takes it. ``.csv`` (UTF-8
     with a header row) and ``.parquet``: one image a row. The column ``uri`` is required; ``version``, ``size``,
     ``prompt``, ``lang`` and ``id`` are the dict's keys, and every other column is one of its ``fields``.
 
     :param path: a local path, ``file://``, or, with ``open_bucket``, ``s3://`` or ``gs://``.
-    :raises BadInput: for a file that does not exist, or naming the line or column that is wrong.
+    :raises BadInput: for a file that does not exist or is no such listing: without the column ``uri``, not Parquet, or
+        with no line that can be read, of which the first is named.
     :raises UnreadableImage, BucketError: for a file that cannot be read now.
     """
     with _open(path, open_bucket) as file:
         match path.lower().rpartition(".")[2]:
             case "csv":
-                yield from _csv(path, file)
+                yield from _some_good(_csv(path, file))
             case "parquet":
-                yield from _parquet(path, file)
+                yield from _some_good(_parquet(path, file))
             case _:
-                yield from _json_lines(path, file)
+                yield from _some_good(_json_lines(path, file))
+
+
+def _some_good(items: Iterator[Item]) -> Iterator[Item]:
+    """Yield the items, unless none can be read: then the file is no listing, and its first error is raised."""
+    bad: list[Item] = []
+    for item in items:
+        if isinstance(item[1], BadInput):
+            bad.append(item)
+            continue
+        yield from bad
+        yield item
+        yield from items
+        return
+    for _, error in bad:
+        assert isinstance(error, BadInput)
+        raise error
 
 
 def _open(path: str, open_bucket: OpenBucket | None) -> IO[bytes]:
@@ -74,48 +90,93 @@ def _open(path: str, open_bucket: OpenBucket | None) -> IO[bytes]:
 
 def _json_lines(path: str, file: IO[bytes]) -> Iterator[Item]:
     for number, line in enumerate(file, 1):
-        where = f"{path} line {number}"
-        if not line.strip():
-            continue
-        try:
-            item = json.loads(line)
-        except ValueError as error:
-            problem = "not UTF-8" if isinstance(error, UnicodeDecodeError) else f"not JSON ({error})"
-            raise BadInput(
-                f'{where} is {problem}; expected a uri in quotes or a dict such as {{"uri": "…"}}.'
-            ) from None
-        if not isinstance(item, str | dict):
-            raise BadInput(f'{where} is a {type(item).__name__}; expected a uri in quotes or a dict with "uri".')
-        yield where, item
+        if line.strip():
+            where = f"{path} line {number}"
+            yield where, _json_item(where, line)
+
+
+def _json_item(where: str, line: bytes) -> str | dict[str, Any] | BadInput:
+    try:
+        item = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        problem = "not UTF-8" if isinstance(error, UnicodeDecodeError) else f"not JSON ({error})"
+        return BadInput(f'{where} is {problem}; expected a uri in quotes or a dict such as {{"uri": "…"}}.')
+    if not isinstance(item, str | dict):
+        return BadInput(f'{where} is a {type(item).__name__}; expected a uri in quotes or a dict with "uri".')
+    return item
+
+
+class _Lines:
+    """The lines of a text, for a reader of CSV: the lines of a record that is none are read again, one by one."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = enumerate(lines, 1)
+        self._again: deque[tuple[int, str]] = deque()
+        self.record: list[tuple[int, str]] = []
+        """The lines that were read for the current record, with their numbers."""
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else next(self._lines)
+        self.record.append(line)
+        return line[1]
+
+    def read_again(self) -> None:
+        """Read all lines of the record but the first again: a quote that is not closed must not swallow them."""
+        self._again.extendleft(reversed(self.record[1:]))
 
 
 def _csv(path: str, file: IO[bytes]) -> Iterator[Item]:
-    # utf-8-sig skips the byte order mark that Excel writes.
-    with io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
-        rows = csv.reader(text, strict=True)
-        try:
-            yield from _table(path, rows)
-        except UnicodeDecodeError:
-            raise BadInput(f"{path} after line {rows.line_num} is not UTF-8; save the file as CSV in UTF-8.") from None
-        except csv.Error as error:
-            raise BadInput(f"{path} line {rows.line_num} is not CSV: {error}.") from None
-
-
-def _table(path: str, rows: Rows) -> Iterator[Item]:
-    columns: list[str] = []
-    for row in rows:
-        where = f"{path} line {rows.line_num}"
-        if not columns:
-            columns = _checked_columns(where, row)
-        elif len(row) not in (0, len(columns)):
-            raise BadInput(
-                f"{where} has {len(row)} cells, expected {len(columns)} as in the header; put a text with a "
-                "comma in quotes."
-            )
-        elif row:
-            yield where, _row(where, dict(zip(columns, row, strict=True)))
+    # utf-8-sig skips the byte order mark that Excel writes. What is not UTF-8 becomes surrogates, which UTF-8 has not.
+    with io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="") as text:
+        lines = _Lines(text)
+        rows = csv.reader(lines, strict=True)
+        columns: list[str] = []
+        while True:
+            lines.record.clear()
+            try:
+                row = next(rows)
+            except StopIteration:
+                break
+            except csv.Error as error:
+                number = lines.record[0][0]
+                problem = BadInput(f"{path} line {number} is not CSV: {error}.")
+                if not columns:
+                    raise problem from None
+                lines.read_again()
+                yield f"{path} line {number}", problem
+                continue
+            where = f"{path} line {lines.record[-1][0]}"
+            if not columns:
+                columns = _header(where, row)
+            elif row:
+                yield where, _csv_item(where, columns, row)
     if not columns:
         raise BadInput(f"{path} is empty; expected a header row with the column 'uri'.")
+
+
+def _header(where: str, row: list[str]) -> list[str]:
+    if not_utf8 := _not_utf8(where, row):
+        raise not_utf8
+    return _checked_columns(where, row)
+
+
+def _csv_item(where: str, columns: list[str], row: list[str]) -> dict[str, Any] | BadInput:
+    if not_utf8 := _not_utf8(where, row):
+        return not_utf8
+    if len(row) != len(columns):
+        return BadInput(
+            f"{where} has {len(row)} cells, expected {len(columns)} as in the header; put a text with a comma in "
+            "quotes."
+        )
+    return _row(dict(zip(columns, row, strict=True)))
+
+
+def _not_utf8(where: str, row: list[str]) -> BadInput | None:
+    broken = any(not cell.isascii() and any("\ud800" <= c <= "\udfff" for c in cell) for cell in row)
+    return BadInput(f"{where} is not UTF-8; save the file as CSV in UTF-8.") if broken else None
 
 
 def _parquet(path: str, file: IO[bytes]) -> Iterator[Item]:
@@ -131,13 +192,31 @@ def _parquet(path: str, file: IO[bytes]) -> Iterator[Item]:
         _checked_columns(path, table.schema_arrow.names)
         number = 0
         for batch in table.iter_batches(batch_size=4096):
-            for values in batch.to_pylist():
+            for values in _batch_rows(batch):
                 number += 1
                 where = f"{path} row {number}"
-                # A null is left out: a prompt that names it is refused instead of filled with "None".
-                yield where, _row(where, {name: value for name, value in values.items() if value is not None})
+                if isinstance(values, Exception):
+                    problem = f"{type(values).__name__}: {values}"
+                    yield where, BadInput(f"{where} has a value that cannot be read: {problem}.")
+                else:
+                    # A null is left out: a prompt that names it is refused instead of filled with "None".
+                    yield where, _row({name: value for name, value in values.items() if value is not None})
     except (arrow.ArrowException, OSError) as error:
         raise BadInput(f"{path} cannot be read as Parquet: {type(error).__name__}: {error}.") from None
+
+
+def _batch_rows(batch: Any) -> Iterator[dict[str, Any] | Exception]:
+    """Yield a batch's rows; one with a text that is not UTF-8, or with a time beyond Python's, as its error."""
+    try:
+        yield from batch.to_pylist()
+        return
+    except (ValueError, OverflowError):
+        pass
+    for number in range(batch.num_rows):
+        try:
+            yield from batch.slice(number, 1).to_pylist()
+        except (ValueError, OverflowError) as error:
+            yield error
 
 
 def _checked_columns(where: str, names: list[str]) -> list[str]:
@@ -151,14 +230,9 @@ def _checked_columns(where: str, names: list[str]) -> list[str]:
     return names
 
 
-def _row(where: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def _row(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a table's row as an item of a list of images; an empty cell is left out, except in a field."""
     item = {name: value for name in KNOWN if (value := values.get(name)) not in (None, "")}
     if fields := {name: value for name, value in values.items() if name not in KNOWN}:
         item["fields"] = fields
-    size = item.get("size", 0)
-    if isinstance(size, str):
-        if not size.strip().isascii() or not size.strip().isdigit():
-            raise BadInput(f"{where}, column 'size', is {size!r}; expected a number of bytes.")
-        item["size"] = int(size)
     return item

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isnan
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_describer.arguments import as_path
-from airflow_provider_describer.errors import BadInput
+from airflow_provider_describer.errors import BadInput, RejectedImage
 from airflow_provider_describer.images.listing_file import is_listing_file, read_listing
 from airflow_provider_describer.images.scaling import preprocessing_of
 from airflow_provider_describer.models import DescribeRequest, Image, Spec
@@ -22,6 +24,8 @@ _FIELDS = ("uri", "version", "size", "prompt", "lang", "fields", "id")
 # "s3://connection@bucket/key" is the text of an ObjectStoragePath; a bucket's name has no "@".
 _CONNECTION = re.compile(r"((?:s3|gs)://)[^/]*@", re.IGNORECASE)
 _FULL = re.compile(r"(?:s3|s3a|s3n|gs|gcs|https?|file)://", re.IGNORECASE)
+_LONGEST_NUMBER = 20
+"""Digits of a size; Python reads no number of thousands of digits."""
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -37,18 +41,25 @@ def parse_images(
 ) -> list[DescribeRequest]:
     """Return the requests in the order of the images; with several languages, one request for each.
 
+    An entry that cannot work, such as an empty cell, a wrong key or an address of an unknown scheme, is a request with
+    a ``flaw`` of the kind ``bad_entry`` or ``bad_address``: a long list always has some, and the others go on.
+
     :param images: a list (or other iterable) of uris, paths, or dicts ``{"uri", "prompt"?, "lang"?, "fields"?, "id"?,
         "version"?, "size"?}``; lists within it, as mapped tasks return them, are flattened. Instead of a list, or
-        within it, a listing file: see `read_listing`.
+        within it, a listing file: see `read_listing`. None and NaN count as an empty cell.
     :param prompt: for every image without one of its own; ``{name}`` is filled from the image's ``fields``.
     :param images_base: the folder or address of relative names. Below a bucket, names are keys and joined literally,
         unless they begin like a whole address; names that end in a slash are folders and left out.
     :param max_pixels: larger images are scaled down to this many pixels before they are sent.
     :param open_bucket: opens the buckets of listing files.
-    :raises BadInput: naming the item and what was expected, before any image is read or anything is sent.
+    :raises BadInput: for an argument that cannot work, or where all entries have the same kind of flaw, naming the
+        first; before any image is read or anything is sent.
     :raises UnreadableImage, BucketError: for a listing file that cannot be read now.
     """
     langs, base, preprocessing = _parse_langs(lang), _parse_base(images_base), preprocessing_of(max_pixels)
+    for one_lang in langs:
+        # What is wrong with the arguments is not blamed on each image.
+        vendor.spec(_checked_prompt(prompt), one_lang)
     # Equal specs are one object: a list can be long, and a prompt too.
     specs: dict[Spec, Spec] = {}
     requests = []
@@ -57,9 +68,10 @@ def parse_images(
             continue
         for one_lang in langs:
             request = _request(place, item, vendor, prompt, one_lang, base, preprocessing)
-            spec = specs.setdefault(request.spec, request.spec)
-            requests.append(DescribeRequest(request.image, spec, request.id))
-    _refuse_duplicates(requests)
+            requests.append(replace(request, spec=specs.setdefault(request.spec, request.spec)))
+    flaws = [request.flaw for request in requests if request.flaw]
+    if flaws and len(flaws) == len(requests) and len({flaw.kind for flaw in flaws}) == 1:
+        raise BadInput(str(flaws[0]))
     return requests
 
 
@@ -86,6 +98,8 @@ def _parse_langs(lang: object) -> list[str]:
     if not langs or names != langs:
         found = _shown(lang) if langs else "an empty list"
         raise BadInput(f"lang is {found}; expected a language such as 'en', or a list of them.")
+    if len(set(names)) < len(names):
+        raise BadInput(f"lang is {', '.join(map(repr, names))}; expected each language once.")
     return names
 
 
@@ -100,7 +114,8 @@ def _items(images: object, open_bucket: OpenBucket | None, name: str = "images")
             f"images is {_shown(images)}, expected a list: put it into brackets, or use DescribeImageOperator for one."
         )
     if not isinstance(images, Iterable):
-        raise BadInput(f"images is {_shown(images)}, expected a list of image uris or dicts.")
+        hint = " An upstream task that was skipped gives None; one with nothing to do returns []." * (images is None)
+        raise BadInput(f"images is {_shown(images)}, expected a list of image uris or dicts.{hint}")
     for number, item in enumerate(images):
         place, text = f"{name}[{number}]", as_path(item)
         if isinstance(item, list | tuple) or is_listing_file(text):
@@ -113,34 +128,78 @@ def _request(
     place: str, item: object, vendor: Vendor, prompt: str | None, lang: str, base: Base | None, preprocessing: str
 ) -> DescribeRequest:
     given: Mapping[str, Any] = item if isinstance(item, Mapping) else {"uri": item}
+    uri, id_ = _full_uri(given.get("uri"), base), None
+    try:
+        if isinstance(item, BadInput):
+            raise item
+        _check_entry(place, given, uri)
+        assert uri is not None
+        try:
+            id_ = _own_text("id", given.get("id"))
+            image = Image(uri, _own_text("version", given.get("version")), _own_size(given.get("size")))
+            own_prompt, own_lang = given.get("prompt"), given.get("lang")
+            filled = _fill_prompt(prompt if _is_missing(own_prompt) else own_prompt, given.get("fields"))
+            spec = vendor.spec(filled, lang if _is_missing(own_lang) else own_lang or lang)
+        except BadInput as error:
+            raise BadInput(f"{place} ({masked(uri)}): {error}") from None
+    except BadInput as error:
+        flaw = RejectedImage(str(error), kind="bad_address" if error.kind == "bad_address" else "bad_entry")
+        spec = replace(vendor.spec(lang=lang), prompt=None, preprocessing=preprocessing)
+        return DescribeRequest(Image(uri or place), spec, id_, flaw)
+    return DescribeRequest(image, replace(spec, preprocessing=preprocessing) if preprocessing else spec, id_)
+
+
+def _full_uri(given: object, base: Base | None) -> str | None:
+    """Return the entry's whole address; None where it has no text."""
+    uri = as_path(given)
+    if not isinstance(uri, str) or not uri.strip():
+        return None
+    full = uri if base is None else base.join(uri)
+    return _CONNECTION.sub(r"\1", full, count=1) if "@" in full else full
+
+
+def _check_entry(place: str, given: Mapping[str, Any], uri: str | None) -> None:
     if unknown := sorted(str(name) for name in given if name not in _FIELDS):
         raise BadInput(
             f"{place} has the unknown key {', '.join(map(repr, unknown))}; expected some of {', '.join(_FIELDS)} "
             "(values for the prompt go into 'fields')."
         )
-    uri = _full_uri(place, given.get("uri"), base)
-    own_prompt, version, size, id_ = (given.get(name) for name in ("prompt", "version", "size", "id"))
+    if uri is None:
+        raise BadInput(
+            f"{place} is {_shown(as_path(given.get('uri')))}, expected an image uri such as '/data/a.jpg' or "
+            "'https://…/a.jpg'."
+        )
     try:
+        if "\0" in uri:
+            raise BadInput("it has a NUL character; no image can have such a name.")
         check_reference(uri)
-        filled = _fill_prompt(prompt if own_prompt is None else own_prompt, given.get("fields") or {})
-        spec = vendor.spec(filled, given.get("lang") or lang)
     except BadInput as error:
-        raise BadInput(f"{place} ({masked(uri)}): {error}") from None
-    return DescribeRequest(
-        Image(uri, None if version is None else str(version), size if isinstance(size, int) else None),
-        replace(spec, preprocessing=preprocessing) if preprocessing else spec,
-        None if id_ is None else str(id_),
-    )
+        raise BadInput(f"{place} ({masked(uri)}): {error}", kind="bad_address") from None
 
 
-def _full_uri(place: str, uri: object, base: Base | None) -> str:
-    uri = as_path(uri)
-    if not isinstance(uri, str) or not uri.strip():
-        raise BadInput(f"{place} is {_shown(uri)}, expected an image uri such as '/data/a.jpg' or 'https://…/a.jpg'.")
-    if "\0" in uri:
-        raise BadInput(f"{place} is {masked(uri)!r}, which has a NUL character; no image can have such a name.")
-    full = uri if base is None else base.join(uri)
-    return _CONNECTION.sub(r"\1", full, count=1) if "@" in full else full
+def _is_missing(value: object) -> bool:
+    """Whether a cell is empty: None, or what pandas writes for it."""
+    return value is None or (isinstance(value, float) and isnan(value)) or type(value).__name__ in ("NAType", "NaTType")
+
+
+def _own_text(name: str, value: object) -> str | None:
+    if _is_missing(value) or value == "":
+        return None
+    if isinstance(value, bool | bytes) or (isinstance(value, Iterable) and not isinstance(value, str)):
+        raise BadInput(f"{name} is {_shown(value)}, expected a text or a number.")
+    return str(value)
+
+
+def _own_size(value: Any) -> int | None:
+    if _is_missing(value) or value == "":
+        return None
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) < _LONGEST_NUMBER:
+        return int(value)
+    # A table's column of whole numbers with an empty cell has floats.
+    whole = isinstance(value, Integral) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not whole or value < 0:
+        raise BadInput(f"size is {_shown(value)}, expected a number of bytes.")
+    return int(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,40 +233,34 @@ def _parse_base(images_base: object) -> Base | None:
     return Base(text if in_bucket and text.endswith("/") else text.rstrip("/") + "/", in_bucket)
 
 
-def _fill_prompt(prompt: object, fields: object) -> str | None:
+def _checked_prompt(prompt: object) -> str | None:
+    if prompt is not None and not isinstance(prompt, str):
+        raise BadInput(f"prompt is {_shown(prompt)}, expected a text.")
+    return prompt
+
+
+def _fill_prompt(given: object, fields: Any) -> str | None:
     """Return the prompt with each ``{name}`` filled; ``{{`` and ``}}`` are braces, all other braces stay."""
-    if not isinstance(fields, Mapping):
+    prompt = _checked_prompt(given)
+    if not _is_missing(fields) and not isinstance(fields, Mapping):
         raise BadInput(f"fields is {_shown(fields)}, expected a dict such as {{'title': 'Red shoe'}}.")
     if prompt is None:
         return None
-    if not isinstance(prompt, str):
-        raise BadInput(f"prompt is {_shown(prompt)}, expected a text.")
+    filled = {name: value for name, value in fields.items() if not _is_missing(value)} if fields else {}
 
     def fill(found: re.Match[str]) -> str:
         name = found.group(1)
         if name is None:
             return found.group(0)[0]
-        if name not in fields:
-            names = ", ".join(sorted(map(str, fields))) or "none"
+        if name not in filled:
+            names = ", ".join(sorted(map(str, filled))) or "none"
             raise BadInput(
                 f"prompt asks for {{{name}}}, but this image's fields have {names}. Add it, or write {{{{{name}}}}} "
                 "for the words themselves."
             )
-        return str(fields[name])
+        return str(filled[name])
 
     return _PLACEHOLDER.sub(fill, prompt)
-
-
-def _refuse_duplicates(requests: Sequence[DescribeRequest]) -> None:
-    """Raise `BadInput` for an image that is listed twice with the same question: it would look like two results."""
-    seen: dict[tuple[str, Spec, str | None], int] = {}
-    for number, request in enumerate(requests):
-        first = seen.setdefault((request.image.uri, request.spec, request.id), number)
-        if first != number:
-            raise BadInput(
-                f"images names {masked(request.image.uri)!r} twice with the same prompt and language (the "
-                f"{first + 1}. and the {number + 1}. request). List it once, or give the two an 'id' each."
-            )
 
 
 def _shown(value: object) -> str:

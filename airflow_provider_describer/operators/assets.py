@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,8 +103,14 @@ def arrived_images(context: Context, asset: Asset, storage_conn_id: str | None =
     with airflow_errors():
         open_bucket = buckets_of(storage_conn_id)
 
-        def images_of(images: Any) -> Iterable[Any]:
-            return images if isinstance(images, list) else (item for _, item in read_listing(images, open_bucket))
+        def images_of(images: Any) -> Iterator[Any]:
+            if isinstance(images, list):
+                yield from images
+                return
+            for _, item in read_listing(images, open_bucket):
+                if isinstance(item, BadInput):
+                    raise item
+                yield item
 
         folder = open_folder(deltas[-1]["state"], open_bucket)
         together = merge_deltas(images_of(delta["images"]) for delta in deltas)

@@ -168,7 +168,7 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
             max_pixels=self.max_pixels,
             open_bucket=open_bucket,
         )
-        uris = (request.image.uri for request in requests)
+        uris = (request.image.uri for request in requests if not request.flaw)
         open_ahead(open_bucket, [self.store, vendor_calls.account.limits_path, *uris])
         self._job = Job(
             vendor_calls=vendor_calls,

@@ -148,7 +148,7 @@ def test_an_event_that_came_twice_counts_once() -> None:
 
 
 def test_events_that_came_together_name_each_image_once(tmp_path: Path) -> None:
-    """An operator refuses what is listed twice, and two tasks might both pay for it."""
+    """Two tasks might both pay for what is listed twice."""
     listing = in_a_file(tmp_path, image("a"), image("b"))
     found = arrived_images(triggered_by(delta(1, listing, tmp_path), delta(2, [image("b", "2")], tmp_path)), INBOX)
     assert found == [image("a"), image("b", "2")]

@@ -86,7 +86,6 @@ def test_catalog_enrichment_from_airflows_command_line(
 @pytest.mark.parametrize(
     ("conf", "fields", "task", "words"),
     [
-        ({"images": "/nowhere/*.jpg"}, {}, "describe", "images is empty"),
         ({}, {"password": "wrong"}, "describe", "'image_describer_default'"),
         ({"describer_conn_id": "nobody"}, {}, "describe", "nobody"),
     ],
@@ -111,3 +110,14 @@ def test_catalog_enrichment_says_what_is_wrong(
     assert (ran.states[task], ran.states["publish"]) == ("failed", "upstream_failed")
     assert words in str(ran.errors[task])
     assert accounts.ledger(entries=False)["billed"] == 0
+
+
+def test_catalog_enrichment_of_an_empty_folder_has_nothing_to_do(
+    accounts: EmulatorProcess, run_dag: Callable[..., Any], tmp_path: Path
+) -> None:
+    good = {"conn_type": "image_describer", "password": accounts.keys["image_describer"], "host": accounts.url}
+    about = {"images": f"{tmp_path}/*.jpg", "store": str(tmp_path / "store")}
+    ran = run_dag("catalog_enrichment", {"image_describer_default": good}, file="catalog_enrichment.py", **about)
+    assert set(ran.states.values()) == {"success"}
+    assert set(ran.xcom("describe")["counts"].values()) == {0} and ran.xcom("publish") == 0
+    assert accounts.ledger(entries=False)["requests"] == 0

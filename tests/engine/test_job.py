@@ -183,9 +183,22 @@ def test_what_cannot_work_is_refused_before_anything_is_sent(
     assert shop.emulator.ledger()["requests"] == 0
 
 
-def test_an_empty_list_is_refused(shop: Shop) -> None:
-    with pytest.raises(BadInput, match="images is empty"):
-        shop.describe([])
+@pytest.mark.parametrize("images", [[], [[], []], (), iter([])])
+@pytest.mark.parametrize("options", [{}, {"store": None}, {"dry_run": True}, {"results_format": "parquet"}])
+def test_an_empty_list_is_a_night_with_nothing_to_do(
+    any_shop: Shop, images: object, options: dict[str, Any], tmp_path: Path
+) -> None:
+    if options.get("results_format"):
+        pytest.importorskip("pyarrow")
+    any_shop.fields["limits_path"] = str(tmp_path / "limits")
+    job = any_shop.job(images, **options)
+    outcome = job.run()
+    assert (outcome.error, outcome.resume_condition) == (None, None)
+    assert set(outcome.manifest["counts"].values()) == {0}
+    assert outcome.manifest["calls"] == any_shop.emulator.ledger()["requests"] == 0
+    for name in ("results", "failures"):
+        assert outcome.manifest[name] is None or Path(outcome.manifest[name]).exists()
+    assert outcome.manifest.get("descriptions", []) == []
 
 
 def test_more_than_fits_xcom_is_refused_before_anything_is_sent(shop: Shop) -> None:

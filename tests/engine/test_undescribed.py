@@ -189,3 +189,9 @@ def test_no_more_pages_are_listed_than_new_images_are_wanted(shop: Shop) -> None
 def test_a_question_that_cannot_be_asked_is_refused(shop: Shop) -> None:
     with pytest.raises(BadInput, match=r"s3://shop/000001\.jpg.*prompt asks for \{title\}"):
         new(shop, "s3://shop/", index=knows(), bucket=Stock([entry(1)]), prompt="The {title}")
+
+
+def test_names_that_cannot_be_used_are_undescribed(shop: Shop) -> None:
+    odd = Entry("a\0.jpg", 10, "v", 0.0)
+    assert new(shop, "s3://shop/", index=knows(), bucket=Stock([odd])) == ["s3://shop/a\0.jpg"]
+    assert new(shop, "s3://shop/", index=knows(entry(2)), bucket=Stock([entry(2), odd])) == ["s3://shop/a\0.jpg"]

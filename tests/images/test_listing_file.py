@@ -49,6 +49,16 @@ def read(tmp_path: Path) -> Callable[..., list[Any]]:
 
 
 @pytest.fixture
+def complaints(read: Callable[..., list[Any]], tmp_path: Path) -> Callable[..., list[str]]:
+    """What is said of each line of a file of that content that is no image, with its folder left out."""
+
+    def complain(name: str, content: bytes | str) -> list[str]:
+        return [str(item).replace(f"{tmp_path}/", "") for item in read(name, content) if isinstance(item, BadInput)]
+
+    return complain
+
+
+@pytest.fixture
 def refusal(read: Callable[..., list[Any]], tmp_path: Path) -> Callable[..., str]:
     """What is said of a file of that content, with its folder left out."""
 
@@ -77,26 +87,39 @@ def test_any_name_that_is_written_is_read_again(uri: str) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b'"a.jpg"\nb.jpg\n', "list.jsonl line 2 is not JSON"),
-        (b'"a.jpg"\n\n{"uri": "b.jpg"\n', "list.jsonl line 3 is not JSON"),
-        (b'"a.jpg"\n["b.jpg"]\n', "list.jsonl line 2 is a list; expected a uri in quotes or a dict"),
-        (b"7", "list.jsonl line 1 is a int"),
-        (b"null", "list.jsonl line 1 is a NoneType"),
-        (b'"a\xff.jpg"', "list.jsonl line 1 is not UTF-8"),
-        (b"\x1f\x8b\x08\x00compressed", "list.jsonl line 1 is not "),
-    ],
-)
-def test_a_line_that_is_none_is_named(refusal: Callable[..., str], content: bytes, says: str) -> None:
-    assert says in refusal("list.jsonl", content)
+BAD_LINES = [
+    (b"b.jpg", "is not JSON"),
+    (b'{"uri": "b.jpg"', "is not JSON"),
+    (b'["b.jpg"]', "is a list; expected a uri in quotes or a dict"),
+    (b"7", "is a int"),
+    (b"null", "is a NoneType"),
+    (b'"a\xff.jpg"', "is not UTF-8"),
+    (b"[" * 100_000, "is not JSON"),
+    (b"9" * 5000, "is not JSON"),
+    (b"\x1f\x8b\x08\x00compressed", "is not "),
+]
 
 
-def test_lines_before_a_bad_one_are_no_list() -> None:
-    shelf = Shelf(**{"x.jsonl": b'"a.jpg"\n"b.jpg'})
-    with pytest.raises(BadInput, match="line 2"):
-        parse_images("s3://shop/x.jsonl", VENDOR, open_bucket=lambda scheme, name: shelf)
+@pytest.mark.parametrize(("line", "says"), BAD_LINES)
+def test_a_line_that_is_none_is_named_and_the_others_go_on(
+    read: Callable[..., list[Any]], complaints: Callable[..., list[str]], line: bytes, says: str
+) -> None:
+    for content, place in (
+        (b'"a.jpg"\n\n%s\n"c.jpg"\n', 3),
+        (b'%s\n"a.jpg"\n"c.jpg"', 1),
+        (b'"a.jpg"\n"c.jpg"\n%s', 3),
+    ):
+        (found,) = complaints("list.jsonl", content % line)
+        assert found.startswith(f"list.jsonl line {place} {says}")
+        assert [item for item in read("list.jsonl", content % line) if isinstance(item, str)] == ["a.jpg", "c.jpg"]
+
+
+@pytest.mark.parametrize(("line", "says"), BAD_LINES)
+def test_a_file_without_a_line_that_can_be_read_is_no_listing(
+    refusal: Callable[..., str], line: bytes, says: str
+) -> None:
+    for content in (line, b"\n%s\n%s\n%s" % (line, line, line)):
+        assert says in refusal("list.jsonl", content)
 
 
 # --- CSV ---
@@ -113,7 +136,7 @@ def test_columns_with_a_meaning_and_all_others_as_fields(read: Callable[..., lis
         {
             "uri": "a.jpg",
             "version": "v,1",
-            "size": 12,
+            "size": "12",
             "prompt": 'Say\r\n"{title}"',
             "lang": "de",
             "id": "7",
@@ -136,10 +159,8 @@ def test_a_table_of_uris_alone_has_no_fields(read: Callable[..., list[Any]]) -> 
         (b"URI,title\na.jpg,x\n", "has the columns 'URI', 'title'"),
         (b"uri;title\na.jpg;x\n", "commas between the columns"),
         (b"uri,title,title\na,b,c\n", "list.csv line 1 has the column 'title' twice"),
-        (b"uri,title\na.jpg,x\nb.jpg\n", "list.csv line 3 has 1 cells, expected 2 as in the header"),
+        (b"uri,title\nb.jpg\n", "list.csv line 2 has 1 cells, expected 2 as in the header"),
         (b"uri,title\na.jpg,red, round\n", "list.csv line 2 has 3 cells, expected 2"),
-        (b"uri,size\na.jpg,7\nb.jpg,7.5\n", "list.csv line 3, column 'size', is '7.5'; expected a number of bytes"),
-        (b"uri,size\na.jpg,-7\n", "column 'size', is '-7'"),
         (b'uri\n"a.jpg\n', "list.csv line 2 is not CSV"),
         (b'uri\n"a"b.jpg\n', "list.csv line 2 is not CSV"),
         (b"uri\n" + b"a" * 200_000, "list.csv line 2 is not CSV: field larger than field limit"),
@@ -147,22 +168,64 @@ def test_a_table_of_uris_alone_has_no_fields(read: Callable[..., list[Any]]) -> 
         ("uri\na.jpg\n".encode("utf-16"), "is not UTF-8"),
     ],
 )
-def test_a_row_that_is_none_is_named(refusal: Callable[..., str], content: bytes, says: str) -> None:
+def test_a_table_without_a_row_that_can_be_read_is_no_listing(
+    refusal: Callable[..., str], content: bytes, says: str
+) -> None:
     assert says in refusal("list.csv", content)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (b"b.jpg", "has 1 cells, expected 2 as in the header"),
+        (b"b.jpg,red, round", "has 3 cells, expected 2"),
+        (b'"b"b.jpg,x', "is not CSV"),
+        (b'"b.jpg,x', "is not CSV"),
+        (b'b.jpg,"x', "is not CSV"),
+        (b"b.jpg," + b"x" * 200_000, "is not CSV: field larger than field limit"),
+        ("b.jpg,Schuhgröße".encode("latin-1"), "is not UTF-8; save the file as CSV in UTF-8"),
+        (b"b.jpg,\xed\xb3\xbf", "is not UTF-8"),
+    ],
+)
+def test_a_row_that_is_none_is_named_and_the_others_go_on(
+    read: Callable[..., list[Any]], complaints: Callable[..., list[str]], line: bytes, says: str
+) -> None:
+    rows = ["a.jpg", *(f"{number}.jpg" for number in range(50))]
+    text = b"uri,title\r\na.jpg,x\r\n" + line + b"\r\n" + b"".join(b"%d.jpg,x\r\n" % number for number in range(50))
+    (found,) = complaints("list.csv", text)
+    assert found.startswith(f"list.csv line 3 {says}")
+    assert [item["uri"] for item in read("list.csv", text) if isinstance(item, dict)] == rows
+
+
+def test_quotes_that_are_not_closed_swallow_no_row(
+    read: Callable[..., list[Any]], complaints: Callable[..., list[str]]
+) -> None:
+    lines = [b"%d.jpg,%s" % (number, b'"x' if number % 3 == 1 else b"x") for number in range(3000)]
+    text = b"uri,title\n" + b"\n".join(lines)
+    assert [item["uri"] for item in read("list.csv", text) if isinstance(item, dict)] == [
+        f"{number}.jpg" for number in range(3000) if number % 3 != 1
+    ]
+    assert len(complaints("list.csv", text)) == 1000
 
 
 def test_an_image_at_fault_is_named_by_its_line(tmp_path: Path) -> None:
     def complaint(content: str, **options: Any) -> str:
         (tmp_path / "list.csv").write_text(content)
-        with pytest.raises(BadInput) as caught:
-            parse_images(tmp_path / "list.csv", VENDOR, **options)
-        return str(caught.value).replace(f"{tmp_path}/", "")
+        (bad,) = [request for request in parse_images(tmp_path / "list.csv", VENDOR, **options) if request.flaw]
+        return str(bad.flaw).replace(f"{tmp_path}/", "")
 
     assert complaint("uri,title\na.jpg,x\n,y\n").startswith("list.csv line 3 is None")
-    assert complaint("uri,lang\na.jpg,xx\n").startswith("list.csv line 2 (a.jpg): lang='xx'")
-    assert complaint("uri\nftp://x.example/a.jpg\n").startswith("list.csv line 2 (ftp://x.example/a.jpg)")
-    found = complaint("uri,titel\na.jpg,x\n", prompt="The {title}")
-    assert found.startswith("list.csv line 2 (a.jpg): prompt asks for {title}") and "fields have titel" in found
+    assert complaint("uri,lang\na.jpg,xx\nb.jpg,\n").startswith("list.csv line 2 (a.jpg): lang='xx'")
+    assert complaint("uri\nftp://x.example/a.jpg\nb.jpg\n").startswith("list.csv line 2 (ftp://x.example/a.jpg)")
+    assert complaint("uri,size\na.jpg,7\nb.jpg,7.5\n").startswith("list.csv line 3 (b.jpg): size is '7.5' (str)")
+    assert complaint("uri,size\na.jpg,7\nb.jpg,-7\n").startswith("list.csv line 3 (b.jpg): size is '-7' (str)")
+    assert complaint("uri\na.jpg\nb.jpg,c\n").startswith("list.csv line 3 has 2 cells")
+
+
+def test_a_prompt_for_a_column_that_is_not_there_is_no_images_fault(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("uri,titel\na.jpg,x\nb.jpg,y\n")
+    with pytest.raises(BadInput, match=r"line 2 \(a\.jpg\): prompt asks for \{title\}.*fields have titel"):
+        parse_images(tmp_path / "list.csv", VENDOR, prompt="The {title}")
 
 
 # --- Parquet ---
@@ -195,8 +258,22 @@ def test_a_parquet_file_has_the_same_columns(read: Callable[..., list[Any]]) -> 
 
 def test_a_null_is_not_filled_into_a_prompt() -> None:
     shelf = Shelf(**{"x.parquet": parquet({"uri": ["a.jpg", "b.jpg"], "title": ["Shoe", None]})})
-    with pytest.raises(BadInput, match=r"x\.parquet row 2 \(b\.jpg\): prompt asks for \{title\}"):
-        parse_images("s3://shop/x.parquet", VENDOR, prompt="The {title}", open_bucket=lambda scheme, name: shelf)
+    good, bad = parse_images(
+        "s3://shop/x.parquet", VENDOR, prompt="The {title}", open_bucket=lambda scheme, name: shelf
+    )
+    assert good.spec.prompt == "The Shoe"
+    assert str(bad.flaw).startswith("s3://shop/x.parquet row 2 (b.jpg): prompt asks for {title}")
+
+
+def test_a_value_that_cannot_be_read_is_one_rows(
+    read: Callable[..., list[Any]], complaints: Callable[..., list[str]]
+) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    texts = arrow.array([b"a.jpg", b"\xff.jpg", b"c.jpg"]).view(arrow.string())
+    content = parquet({"uri": texts, "at": arrow.array([1, 2, 3], arrow.timestamp("us"))})
+    assert [item["uri"] for item in read("list.parquet", content) if isinstance(item, dict)] == ["a.jpg", "c.jpg"]
+    (found,) = complaints("list.parquet", content)
+    assert found.startswith("list.parquet row 2 has a value that cannot be read: UnicodeDecodeError")
 
 
 def test_rows_are_counted_over_a_whole_file() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_describer.errors import BadInput
+from airflow_provider_describer.errors import BadInput, RejectedImage
 from airflow_provider_describer.images.reference import parse_image, parse_images
 from airflow_provider_describer.models import DescribeRequest
 from airflow_provider_describer.vendors import get_vendor
@@ -26,6 +26,14 @@ def refusal(images: Any, **options: Any) -> str:
     with pytest.raises(BadInput) as caught:
         requests(images, **options)
     return str(caught.value)
+
+
+def flaw(images: Any, **options: Any) -> RejectedImage:
+    """What is said of the last entry of a list; the others are good."""
+    *good, bad = requests(images, **options)
+    assert not any(request.flaw for request in good) and bad.flaw
+    assert bad.flaw.billed == "no" and bad.spec.vendor == IMAGE_DESCRIBER.name
+    return bad.flaw
 
 
 def uris(images: Any, **options: Any) -> list[str]:
@@ -130,10 +138,100 @@ def test_what_is_no_list_is_refused(images: object, says: str) -> None:
         ),
     ],
 )
-def test_a_bad_item_is_named_with_what_was_expected(item: object, says: str) -> None:
-    found = refusal(["good.jpg", item])
-    assert says in found
-    assert "hush" not in found
+def test_a_bad_entry_is_named_with_what_was_expected(item: object, says: str) -> None:
+    found = flaw(["good.jpg", item])
+    assert says in str(found)
+    assert found.kind == ("bad_address" if any(word in says for word in ("NUL", "://", "address")) else "bad_entry")
+    assert "hush" not in f"{found}"
+    # Where it is the only one, or all are like it, it is the list that is wrong.
+    for alone in ([item], [item, item, item]):
+        assert says.replace("[1]", "[0]") in refusal(alone)
+
+
+@pytest.mark.parametrize("empty", [None, float("nan"), "", "  ", "\n", {}, {"uri": None}, {"uri": float("nan")}])
+def test_an_empty_cell_is_an_entry_of_its_own(empty: object) -> None:
+    found = requests(["a.jpg", empty, "b.jpg", empty])
+    assert [request.image.uri for request in found] == ["a.jpg", "images[1]", "b.jpg", "images[3]"]
+    assert [bool(request.flaw) for request in found] == [False, True, False, True]
+    assert {request.flaw.kind for request in found if request.flaw} == {"bad_entry"}
+
+
+class NAType:
+    """As pandas' NA, which is neither true nor false."""
+
+    def __bool__(self) -> bool:
+        raise TypeError
+
+    def __eq__(self, other: object) -> Any:
+        return self
+
+    __hash__ = object.__hash__
+
+
+@pytest.mark.parametrize("empty", [None, float("nan"), NAType(), ""])
+def test_an_empty_cell_beside_the_uri_counts_as_left_out(empty: object) -> None:
+    item = {"uri": "a.jpg", "version": empty, "size": empty, "lang": empty, "id": empty}
+    assert requests([item, {"uri": "b.jpg"}]) == requests(["a.jpg", "b.jpg"])
+    if not isinstance(empty, str):
+        assert requests([{"uri": "a.jpg", "prompt": empty, "fields": empty}]) == requests(["a.jpg"])
+        assert "fields have colour" in refusal(
+            [{"uri": "a.jpg", "fields": {"title": empty, "colour": "red"}}], prompt="The {title}"
+        )
+
+
+@pytest.mark.parametrize(
+    ("about", "says"),
+    [
+        ({"version": ["v"]}, "version is a list, expected a text or a number"),
+        ({"version": {"etag": "v"}}, "version is a dict with the keys 'etag'"),
+        ({"version": b"v"}, "version is a bytes"),
+        ({"version": True}, "version is True"),
+        ({"size": -1}, "size is -1 (int), expected a number of bytes"),
+        ({"size": "-1"}, "size is '-1' (str)"),
+        ({"size": 7.5}, "size is 7.5 (float)"),
+        ({"size": "7.5"}, "size is '7.5' (str)"),
+        ({"size": "12 KB"}, "size is '12 KB'"),
+        ({"size": "9" * 5000}, "size is '999"),
+        ({"size": float("inf")}, "size is inf"),
+        ({"size": True}, "size is True"),
+        ({"size": [12]}, "size is a list"),
+        ({"id": ["x"]}, "id is a list"),
+        ({"id": False}, "id is False"),
+        ({"lang": ["en", "de"]}, "lang=['en', 'de']"),
+    ],
+)
+def test_what_is_said_of_an_image_is_checked_for_each(about: dict[str, Any], says: str) -> None:
+    found = flaw(["good.jpg", {"uri": "a.jpg", **about}])
+    assert str(found).startswith(f"images[1] (a.jpg): {says}") and found.kind == "bad_entry"
+
+
+def test_a_row_of_a_bad_entry_can_be_found_again() -> None:
+    (_, bad, worse) = requests(
+        ["a.jpg", {"uri": "ftp://h/b.jpg", "id": 7, "lang": "xx"}, {"id": 8}], images_base="/data"
+    )
+    assert (bad.image.uri, worse.image.uri) == ("ftp://h/b.jpg", "images[2]")
+    (_, named) = requests(["a.jpg", {"uri": "b.jpg", "id": 7, "lang": "xx"}], images_base="/data")
+    assert (named.image.uri, named.id) == ("/data/b.jpg", "7")
+
+
+def test_entries_that_are_bad_in_several_ways_are_no_fault_of_the_list() -> None:
+    assert [request.flaw.kind for request in requests([None, "ftp://h/a.jpg"]) if request.flaw] == [
+        "bad_entry",
+        "bad_address",
+    ]
+
+
+def test_sizes_and_numbers_as_tables_give_them() -> None:
+    found = requests([{"uri": "a", "size": 12.0, "id": 3}, {"uri": "b", "size": " 12 ", "version": 1.5}])
+    assert [request.image.size for request in found] == [12, 12]
+    assert (found[0].id, found[1].image.version) == ("3", "1.5")
+
+
+@pytest.mark.parametrize("prompt", ["", "  ", 7, ["x"]])
+@pytest.mark.parametrize("images", [[], ["a.jpg"], [{"uri": "a.jpg", "prompt": "Own."}, None]])
+def test_a_prompt_that_is_none_is_no_images_fault(prompt: Any, images: list[Any]) -> None:
+    assert refusal(images, prompt=prompt).startswith("prompt is ")
+    assert "lang='xx'" in refusal(images, lang="xx")
 
 
 def test_a_missing_field_names_those_there_are() -> None:
@@ -211,7 +309,7 @@ def test_several_languages_are_a_request_each() -> None:
         (7, "lang is 7 (int)"),
         (["en", None], "lang is a list"),
         ("", "lang is '' (str)"),
-        (["en", "en"], "twice with the same prompt and language"),
+        (["en", "de", "en"], "lang is 'en', 'de', 'en'; expected each language once"),
     ],
 )
 def test_a_language_that_is_none_is_refused(lang: object, says: str) -> None:
@@ -226,11 +324,10 @@ def test_a_vendor_that_writes_one_language_says_so() -> None:
     assert (request.spec.prompt, request.spec.lang) == (None, None)
 
 
-def test_duplicates_are_refused_and_both_named() -> None:
-    found = refusal(["a.jpg", "b.jpg", "c.jpg", "b.jpg"])
-    assert "'b.jpg' twice" in found and "the 2. and the 4. request" in found and "'id'" in found
-    found = refusal([{"uri": "https://x.example/a.jpg?sig=hush"}] * 2)
-    assert "'https://x.example/a.jpg?…' twice" in found and "hush" not in found
+def test_an_image_that_is_listed_twice_is_two_requests() -> None:
+    found = requests(["a.jpg", "b.jpg", "c.jpg", "b.jpg"])
+    assert [request.image.uri for request in found] == ["a.jpg", "b.jpg", "c.jpg", "b.jpg"]
+    assert found[1] == found[3] and found[1] is not found[3] and found[1].spec is found[3].spec
 
 
 def test_a_duplicate_that_asks_something_else_or_has_its_own_name_is_none() -> None:
@@ -282,7 +379,7 @@ def test_a_key_is_joined_as_it_is(base: object, uri: str, whole: str) -> None:
 def test_keys_as_s3_list_operator_returns_them_without_those_of_folders() -> None:
     keys = ["catalog/", "catalog/a.jpg", "catalog/sub/", "catalog/sub/b.jpg"]
     assert uris(keys, images_base="s3://shop/") == ["s3://shop/catalog/a.jpg", "s3://shop/catalog/sub/b.jpg"]
-    assert refusal([["a.jpg"], ["b/"], [7]], images_base="s3://shop/").startswith("images[2][0] is 7")
+    assert str(flaw([["a.jpg"], ["b/"], [7]], images_base="s3://shop/")).startswith("images[2][0] is 7")
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,11 @@ from airflow_provider_describer.operators.describe import DescribeImageOperator,
 
 RED = "{{ params.red }}"
 MANY: dict[str, dict[str, Any]] = {
-    "empty_list": {"images": []},
+    "none_for_a_list": {"images": None},
     "string_for_a_list": {"images": RED},
     "dict_for_a_list": {"images": {"uri": RED}},
-    "number_in_the_list": {"images": [RED, 7]},
+    "number_in_the_list": {"images": [7]},
     "blank_image": {"images": [" "]},
-    "duplicate_images": {"images": [RED, RED]},
     "unknown_key": {"images": [{"uri": RED, "titel": "x"}]},
     "unknown_scheme": {"images": ["ftp://shop/a.jpg"]},
     "unknown_language": {"images": [RED], "lang": "xx"},
