@@ -68,6 +68,7 @@ class Part:
 class ImageDescriber(Vendor):
     name = IMAGE_DESCRIBER
     path = "/api/openapi-v2/describe-image"
+    refusal = "INVALID_PARAM"
     wrong_types = (
         {"code": 200, "succeed": True, "msg": "Success", "data": {"content": 42}},
         {"code": 200, "succeed": True, "msg": "Success", "data": ["a description"]},
@@ -94,7 +95,8 @@ class ImageDescriber(Vendor):
             info = await self.measure(await self.read_image(fields), entry)
         except (FormError, ImageRefusedError) as error:
             raise RefusedError("INVALID_PARAM", str(error)) from error
-        return Call(self.name, info, entry.prompt, entry.lang)
+        uri = text_of(fields, "image") if entry.image_via != "file" else None
+        return Call(self.name, info, entry.prompt, entry.lang, uri)
 
     async def read_image(self, fields: dict[str, Part]) -> ReceivedImage:
         part = fields.get("image")
@@ -113,6 +115,18 @@ class ImageDescriber(Vendor):
 
     def answer(self, text: str) -> Response:
         return JSONResponse({"code": 200, "data": {"content": text}, "succeed": True, "msg": "Success"})
+
+    def false_answer(self, text: str, variant: int) -> Response:
+        good = {"code": 200, "succeed": True, "msg": "Success", "data": {"content": text}}
+        lies: tuple[dict[str, object], ...] = (
+            {"succeed": None},
+            {"succeed": False},
+            {"code": "200", "succeed": "false"},
+            {"error": "Model overloaded"},
+            {"msg": "SERVER_ERROR"},
+            {"code": 200, "status": "failed"},
+        )
+        return JSONResponse({**good, **lies[variant % len(lies)]})
 
     def error_answer(self, refused: RefusedError, entry: Entry) -> Response:
         entry.outcome = ERROR_NAMES.get(refused.kind, refused.kind)
