@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import html
 import struct
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import quote
@@ -55,19 +56,29 @@ def html_page(status: int) -> HTMLResponse:
     """Return the error page of a gateway in front of the vendor."""
     phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "A proxy's error"
     title = f"{status} {phrase}"
-    # Who answers 503 here has not passed the call on, and says so by asking for it again.
-    headers = {"retry-after": "0"} if status == 503 else {}
     return HTMLResponse(
         f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n"
         "<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n",
         status,
-        headers,
     )
+
+
+def gateway_error(status: int) -> HTMLResponse:
+    """Return the page of a gateway that has not passed the call on; with 503 it asks for the call again."""
+    page = html_page(status)
+    if status == 503:
+        page.headers["retry-after"] = "0"
+    return page
 
 
 def quoted(uri: str | None, variant: int) -> str:
     """Return an image's address as one of the vendors' layers would quote it: cut at its end, or escaped."""
-    forms = (str, html.escape, lambda text: quote(text, safe=""), lambda text: text[:-9] + "...")
+    forms: tuple[Callable[[str], str], ...] = (
+        str,
+        html.escape,
+        lambda text: quote(text, safe=""),
+        lambda text: text[:-9] + "...",
+    )
     return forms[variant % len(forms)](uri or "(a file)")
 
 
@@ -117,7 +128,7 @@ def with_broken_byte(content: bytes) -> bytes:
     return before + b" \xe9" + after if space else content
 
 
-PACKERS = {
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip_cut": lambda content: gzip.compress(content, mtime=0)[:-12],
     "zstd": zstd,
     "raw_newline": with_raw_newline,

@@ -18,7 +18,15 @@ PRICES = {IMAGE_DESCRIBER: 0.01, SEGMIND: 0.015}
 
 # The kinds of fault. The client gets an error, a damaged answer or no answer.
 TEMPORARY_ERRORS = ("server_error", "bad_gateway", "gateway_timeout", "unavailable", "html_error", "rate_limited")
-LASTING_ERRORS = ("quoted_image", "harmful", "insufficient_credits", "spend_limit", "forbidden", "model_retired", "invalid_key")
+LASTING_ERRORS = (
+    "quoted_image",
+    "harmful",
+    "insufficient_credits",
+    "spend_limit",
+    "forbidden",
+    "model_retired",
+    "invalid_key",
+)
 BAD_ANSWERS = ("html", "empty", "truncated", "wrong_types", "blank")
 # The vendor has worked and bills; the client gets an error, or an answer that only some clients can read.
 ERRORS_AS_ANSWERS = ("error_in_200", "plain_error", "proxy_error")

@@ -14,7 +14,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from airflow_provider_describer.emulator.bad_responses import GATEWAY_ERRORS, html_page
+from airflow_provider_describer.emulator.bad_responses import GATEWAY_ERRORS, gateway_error
 from airflow_provider_describer.emulator.calls import RefusedError, Vendor
 from airflow_provider_describer.emulator.fault_settings import IMAGE_DESCRIBER
 from airflow_provider_describer.emulator.faults import Call
@@ -131,7 +131,7 @@ class ImageDescriber(Vendor):
     def error_answer(self, refused: RefusedError, entry: Entry) -> Response:
         entry.outcome = ERROR_NAMES.get(refused.kind, refused.kind)
         if entry.outcome in HTML_ERRORS:
-            return html_page(HTML_ERRORS[entry.outcome])
+            return gateway_error(HTML_ERRORS[entry.outcome])
         if entry.outcome == "rate_limited":
             body = {"code": 429, "succeed": False, "msg": "Too many requests", "data": None}
             retry_after = self.settings.retry_after

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from airflow_provider_describer.emulator.bad_responses import GATEWAY_ERRORS, html_page
+from airflow_provider_describer.emulator.bad_responses import GATEWAY_ERRORS, gateway_error
 from airflow_provider_describer.emulator.calls import RefusedError, Vendor, read_body
 from airflow_provider_describer.emulator.fault_settings import SEGMIND
 from airflow_provider_describer.emulator.faults import Call, CallFaults
@@ -142,7 +142,7 @@ class Segmind(Vendor):
     def error(self, refused: RefusedError) -> Response:
         """Return the documented answer for an error."""
         if refused.kind in HTML_ERRORS:
-            return html_page(HTML_ERRORS[refused.kind])
+            return gateway_error(HTML_ERRORS[refused.kind])
         if refused.kind == "insufficient_credits":
             has, needs = format_usd(self.balance), format_usd(self.price)
             return json_error(406, f"Insufficient credits: your balance is ${has}, this call needs ${needs}")

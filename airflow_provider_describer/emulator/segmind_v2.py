@@ -124,4 +124,8 @@ class SegmindV2(Segmind):
             return html_page(502)
         answer = job.poll_answer(request.base_url, with_output=not request.url.path.endswith("/status"))
         response = JSONResponse(answer, 422 if job.state == "FAILED" else 200)
-        return packed(job.result_kind, response) if "output" in answer and job.result_kind in self.result_kinds[1:] else response
+        return (
+            packed(job.result_kind, response)
+            if "output" in answer and job.result_kind in self.result_kinds[1:]
+            else response
+        )

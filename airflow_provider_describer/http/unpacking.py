@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow_provider_describer.http.library import httpx
 
+Unpacker = Callable[[bytes, int], bytes]
 _PIECE = 4 * 1024
 """Bytes that are unpacked at a time; unpacked, they may be a thousand times as many."""
 
@@ -32,7 +33,7 @@ def unpack(content: bytes, encodings: Sequence[str], limit: int) -> bytes:
             content = _UNPACKERS[encoding](content, limit)
         except (TooLarge, httpx.DecodingError):
             raise
-        except Exception as error:  # each library has an error of its own
+        except Exception as error:  # noqa: BLE001  each library has an error of its own
             raise httpx.DecodingError(f"the answer is no valid {encoding} ({error})") from None
     return content
 
@@ -66,7 +67,7 @@ def _whole(stream: Any, content: bytes, limit: int) -> bytes:
     return unpacked
 
 
-def _in_pieces(new: Callable[[], Any], feed: str, is_whole: Callable[[Any], bool]) -> Callable[[bytes, int], bytes]:
+def _in_pieces(new: Callable[[], Any], feed: str, is_whole: Callable[[Any], bool]) -> Unpacker:
     def unpack_pieces(content: bytes, limit: int) -> bytes:
         stream, unpacked = new(), bytearray()
         for start in range(0, len(content), _PIECE):
@@ -80,9 +81,9 @@ def _in_pieces(new: Callable[[], Any], feed: str, is_whole: Callable[[Any], bool
     return unpack_pieces
 
 
-def _find_unpackers() -> dict[str, Callable[[bytes, int], bytes]]:
+def _find_unpackers() -> dict[str, Unpacker]:
     """Return what can be unpacked: with the standard library, and with libraries that happen to be installed."""
-    found = {"gzip": _gzip, "x-gzip": _gzip, "deflate": _deflate}
+    found: dict[str, Unpacker] = {"gzip": _gzip, "x-gzip": _gzip, "deflate": _deflate}
     for name in ("brotli", "brotlicffi"):
         try:
             brotli = importlib.import_module(name)

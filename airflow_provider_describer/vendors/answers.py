@@ -28,11 +28,11 @@ _GATEWAY_WORDS = re.compile(
         ([1-9]\d{2,3}\s*[-:]?\s*)?
         (
             (internal\s)?(server|service)\serror | bad\s(gateway|request) | gateway\s?time-?out | time-?out
-            | request\stime-?out | request\stimed\sout | (the\s)?(operation|request|upstream)\s(was\s)?(timed\sout|aborted)
+            | request\stime-?out | (the\s)?(operation|request|upstream)\s(was\s)?(timed\sout|aborted)
             | service\s(temporarily\s)?unavailable | (temporarily\s)?unavailable | not\sfound | page\snot\sfound
             | forbidden | access\sdenied | unauthorized | too\smany\srequests | rate\slimit(ed)?(\sexceeded)?
             | method\snot\sallowed | payload\stoo\slarge | request\sentity\stoo\slarge | not\simplemented
-            | (model\s(is\s)?)?overloaded | (internal\s)?error | failed | failure | unknown\serror | null | none | undefined
+            | (model\s(is\s)?)?overloaded | (internal\s)?error | failed | failure | null | none | undefined
             | (an?\s)?(internal|unknown|unexpected|server)(\sserver)?\serror(\soccurr?ed)?([\s,.:].*)?
             | something\swent\swrong([\s,.:].*)?
             | (default\sbackend|fault\sfilter|no\shealthy\supstream|no\shealthy\shost)([\s,.:-].*)?

@@ -1,7 +1,7 @@
 """Segmind's ``ideogram-describe``: v1 (one call, one response), v2 (submit, poll, fetch), uploads and credits.
 
-Only HTTP 200 of v1 and COMPLETED of v2 are billed; no documented error is. An undocumented 5xx comes from a proxy, behind
-which the vendor may go on and bill. Sources: the vendor's model and API pages and its Python SDK.
+Only HTTP 200 of v1 and COMPLETED of v2 are billed; no documented error is. An undocumented 5xx comes from a proxy,
+behind which the vendor may go on and bill. Sources: the vendor's model and API pages and its Python SDK.
 """
 
 from __future__ import annotations
@@ -171,14 +171,15 @@ class Segmind(Vendor):
     def _error(self, account: Account, response: Response, *, billable: bool) -> errors.DescriberError:
         status, reason = response.status, _reason(response)
         words = self.status_line(response, reason)
-        if status in (500, 502, 504):
+        is_own = bool(one_line(response.json_object().get("error")))
+        if status in (500, 502, 504) or (status == 503 and is_own):
             return self.unavailable(response, reason)
         if error := self.common_error(account, response, reason, billable=billable):
             return error
         if status == 406:
             return _refused(words, reason, f"connection {account.conn_id!r}")
         # Only the vendor's own words say that it is the image: a proxy refuses requests for reasons of its own.
-        if status in (400, 415, 422) and "error" in response.json_object() and not blames_request(reason):
+        if status in (400, 415, 422) and is_own and not blames_request(reason):
             safety = status == 422 and "safety" in reason.lower()
             return errors.RejectedImage(words, kind="harmful_content" if safety else "invalid_param")
         return errors.UnexpectedAnswer(self.status_line(response), answer=response.text, billed="no")
@@ -251,8 +252,18 @@ def _text_of(response: Response) -> str | None:
     return text if " " in text and strange * 20 <= len(text) and describes(text) else None
 
 
-_TEXT_NAMES = ("descriptions", "output", "text", "description", "data")
-_INPUT_NAMES = ("image_file", "image", "image_url", "input", "inputs", "request", "request_body", "params", "parameters")
+_TEXT_NAMES: tuple[str, ...] = ("descriptions", "output", "text", "description", "data")
+_INPUT_NAMES = (
+    "image_file",
+    "image",
+    "image_url",
+    "input",
+    "inputs",
+    "request",
+    "request_body",
+    "params",
+    "parameters",
+)
 
 
 def _text_in(value: object, depth: int = 0) -> str | None:

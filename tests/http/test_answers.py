@@ -138,7 +138,9 @@ def test_a_packed_answer_without_content_is_empty(tools: Tools, serve: Serve) ->
 
 
 # Between two members there is nothing to see.
-PACKED = [(encoding, pack) for encoding, pack in READABLE if encoding not in ("", "identity") and pack is not in_members]
+PACKED = [
+    (encoding, pack) for encoding, pack in READABLE if encoding not in ("", "identity") and pack is not in_members
+]
 
 
 @pytest.mark.parametrize(("encoding", "pack"), PACKED, ids=range(len(PACKED)))
@@ -161,7 +163,9 @@ def test_an_answer_that_cannot_be_unpacked_is_lost(tools: Tools, serve: Serve, e
     assert type(error) is AmbiguousCall and "ends early" in str(error), error
 
 
-@pytest.mark.parametrize("encoding", [name for name in ("br", "zstd") if name not in ACCEPTED] + ["compress", "gzip, x"])
+@pytest.mark.parametrize(
+    "encoding", [name for name in ("br", "zstd") if name not in ACCEPTED] + ["compress", "gzip, x"]
+)
 def test_an_answer_in_an_unknown_encoding_is_lost(tools: Tools, serve: Serve, encoding: str) -> None:
     error, _ = tools.send_once(serve, packed(JSON, encoding), b"picture")
     assert type(error) is AmbiguousCall and error.billed == "unknown"

@@ -203,13 +203,18 @@ def test_text_is_read_in_its_charset(content: bytes, content_type: str) -> None:
     assert response.text == RAW
 
 
-@pytest.mark.parametrize("charset", ["", "base64", "hex", "idna", "undefined", "no-such", "utf-8; drop", "\ud800", "zlib"])
+@pytest.mark.parametrize(
+    "charset", ["", "base64", "hex", "idna", "undefined", "no-such", "utf-8; drop", "\ud800", "zlib"]
+)
 def test_a_charset_that_is_none_is_utf_8(charset: str) -> None:
     response = Response(200, {"content-type": f"application/json; charset={charset}"}, RAW.encode())
     assert response.json() == CAFE
 
 
-@given(content=st.binary(max_size=60), charset=st.sampled_from(["", "utf-8", "utf-16", "utf-7", "latin-1", "idna", "rot13"]))
+@given(
+    content=st.binary(max_size=60),
+    charset=st.sampled_from(["", "utf-8", "utf-16", "utf-7", "latin-1", "idna", "rot13"]),
+)
 def test_any_bytes_are_a_text_that_can_be_stored(content: bytes, charset: str) -> None:
     response = Response(200, {"content-type": f"text/plain; charset={charset}"}, content)
     assert response.text.encode().decode() == response.text
