@@ -199,8 +199,8 @@ def _base_url(
 ) -> str | None:
     """Return ``scheme://host[:port][/path]`` without a trailing slash, or None for an empty host.
 
-    The scheme is the host's own, or that of ``schema``, where Airflow's URI form puts it. Without either, it is http for
-    this machine itself and https for a public name, because a key is sent. For any other host nobody can know.
+    The scheme is the host's own, or that of ``schema``, where Airflow's URI form puts it. Without either, it is http
+    for this machine itself and https for a public name, because a key is sent. For any other host nobody can know.
     """
     if not host or not host.strip():
         return None

@@ -17,7 +17,6 @@
     ├── RetryLater           not billed: wait until `retry_at`, or as the retry policy says, and try again
     │   ├── RateLimited
     │   └── VendorUnavailable
-    ├── LeftForLater         no call was made for this image, and `kind` says why: a later run makes it
     ├── AmbiguousCall        the call was sent and its response lost: it may have been billed
     │   └── RequestExpired   the result of a v2 request was not fetched in time
     ├── UnexpectedAnswer     a response in no known form: shows its first 200 characters
@@ -169,17 +168,6 @@ class VendorUnavailable(RetryLater):
     kind = "unavailable"
 
 
-class LeftForLater(DescriberError):
-    """No call was made for this image in this run, or its request was left running: a later run goes on with it.
-
-    ``kind`` says why: ``budget`` (a limit of the task or the connection is used up), ``stopped`` (an error that
-    concerned all images, or the end of the task), ``waiting`` (a wait is spent outside the worker) or ``changed`` (the
-    image was changed while the run read it).
-    """
-
-    kind = "stopped"
-
-
 class AmbiguousCall(DescriberError):
     """The request was sent and its response lost: it may have been billed, and only the vendor knows."""
 
@@ -216,7 +204,12 @@ class TooManyRejected(DescriberError):
 
 
 class Unfinished(DescriberError):
-    """Some images have no description yet, through no fault of their own; running again continues with them."""
+    """Some images have no description yet, through no fault of their own; running again continues with them.
+
+    In the row of such an image, ``kind`` says why: ``budget`` (a limit of the task or the connection allows no further
+    call), ``stopped`` (an error that concerned all images, or the end of the task), ``waiting`` (a wait is spent
+    outside the worker) or ``changed`` (the image was changed while the run read it).
+    """
 
     kind = "unfinished"
 

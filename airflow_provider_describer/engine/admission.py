@@ -13,7 +13,7 @@ from airflow_provider_describer.engine.deferral import DeferPolicy, ResumeCondit
 from airflow_provider_describer.engine.limits import Budget, TaskLimits, used_up
 from airflow_provider_describer.engine.pacing import Gate, Pace, ReadAhead, Throttle
 from airflow_provider_describer.engine.progress import Totals
-from airflow_provider_describer.errors import DescriberError, LeftForLater, RateLimited
+from airflow_provider_describer.errors import DescriberError, RateLimited, Unfinished
 from airflow_provider_describer.models import Running, format_usd
 from airflow_provider_describer.quota.lease_client import Permit
 from airflow_provider_describer.quota.shared import DayBudgetSpent, QuotaClosed, SharedLimits
@@ -101,16 +101,18 @@ class Admission:
         """Return what the run waits for, with the requests it has left running; None where it ended otherwise."""
         return None if self.stopped_by else self._defer_policy.resume_condition(running)
 
-    def why_left(self) -> LeftForLater:
+    def why_left(self) -> Unfinished:
         """Return why an image that was not begun, or not finished, is left for a later run."""
         if self.stopped_by is not None:
-            return LeftForLater(f"The run was stopped before this image's call: {self.stopped_by}")
+            return Unfinished(f"The run was stopped before this image's call: {self.stopped_by}", kind="stopped")
         if limit := self._totals.limit_reached:
             message = f"{limit} allows no further call. A later DAG run goes on with the image."
-            return LeftForLater(message, kind="budget")
+            return Unfinished(message, kind="budget")
         if self._defer_policy.is_leaving:
-            return LeftForLater("The task waits outside its worker and then goes on with the image.", kind="waiting")
-        return LeftForLater("The task was stopped before this image's call. The next run goes on with it.")
+            return Unfinished("The task waits outside its worker and then goes on with the image.", kind="waiting")
+        return Unfinished(
+            "The task was stopped before this image's call. The next run goes on with it.", kind="stopped"
+        )
 
     # Calls
 

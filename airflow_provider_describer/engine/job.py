@@ -23,7 +23,7 @@ from airflow_provider_describer.engine.outcomes import OutcomeRecorder, unknown_
 from airflow_provider_describer.engine.plan import OnUnknown, Plan, decide, make_plan
 from airflow_provider_describer.engine.progress import Totals, run_warning, too_many_rejected, verdict
 from airflow_provider_describer.engine.runner import Runner
-from airflow_provider_describer.errors import BadInput, DescriberError, LeftForLater
+from airflow_provider_describer.errors import BadInput, DescriberError, Unfinished
 from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.http.flow import VendorCalls
 from airflow_provider_describer.images.prepare import Transport, choose_transport, needs_visibility
@@ -156,7 +156,7 @@ class Job:
             record_known = partial(recorder.record_known, on_unknown=self.on_unknown, resumed=resumed)
             await asyncio.to_thread(record_known, plan.entries, index)
             if error := self._refusal(plan, totals):
-                why = LeftForLater(f"The run was stopped before its first call: {error}")
+                why = Unfinished(f"The run was stopped before its first call: {error}", kind="stopped")
                 recorder.record_pending(plan.entries, why)
                 return error, None, budget
             # What a resumed run knows and the journal does not: calls that cost nothing.

@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_provider_describer.engine.plan import IdentifiedImage, OnUnknown, PlannedImage
 from airflow_provider_describer.engine.progress import Totals
-from airflow_provider_describer.errors import DescriberError, LeftForLater, UnknownOutcome
+from airflow_provider_describer.errors import DescriberError, Unfinished, UnknownOutcome
 from airflow_provider_describer.models import Description, plural
 from airflow_provider_describer.storage.address import masked
 from airflow_provider_describer.store.index import JournalIndex
@@ -106,7 +106,7 @@ class OutcomeRecorder:
                         self.totals.count_rejected(str(entry.first.error))
                 self._undescribed(entry, entry.first.error)
 
-    def record_pending(self, planned: Iterable[PlannedImage], why: LeftForLater) -> None:
+    def record_pending(self, planned: Iterable[PlannedImage], why: Unfinished) -> None:
         """Record every planned image that would need a call as pending."""
         for entry in planned:
             if entry.action in ("call", "attach"):
@@ -120,7 +120,7 @@ class OutcomeRecorder:
         else:
             error = row.error or {"kind": "stopped", "message": "no call was made for it"}
             message = f"It has the content of {row.uri}, which has no description: {error['message']}"
-            self.record_without_call(image, "pending", LeftForLater(message, kind=error["kind"]))
+            self.record_without_call(image, "pending", Unfinished(message, kind=error["kind"]))
 
     def _stored(self, entry: PlannedImage, row: Mapping[str, Any], *, resumed: bool) -> None:
         # As it is stored now: an image that was rejected when the plan was made may have been described since.

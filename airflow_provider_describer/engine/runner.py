@@ -21,9 +21,9 @@ from airflow_provider_describer.engine.progress import progress_line, too_many_r
 from airflow_provider_describer.errors import (
     AmbiguousCall,
     DescriberError,
-    LeftForLater,
     RejectedImage,
     UnexpectedAnswer,
+    Unfinished,
     UnknownOutcome,
     UnreadableImage,
     VendorUnavailable,
@@ -40,7 +40,7 @@ REPORT_EVERY_S = 5.0
 GIVE_UP_AFTER = 3
 """Images in a row without an answer, or with an unreadable one, that stop the run: the images are not the cause."""
 
-CHANGED = LeftForLater(
+CHANGED = Unfinished(
     "Its content has changed since it was listed, and no call was made for it. The next run reads it again.",
     kind="changed",
 )

@@ -7,11 +7,11 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
 from airflow_provider_describer.account import Account, account_from_connection
 from airflow_provider_describer.errors import BadConnection, DescriberError, UnexpectedAnswer
+from airflow_provider_describer.hooks.connection import aread_connection, read_connection
 from airflow_provider_describer.hooks.form import form_of_3_1
 from airflow_provider_describer.hooks.storage import buckets_of, open_ahead
 from airflow_provider_describer.http.client import AsyncClient, in_event_loop, run
@@ -64,15 +64,21 @@ class DescriberHook(BaseHook):
         :raises BadConnection: naming the connection, the field and the fix.
         """
         if self._account is None:
-            self._account = _account_of(self.describer_conn_id, self.get_connection(self.describer_conn_id))
+            self._account = _account_of(self.describer_conn_id, read_connection(*self._named))
         return self._account
 
     async def aload(self) -> Account:
         """Return :attr:`account` in a trigger or an async task, where connections are read without blocking."""
         if self._account is None:
-            connection = await get_async_connection(self.describer_conn_id)
-            self._account = _account_of(self.describer_conn_id, connection)
+            self._account = _account_of(self.describer_conn_id, await aread_connection(*self._named))
         return self._account
+
+    @property
+    def _named(self) -> tuple[str, str, str]:
+        """The connection, the argument that names it, and the type that it would probably have."""
+        conn_id = self.describer_conn_id
+        conn_type = "segmind" if "segmind" in conn_id.lower() else self.conn_type
+        return conn_id, f"{self.conn_name_attr} is {conn_id!r}", conn_type
 
     @property
     def vendor(self) -> Vendor:

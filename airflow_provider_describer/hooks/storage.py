@@ -10,9 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook
+from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
 
 from airflow_provider_describer.errors import BadInput, BucketError
+from airflow_provider_describer.hooks.connection import missing_connection, quiet_masker, read_connection
 from airflow_provider_describer.storage.address import Scheme, bucket_address, mask_query
 from airflow_provider_describer.storage.bucket import Bucket, Signed, Signer
 from airflow_provider_describer.storage.open_bucket import OpenBucket, gcs_bucket, s3_bucket
@@ -46,7 +47,8 @@ def buckets_of(storage_conn_id: str | None = None) -> OpenBucket:
     @cache
     def open_bucket(scheme: Scheme, name: str) -> Bucket:
         conn_id = storage_conn_id if storage_conn_id and _is_of(storage_conn_id, scheme) else None
-        return _OPENERS[scheme](name, conn_id)
+        with quiet_masker():
+            return _OPENERS[scheme](name, conn_id)
 
     return open_bucket
 
@@ -58,18 +60,17 @@ def open_ahead(open_bucket: OpenBucket, uris: Iterable[str | None]) -> None:
 
 
 def _is_of(conn_id: str, scheme: Scheme) -> bool:
-    try:
-        conn_type = BaseHook.get_connection(conn_id).conn_type
-    except AirflowNotFoundException:
-        raise BadInput(
-            f"storage_conn_id is {conn_id!r}, but there is no such connection. Add it under Admin > Connections."
-        ) from None
+    conn_type: str = read_connection(conn_id, f"storage_conn_id is {conn_id!r}", _CONN_TYPES[scheme]).conn_type
     if conn_type not in _CONN_TYPES.values():
         raise BadInput(
             f"storage_conn_id is {conn_id!r}, a connection of type {conn_type!r}; expected one of type "
             f"{' or '.join(map(repr, _CONN_TYPES.values()))}."
         )
     return conn_type == _CONN_TYPES[scheme]
+
+
+def _needs(scheme: Scheme, name: str, conn_id: str) -> str:
+    return f"{scheme}://{name} needs the connection {conn_id!r} (or another one in storage_conn_id)"
 
 
 def _missing(extra: str, error: ImportError) -> BadInput:
@@ -127,6 +128,9 @@ def _session_of(name: str, hook: S3Hook) -> tuple[Any, Credentials]:
     except (boto.BotoCoreError, boto.ClientError) as error:
         raise _aws_failure(name, hook, error) from None
     if credentials is None:
+        # Airflow's hook takes a missing connection for an empty one.
+        conn_id = str(hook.aws_conn_id)
+        read_connection(conn_id, _needs("s3", name, conn_id), _CONN_TYPES["s3"])
         raise BadInput(
             f"Connection {hook.aws_conn_id!r} has no AWS credentials, and neither has the environment. Fill in the "
             "access key and the secret key, or a role."
@@ -218,10 +222,7 @@ def _open_gcs(name: str, conn_id: str | None) -> Bucket:
         hook = GCSHook(gcp_conn_id=conn_id)
         credentials, _ = hook.get_credentials_and_project_id()
     except AirflowNotFoundException:
-        raise BadInput(
-            f"gs://{name} needs the connection {conn_id!r}, but there is no such connection. Add it under Admin > "
-            "Connections, or set storage_conn_id to another one."
-        ) from None
+        raise missing_connection(conn_id, _needs("gs", name, conn_id), _CONN_TYPES["gs"]) from None
     except (AirflowException, GoogleAuthError, KeyError, OSError, ValueError) as error:
         raise _bad_credentials(conn_id, error) from None
     # The places where Airflow's Google provider and Google's own library look for it.

@@ -60,7 +60,7 @@ class DescribeImageOperator(DescriberBaseOperator):
             self._job = self._plan(context)
             outcome = self._job.run()
         if outcome.error is not None:
-            raise airflow_error(outcome.error) from outcome.error
+            raise airflow_error(outcome.error) from None
         if outcome.warning:
             self.log.warning("%s", outcome.warning)
         (row,) = outcome.manifest["descriptions"]
@@ -149,7 +149,7 @@ class DescribeImagesOperator(DescribeImagesBaseOperator):
             self._defer(outcome.resume_condition, outcome.carried, began)
         if outcome.error is not None:
             context["ti"].xcom_push(key="manifest", value=outcome.manifest)
-            raise airflow_error(outcome.error) from outcome.error
+            raise airflow_error(outcome.error) from None
         announce_manifest(self, context, outcome.manifest)
         return outcome.manifest
 

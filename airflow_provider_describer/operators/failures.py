@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
@@ -25,19 +24,31 @@ NON_RETRYABLE_BUCKET_KINDS = ("no_such_bucket", "wrong_region", "unsupported")
 """Kinds of `BucketError` that need a correction; a refusal or a silence may be over by the next try."""
 
 
+log = logging.getLogger(__name__)
+
+
 def airflow_error(error: errors.DescriberError) -> Exception:
-    """Return the exception that fails the task, for good if a retry cannot help."""
+    """Return the exception that fails the task, for good if a retry cannot help; to be raised from None.
+
+    It has the error as ``describer_error``, and not as its cause: the log would show a traceback of our own code, which
+    says nothing more. That is logged at level DEBUG.
+    """
+    log.debug("The task fails with %s", type(error).__name__, exc_info=error)
     for_good = isinstance(error, NON_RETRYABLE) or (
         isinstance(error, errors.BucketError) and error.kind in NON_RETRYABLE_BUCKET_KINDS
     )
     kind = AirflowFailException if for_good else AirflowException
-    return kind(f"{type(error).__name__}: {error}")
+    failure = kind(f"{type(error).__name__}: {error}")
+    failure.describer_error = error  # type: ignore[attr-defined]  # for the retry policy, and for callbacks
+    return failure
 
 
-@contextmanager
-def airflow_errors() -> Iterator[None]:
+class airflow_errors:  # noqa: N801  # a class, because a generator would add frames to the traceback
     """Raise this package's errors as Airflow's."""
-    try:
-        yield
-    except errors.DescriberError as error:
-        raise airflow_error(error) from error
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, errors.DescriberError):
+            raise airflow_error(error) from None

@@ -23,7 +23,7 @@ else:
     HAS_RETRY_POLICIES = True
 
     class DescriberRetryPolicy(ExceptionRetryPolicy):
-        """Decides by this package's error: the raised one, or the one that an operator raised Airflow's from."""
+        """Decides by this package's error: the raised one, or the one that an operator has turned into Airflow's."""
 
         def __init__(self) -> None:
             super().__init__(rules=[RetryRule(exception=list(NON_RETRYABLE), action=RetryAction.FAIL)])
@@ -32,7 +32,9 @@ else:
             self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
         ) -> RetryDecision:
             """Return whether and when a task that failed with this exception is tried again."""
-            error = exception if isinstance(exception, DescriberError) else exception.__cause__
+            error: object = exception
+            if not isinstance(error, DescriberError):
+                error = getattr(exception, "describer_error", exception.__cause__)
             if not isinstance(error, DescriberError):
                 return RetryDecision.default()
             reason = type(error).__name__

@@ -211,6 +211,7 @@ def test_a_reader_that_has_seen_enough_ends_it_without_a_word(store, arguments):
         stderr=subprocess.PIPE,
         env=child_environment(),
     )
+    assert child.stdout and child.stderr
     child.stdout.close()
     assert (child.stderr.read(), child.wait(60)) == (b"", 0)
     child.stderr.close()
