@@ -19,6 +19,8 @@ from airflow_provider_describer.emulator.bad_responses import (
     DroppedConnection,
     HangingResponse,
     damaged,
+    html_page,
+    quoted,
 )
 from airflow_provider_describer.emulator.fault_settings import (
     LOST_ANSWERS,
@@ -68,6 +70,10 @@ class Vendor(ABC):
     path: ClassVar[str]
     # Well-formed JSON that is not an answer of this vendor.
     wrong_types: ClassVar[tuple[object, ...]]
+    # The error for an image that cannot be used.
+    refusal: ClassVar[str]
+    # Faults of the result, where the answer to the call holds none.
+    result_kinds: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, state: EmulatorState) -> None:
         self.state = state
@@ -99,6 +105,10 @@ class Vendor(ABC):
         """Return the answer that holds a description."""
 
     @abstractmethod
+    def false_answer(self, text: str, variant: int) -> Response:
+        """Return an answer with a text in it that says that it is an error."""
+
+    @abstractmethod
     def error_answer(self, refused: RefusedError, entry: Entry) -> Response:
         """Return the answer for an error, and record the error's name in the entry."""
 
@@ -124,6 +134,8 @@ class Vendor(ABC):
         await asyncio.sleep(faults.latency_s)
         self.ledger.bill(entry, price)
         entry.outcome = "described"
+        if faults.kind == "error_in_200":
+            return self.false_answer(self.describe(call), faults.variant)
         return self.answer("" if faults.kind == "blank" else self.describe(call))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -162,14 +174,20 @@ class Vendor(ABC):
             await asyncio.sleep(faults.latency_s)
             entry.outcome = faults.kind
             return DroppedConnection()
+        if faults.error == "quoted_image":
+            raise RefusedError(self.refusal, f"Could not use the image {quoted(call.image_uri, faults.variant)}")
         answer = await self.work(request, call, faults, entry)
         # `work` raises an error at once; only a v2 job is accepted first and fails with it later.
         if faults.kind is None or faults.error:
             return answer
         entry.outcome = faults.kind
+        if faults.kind == "proxy_error":
+            return html_page(self.settings.proxy_status)
+        if faults.kind in self.result_kinds:
+            return answer
         if faults.kind in LOST_ANSWERS:
             return DroppedConnection() if faults.kind == "drop_after_bill" else HangingResponse()
-        return damaged(faults.kind, answer, self.wrong_types[faults.variant % len(self.wrong_types)])
+        return damaged(faults.kind, answer, self.wrong_types[faults.variant % len(self.wrong_types)], faults.variant)
 
 
 async def read_body(request: Request) -> bytes | None:

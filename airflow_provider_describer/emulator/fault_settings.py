@@ -18,10 +18,22 @@ PRICES = {IMAGE_DESCRIBER: 0.01, SEGMIND: 0.015}
 
 # The kinds of fault. The client gets an error, a damaged answer or no answer.
 TEMPORARY_ERRORS = ("server_error", "bad_gateway", "gateway_timeout", "unavailable", "html_error", "rate_limited")
-LASTING_ERRORS = ("harmful", "insufficient_credits", "spend_limit", "forbidden", "model_retired", "invalid_key")
+LASTING_ERRORS = (
+    "quoted_image",
+    "harmful",
+    "insufficient_credits",
+    "spend_limit",
+    "forbidden",
+    "model_retired",
+    "invalid_key",
+)
 BAD_ANSWERS = ("html", "empty", "truncated", "wrong_types", "blank")
+# The vendor has worked and bills; the client gets an error, or an answer that only some clients can read.
+ERRORS_AS_ANSWERS = ("error_in_200", "plain_error", "proxy_error")
+STRANGE_FORMS = ("gzip_cut", "zstd", "raw_newline", "broken_utf8", "byte_order_mark", "utf16")
 LOST_ANSWERS = ("drop_before_bill", "drop_after_bill", "hang_after_bill")
-COMMON_KINDS = (*TEMPORARY_ERRORS, *LASTING_ERRORS, *BAD_ANSWERS, *LOST_ANSWERS)
+BILLED_KINDS = (*BAD_ANSWERS, *ERRORS_AS_ANSWERS, *STRANGE_FORMS, *LOST_ANSWERS)
+COMMON_KINDS = (*TEMPORARY_ERRORS, *LASTING_ERRORS, *BILLED_KINDS)
 VENDOR_KINDS = {
     IMAGE_DESCRIBER: (
         *("SERVER_ERROR", "INSUFFICIENT_CREDITS", "INVALID_PARAM"),
@@ -51,6 +63,12 @@ def number(value: object, where: str) -> float:
     if value < 0:
         raise FaultError(f"{where} must not be negative, but is {value!r}")
     return float(value)
+
+
+def proxy_status(value: object, where: str) -> int:
+    if count(value, where) not in range(400, 600):
+        raise FaultError(f"{where} must be an HTTP status from 400 to 599, not {value!r}")
+    return count(value, where)
 
 
 def share(value: object, where: str) -> float:
@@ -140,6 +158,7 @@ class VendorSettings:
     rate_window_s: float = setting(60.0, number)
     retry_after: str | None = setting(None, or_null(header))
     fetch_timeout_s: float = setting(10.0, number)
+    proxy_status: int = setting(524, proxy_status)
     error_style: str = setting("200", one_of("200", "200_no_data", "http", "http_no_data"), IMAGE_DESCRIBER)
     reset_format: str = setting("iso", one_of("iso", "http", "epoch"), SEGMIND)
     answer_style: str = setting("descriptions", one_of(*ANSWER_STYLES), SEGMIND)

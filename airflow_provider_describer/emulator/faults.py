@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from airflow_provider_describer.emulator.fault_settings import BAD_ANSWERS, LOST_ANSWERS, FaultPlan, FaultRule
+from airflow_provider_describer.emulator.fault_settings import BILLED_KINDS, FaultPlan, FaultRule
 from airflow_provider_describer.emulator.image_info import ImageInfo
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A well-formed billable call. An equal call is another attempt."""
+    """A well-formed billable call. An equal call is another attempt; its image may come from another address.
+
+    `image_uri` is the image's address or data URI as it was sent, or None for a file part.
+    """
 
     vendor: str
     image: ImageInfo
     prompt: str | None = None
     lang: str | None = None
+    image_uri: str | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ class CallFaults:
     @property
     def error(self) -> str | None:
         """The kind, if the vendor answers with an error; None for a damaged or a lost answer."""
-        return None if self.kind in (*BAD_ANSWERS, *LOST_ANSWERS) else self.kind
+        return None if self.kind in BILLED_KINDS else self.kind
 
 
 class FaultInjector:

@@ -14,7 +14,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from airflow_provider_describer.emulator.bad_responses import GATEWAY_ERRORS, html_page
+from airflow_provider_describer.emulator.bad_responses import GATEWAY_ERRORS, gateway_error
 from airflow_provider_describer.emulator.calls import RefusedError, Vendor
 from airflow_provider_describer.emulator.fault_settings import IMAGE_DESCRIBER
 from airflow_provider_describer.emulator.faults import Call
@@ -68,6 +68,7 @@ class Part:
 class ImageDescriber(Vendor):
     name = IMAGE_DESCRIBER
     path = "/api/openapi-v2/describe-image"
+    refusal = "INVALID_PARAM"
     wrong_types = (
         {"code": 200, "succeed": True, "msg": "Success", "data": {"content": 42}},
         {"code": 200, "succeed": True, "msg": "Success", "data": ["a description"]},
@@ -94,7 +95,8 @@ class ImageDescriber(Vendor):
             info = await self.measure(await self.read_image(fields), entry)
         except (FormError, ImageRefusedError) as error:
             raise RefusedError("INVALID_PARAM", str(error)) from error
-        return Call(self.name, info, entry.prompt, entry.lang)
+        uri = text_of(fields, "image") if entry.image_via != "file" else None
+        return Call(self.name, info, entry.prompt, entry.lang, uri)
 
     async def read_image(self, fields: dict[str, Part]) -> ReceivedImage:
         part = fields.get("image")
@@ -114,10 +116,22 @@ class ImageDescriber(Vendor):
     def answer(self, text: str) -> Response:
         return JSONResponse({"code": 200, "data": {"content": text}, "succeed": True, "msg": "Success"})
 
+    def false_answer(self, text: str, variant: int) -> Response:
+        good = {"code": 200, "succeed": True, "msg": "Success", "data": {"content": text}}
+        lies: tuple[dict[str, object], ...] = (
+            {"succeed": None},
+            {"succeed": False},
+            {"code": "200", "succeed": "false"},
+            {"error": "Model overloaded"},
+            {"msg": "SERVER_ERROR"},
+            {"code": 200, "status": "failed"},
+        )
+        return JSONResponse({**good, **lies[variant % len(lies)]})
+
     def error_answer(self, refused: RefusedError, entry: Entry) -> Response:
         entry.outcome = ERROR_NAMES.get(refused.kind, refused.kind)
         if entry.outcome in HTML_ERRORS:
-            return html_page(HTML_ERRORS[entry.outcome])
+            return gateway_error(HTML_ERRORS[entry.outcome])
         if entry.outcome == "rate_limited":
             body = {"code": 429, "succeed": False, "msg": "Too many requests", "data": None}
             retry_after = self.settings.retry_after

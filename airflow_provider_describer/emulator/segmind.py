@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from airflow_provider_describer.emulator.bad_responses import GATEWAY_ERRORS, html_page
+from airflow_provider_describer.emulator.bad_responses import GATEWAY_ERRORS, gateway_error
 from airflow_provider_describer.emulator.calls import RefusedError, Vendor, read_body
 from airflow_provider_describer.emulator.fault_settings import SEGMIND
 from airflow_provider_describer.emulator.faults import Call, CallFaults
@@ -56,6 +56,7 @@ class Segmind(Vendor):
 
     name = SEGMIND
     path = "/v1/ideogram-describe"
+    refusal = "bad_request"
     wrong_types: ClassVar[tuple[object, ...]] = (
         {"descriptions": 7},
         {"descriptions": [{"text": None}]},
@@ -87,7 +88,7 @@ class Segmind(Vendor):
             raise RefusedError("bad_request", str(error)) from error
         if info.format not in FORMATS:
             raise RefusedError("bad_request", f"image is {info.format}; only {', '.join(FORMATS)} are supported")
-        return Call(self.name, info)
+        return Call(self.name, info, image_uri=uri)
 
     async def work(self, request: Request, call: Call, faults: CallFaults, entry: Entry) -> Response:
         price, started = self.price, time.monotonic()
@@ -118,6 +119,20 @@ class Segmind(Vendor):
         }
         return forms.get(style, {style: text})
 
+    def false_answer(self, text: str, variant: int) -> Response:
+        return JSONResponse(self.false_output(text, variant))
+
+    def false_output(self, text: str, variant: int) -> object:
+        outputs: tuple[dict[str, object], ...] = (
+            {"error": "Model overloaded", "prompt": "a"},
+            {"status": "error", "text": text},
+            {"success": False, "message": "Internal Server Error", "output": text},
+            {"code": 500, "description": text},
+            {"descriptions": [{"text": text}], "error_message": "Model overloaded"},
+            {"descriptions": [{"text": text, "error": {"type": "timeout"}}]},
+        )
+        return outputs[variant % len(outputs)]
+
     def error_answer(self, refused: RefusedError, entry: Entry) -> Response:
         refused.kind = entry.outcome = "invalid_key" if refused.kind == "unauthorized" else refused.kind
         response = self.error(refused)
@@ -127,7 +142,7 @@ class Segmind(Vendor):
     def error(self, refused: RefusedError) -> Response:
         """Return the documented answer for an error."""
         if refused.kind in HTML_ERRORS:
-            return html_page(HTML_ERRORS[refused.kind])
+            return gateway_error(HTML_ERRORS[refused.kind])
         if refused.kind == "insufficient_credits":
             has, needs = format_usd(self.balance), format_usd(self.price)
             return json_error(406, f"Insufficient credits: your balance is ${has}, this call needs ${needs}")

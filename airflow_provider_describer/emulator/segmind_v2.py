@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from airflow_provider_describer.emulator.bad_responses import html_page
+from airflow_provider_describer.emulator.bad_responses import html_page, packed
 from airflow_provider_describer.emulator.calls import EmulatorState, RefusedError
 from airflow_provider_describer.emulator.faults import Call, CallFaults
 from airflow_provider_describer.emulator.ledger import Entry, to_usd
@@ -28,6 +28,7 @@ class Job:
     output: object
     failure: str | None
     delay_s: float
+    result_kind: str | None = None
     state: str = "QUEUED"
     polls: int = 0
     remaining_credits: float = 0.0
@@ -68,6 +69,7 @@ class SegmindV2(Segmind):
     """v2: a timer finishes and bills each job, whether or not a client polls."""
 
     path = "/v2/ideogram-describe"
+    result_kinds = ("error_in_200", "raw_newline", "broken_utf8", "byte_order_mark", "utf16")
     wrong_types = ({"request_id": 17, "status": ["QUEUED"]}, {"status": "QUEUED"}, ["QUEUED"], "QUEUED", None)
 
     def __init__(self, state: EmulatorState) -> None:
@@ -84,8 +86,9 @@ class SegmindV2(Segmind):
         if faults.error and faults.error != "harmful":
             raise RefusedError(faults.error)
         failure = UNSAFE if faults.error else "Inference failed" if faults.fails_later else None
-        output = self.output("" if faults.kind == "blank" else self.describe(call))
-        job = Job(entry, self.reserve(), output, failure, self.settings.v2_delay_s)
+        text = "" if faults.kind == "blank" else self.describe(call)
+        output = self.false_output(text, faults.variant) if faults.kind == "error_in_200" else self.output(text)
+        job = Job(entry, self.reserve(), output, failure, self.settings.v2_delay_s, faults.kind)
         entry.outcome = "queued"
         self.jobs[job.id] = job
         loop = asyncio.get_running_loop()
@@ -120,4 +123,9 @@ class SegmindV2(Segmind):
         if self.state.faults.poll_fails(self.name, job.entry.image_sha256 or "", job.polls):
             return html_page(502)
         answer = job.poll_answer(request.base_url, with_output=not request.url.path.endswith("/status"))
-        return JSONResponse(answer, 422 if job.state == "FAILED" else 200)
+        response = JSONResponse(answer, 422 if job.state == "FAILED" else 200)
+        return (
+            packed(job.result_kind, response)
+            if "output" in answer and job.result_kind in self.result_kinds[1:]
+            else response
+        )

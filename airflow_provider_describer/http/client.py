@@ -26,10 +26,11 @@ from airflow_provider_describer.errors import (
     VendorUnavailable,
 )
 from airflow_provider_describer.http.addresses import AddressRefused, Guard
-from airflow_provider_describer.http.exchange import Deadline, Overdue, TooLarge, Upload, read_whole
+from airflow_provider_describer.http.exchange import Deadline, Overdue, Upload, read_whole
 from airflow_provider_describer.http.flow import Accepted, Admit, Flow, Sleep, Step
 from airflow_provider_describer.http.library import httpx
 from airflow_provider_describer.http.transport import PooledTransport
+from airflow_provider_describer.http.unpacking import ACCEPTED, TooLarge
 from airflow_provider_describer.models import Picture, Running
 from airflow_provider_describer.storage.address import mask_query
 from airflow_provider_describer.vendors.wire import Request, Response
@@ -205,7 +206,7 @@ class AsyncClient:
                 return f"no whole answer within {self._timeout:g} s"
             case httpx.WriteTimeout():
                 return f"the server accepted no data for {self._timeouts['write']:g} s"
-            case TooLarge() | AddressRefused() | Overdue():
+            case TooLarge() | AddressRefused() | Overdue() | httpx.DecodingError():
                 return str(error)
         cause: BaseException = error
         while cause.__cause__:
@@ -238,7 +239,8 @@ def _url_of(address: str) -> httpx.URL:
 
 
 def _headers(request: Request, url: httpx.URL) -> dict[str, str]:
-    headers = {"host": url.netloc.decode("ascii"), "user-agent": USER_AGENT, **request.headers}
+    own = {"host": url.netloc.decode("ascii"), "user-agent": USER_AGENT, "accept-encoding": ACCEPTED}
+    headers = {**own, **request.headers}
     if request.body:
         headers["content-length"] = str(sum(map(len, request.body)))
     if url.userinfo:

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import struct
-import zlib
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from airflow_provider_describer.http.library import httpcore, httpx
+from airflow_provider_describer.http.unpacking import TooLarge, unpack
 
 PIECE = 256 * 1024
 """Bytes that are sent at a time, each within the write timeout."""
-PACKED_PIECE = 4 * 1024
-"""Bytes that are unpacked at a time; unpacked, they may be a thousand times as many."""
-
-
-class TooLarge(Exception):
-    """The answer is larger than the request allows."""
 
 
 HAS_TURN = "transport.has_turn"
@@ -142,43 +135,19 @@ _SENDING_FAILED = ("http11.send_request_headers.failed", "http11.send_request_bo
 async def read_whole(response: httpx.Response, limit: int) -> bytes:
     """Return the answer's content, unpacked.
 
-    :raises TooLarge: it has more than ``limit`` bytes.
+    :raises TooLarge: it has more than ``limit`` bytes, packed or unpacked.
     :raises httpx.DecodingError: it cannot be unpacked, or ends early.
     """
-    packed = None
-    if encoding := response.headers.get("content-encoding"):
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        packed = _Packed(response.stream)
-        response = httpx.Response(response.status_code, headers=response.headers, stream=packed)
+    encodings = [name.strip().lower() for name in response.headers.get("content-encoding", "").split(",")]
     content = bytearray()
-    async for chunk in response.aiter_bytes():
+    async for chunk in response.stream:  # type: ignore[union-attr]  # an AsyncClient's response has an async stream
         content += chunk
         if len(content) > limit:
             raise TooLarge(f"the answer is larger than {limit} bytes")
-    if packed and packed.is_cut(encoding, content):
-        raise httpx.DecodingError(f"the {encoding} stream ends early")
-    return bytes(content)
-
-
-class _Packed(httpx.AsyncByteStream):
-    """A packed body in small pieces; keeps its first and last bytes, which tell whether it is whole."""
-
-    def __init__(self, body: httpx.AsyncByteStream) -> None:
-        self._body = body
-        self._head = self._tail = b""
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._body:
-            self._head = self._head or chunk[:1]
-            self._tail = (self._tail + chunk[-8:])[-8:]
-            for start in range(0, len(chunk), PACKED_PIECE):
-                yield chunk[start : start + PACKED_PIECE]
-
-    def is_cut(self, encoding: str, content: bytes | bytearray) -> bool:
-        """Whether the checksum at its end is missing, which zlib does not report."""
-        match encoding.strip().lower():
-            case "gzip" if self._tail:
-                return self._tail != struct.pack("<II", zlib.crc32(content), len(content) & 0xFFFFFFFF)
-            case "deflate" if self._tail and self._head[0] & 0x0F == 8:  # in zlib's format; a bare one has no checksum
-                return self._tail[-4:] != struct.pack(">I", zlib.adler32(content))
-        return False
+    try:
+        return unpack(bytes(content), encodings, limit)
+    except httpx.DecodingError:
+        if response.status_code < 400:
+            raise
+        # The status alone says what has become of the call.
+        return b""

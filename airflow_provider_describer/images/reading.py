@@ -181,7 +181,9 @@ def _fetch(location: WebUrl, headers: dict[str, str], max_bytes: int, trust: Tru
 
 def _get(name: str, url: str, headers: dict[str, str], max_bytes: int) -> Flow[Response]:
     try:
-        response: Response = yield Request("GET", url, {"accept": "image/*,*/*;q=0.5", **headers}, max_answer=max_bytes)
+        # A range of a packed image could not be unpacked.
+        headers = {"accept": "image/*,*/*;q=0.5", "accept-encoding": "identity", **headers}
+        response: Response = yield Request("GET", url, headers, max_answer=max_bytes)
     except VendorUnavailable as error:
         raise UnreadableImage(f"{name}: {error}") from None
     except BadInput as error:

@@ -15,6 +15,7 @@ from airflow_provider_describer import errors
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.arguments import as_float
 from airflow_provider_describer.models import Description, Picture, Running, Spec
+from airflow_provider_describer.vendors.answers import blames_request, is_false, says_error
 from airflow_provider_describer.vendors.vendor import Vendor
 from airflow_provider_describer.vendors.wire import Request, Response, one_line
 
@@ -89,11 +90,14 @@ class ImageDescriber(Vendor):
         answer = response.json_object()
         data = answer.get("data")
         text = data.get("content") if isinstance(data, dict) else None
-        if response.status >= 300 or _code(answer) != 200 or answer.get("succeed") is False:
-            raise self._error(account, response, answer)
-        if not isinstance(text, str) or not text.strip():
+        if response.status >= 300 or _code(answer) != 200 or is_false(answer.get("succeed", True)):
+            raise self._error(account, response, answer, billable=True)
+        contradicts = response.status not in (200, 201, 203) or says_error(answer) or _named_code(answer)
+        if contradicts or not isinstance(text, str) or not text.strip():
             raise errors.UnexpectedAnswer(
-                "Image Describer answered success without a description", answer=response.text, billed="unknown"
+                "Image Describer answered success " + ("and an error" if contradicts else "without a description"),
+                answer=response.text,
+                billed="unknown",
             )
         request_id = response.headers.get("x-request-id")
         return self.description(account, spec, text, request_id=request_id, elapsed_s=response.elapsed_s)
@@ -104,25 +108,27 @@ class ImageDescriber(Vendor):
 
     def parse_check(self, account: Account, response: Response) -> str:
         answer = response.json_object()
-        error = self._error(account, response, answer)
-        if isinstance(error, errors.RejectedImage) and error.kind == "invalid_param" and answer:
+        if (_named_code(answer) or _code(answer)) == CODES["INVALID_PARAM"]:
             return "Image Describer accepts the API key (a request without an image was refused, as expected)."
-        if isinstance(error, errors.AmbiguousCall):
-            error = self.unavailable(response, "no response of the vendor's own")
+        error = self._error(account, response, answer, billable=False)
         error.billed = "no"
         raise error
 
-    def _error(self, account: Account, response: Response, answer: dict[str, Any]) -> errors.DescriberError:
+    def _error(
+        self, account: Account, response: Response, answer: dict[str, Any], *, billable: bool
+    ) -> errors.DescriberError:
         reason = one_line(answer.get("msg") or answer.get("message") or answer.get("error"))
         code = _code(answer)
         if code == 200 or code not in CODES.values():
-            # Only ``msg`` is read: a proxy's {"message": "Internal server error"} is not the vendor's SERVER_ERROR.
-            words = re.sub(r"[^A-Z]+", "_", one_line(answer.get("msg")).upper())
-            code = next((number for name, number in CODES.items() if name in words), code)
+            code = _named_code(answer) or code
         return (
             self._code_error(account, response, code, reason)
-            or self.common_error(account, response, reason)
-            or self._status_error(account, response)
+            or self.common_error(account, response, reason, billable=billable)
+            or errors.UnexpectedAnswer(
+                self.status_line(response),
+                answer=response.text,
+                billed="unknown" if response.status < 300 and billable else "no",
+            )
         )
 
     def _code_error(
@@ -144,24 +150,26 @@ class ImageDescriber(Vendor):
                 return errors.RejectedImage(
                     f"Image Describer refuses the image as harmful: {reason}", kind="harmful_content"
                 )
+            case 10004 if blames_request(reason):
+                return errors.UnexpectedAnswer(
+                    f"Image Describer refuses the prompt or the language, not the image ({reason}). Correct prompt and "
+                    "lang",
+                    billed="no",
+                )
             case 10004:
                 return errors.RejectedImage(f"Image Describer cannot take the image: {reason}", kind="invalid_param")
             case 500 if response.status < 500 or response.json_object():
                 return self.unavailable(response, reason)
         return None
 
-    def _status_error(self, account: Account, response: Response) -> errors.DescriberError:
-        status, words, where = response.status, self.status_line(response), f"connection {account.conn_id!r}"
-        if status >= 500:
-            # A proxy's own response (502, 504…): what became of the call behind it is not known.
-            return errors.AmbiguousCall(f"{words} without the vendor's own error: the call may have been billed")
-        if status == 402:
-            return errors.InsufficientCredits(f"{words}: the account of {where} cannot pay")
-        if 300 <= status < 500 and not response.json_object():
-            return errors.WrongEndpoint(
-                f"{words} at {account.base_url}, which is not the vendor's API. Correct the host of {where}."
-            )
-        return errors.UnexpectedAnswer(words, answer=response.text, billed="unknown" if status < 300 else "no")
+
+def _named_code(answer: dict[str, Any]) -> int | None:
+    """Return the documented code whose name ``msg`` holds.
+
+    Only ``msg`` is read: a proxy's {"message": "Internal server error"} is not the vendor's SERVER_ERROR.
+    """
+    words = re.sub(r"[^A-Z]+", "_", one_line(answer.get("msg")).upper())
+    return next((number for name, number in CODES.items() if name in words), None)
 
 
 def _code(answer: dict[str, Any]) -> int | None:

@@ -1,7 +1,7 @@
 """Segmind's ``ideogram-describe``: v1 (one call, one response), v2 (submit, poll, fetch), uploads and credits.
 
-Only HTTP 200 of v1 and COMPLETED of v2 are billed; no documented error is. Sources: the vendor's model and API pages
-and its Python SDK.
+Only HTTP 200 of v1 and COMPLETED of v2 are billed; no documented error is. An undocumented 5xx comes from a proxy,
+behind which the vendor may go on and bill. Sources: the vendor's model and API pages and its Python SDK.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from airflow_provider_describer import errors
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.arguments import as_float
 from airflow_provider_describer.models import Description, Picture, Running, Spec
+from airflow_provider_describer.vendors.answers import blames_request, describes, says_error
 from airflow_provider_describer.vendors.vendor import Vendor
 from airflow_provider_describer.vendors.wire import Request, Response, one_line
 
@@ -48,25 +49,33 @@ class Segmind(Vendor):
     def parse_response(self, account: Account, spec: Spec, response: Response) -> Description | Running:
         """Return the description from v1, or the request that v2 accepted."""
         if response.status >= 300:
-            raise self._error(account, response)
+            raise self._error(account, response, billable=True)
         answer = response.json_object()
         if account.api_version == "v2" and (request_id := _request_id(answer)):
             running = Running(request_id, response.received_at)
             # The id is kept even if the status is unknown: polling will tell, and a second call would cost money.
             finished = _status(answer) in ("COMPLETED", "FAILED")
             return self._progress(account, spec, running, response) if finished else running
-        text = _text_of(response)
+        text = _text_of(response) if account.api_version == "v1" else None
         request_id = response.headers.get("x-request-id")
-        if text is None or account.api_version == "v2":
-            raise errors.UnexpectedAnswer(
-                f"{self.status_line(response)} (billed) in no form that describes an image",
-                answer=response.text,
-                billed="yes" if account.api_version == "v1" else "unknown",
-                request_id=request_id,
-            )
+        if text is None:
+            raise self._unreadable(account, response, request_id)
         cost, balance = response.headers.get("x-cost"), response.headers.get("x-remaining-credits")
         return self.description(
             account, spec, text, request_id=request_id, elapsed_s=response.elapsed_s, cost=cost, balance=balance
+        )
+
+    def _unreadable(self, account: Account, response: Response, request_id: str | None) -> errors.DescriberError:
+        """Return the error for a 2xx that holds no description: an error, a page of a proxy, or no known form."""
+        failed = says_error(response.json())
+        own = account.api_version == "v1" and response.status == 200 and response.json() is not None and not failed
+        named_cost = as_float(response.headers.get("x-cost")) or 0.0
+        return errors.UnexpectedAnswer(
+            f"{self.status_line(response)} "
+            + ("and says besides that it has no result" if failed else "in no form that describes an image"),
+            answer=response.text,
+            billed="yes" if own or named_cost > 0 else "unknown",
+            request_id=request_id,
         )
 
     def build_poll(self, account: Account, running: Running) -> Request:
@@ -86,7 +95,7 @@ class Segmind(Vendor):
                 request_id=running.request_id,
             )
         if response.status >= 300 and status != "FAILED":
-            error = self._error(account, response)
+            error = self._error(account, response, billable=False)
             if isinstance(error, errors.RejectedImage | errors.UnexpectedAnswer):
                 # A refused poll says nothing about the picture.
                 error = self.unavailable(response, _reason(response))
@@ -101,7 +110,7 @@ class Segmind(Vendor):
             kind = "harmful_content" if "safety" in reason.lower() else "failed"
             message = f"Segmind could not finish request {request_id}: {reason}"
             raise errors.RejectedImage(message, kind=kind, request_id=request_id)
-        text = _text_in(answer.get("output")) if status == "COMPLETED" else None
+        text = _text_in(answer.get("output")) if status == "COMPLETED" and not says_error(answer) else None
         if text is not None:
             metrics = answer.get("metrics")
             metrics = metrics if isinstance(metrics, dict) else {}
@@ -131,7 +140,7 @@ class Segmind(Vendor):
     def parse_upload(self, account: Account, response: Response) -> str:
         """Return the asset's address; the SDK reads ``file_urls``, the documentation shows ``urls``."""
         if response.status >= 300:
-            raise self._error(account, response)
+            raise self._error(account, response, billable=False)
         answer = response.json_object()
         urls = answer.get("file_urls") or answer.get("urls")
         url = urls[0] if isinstance(urls, list) and urls else None
@@ -147,7 +156,7 @@ class Segmind(Vendor):
         if response.status == 404 and "no credits" in _reason(response).lower():
             return 0.0
         if response.status >= 300:
-            raise self._error(account, response)
+            raise self._error(account, response, billable=False)
         answer = response.json_object()
         amounts = [as_float(answer.get(name)) for name in ("credits", "free-credits")]
         if all(amount is None for amount in amounts):
@@ -159,23 +168,20 @@ class Segmind(Vendor):
     def parse_check(self, account: Account, response: Response) -> str:
         return f"Segmind accepts the API key; the balance is ${self.parse_credits(account, response):.3f}."
 
-    def _error(self, account: Account, response: Response) -> errors.DescriberError:
-        status, reason, where = response.status, _reason(response), f"connection {account.conn_id!r}"
-        if error := self.common_error(account, response, reason):
-            return error
+    def _error(self, account: Account, response: Response, *, billable: bool) -> errors.DescriberError:
+        status, reason = response.status, _reason(response)
         words = self.status_line(response, reason)
-        if status >= 500:
+        is_own = bool(one_line(response.json_object().get("error")))
+        if status in (500, 502, 504) or (status == 503 and is_own):
             return self.unavailable(response, reason)
-        if status in (402, 406):
-            return _refused(words, reason, where)
-        if status == 410:
-            return errors.ModelRetired(f"{words}. {self.model} is no longer served; choose another vendor.")
-        if status in (300, 301, 302, 303, 307, 308, 404, 405):
-            return errors.WrongEndpoint(f"{words} at {account.base_url}. Correct the host of {where}.")
-        if status == 422 and "safety" in reason.lower():
-            return errors.RejectedImage(words, kind="harmful_content")
-        if status in (400, 415, 422):
-            return errors.RejectedImage(words, kind="invalid_param")
+        if error := self.common_error(account, response, reason, billable=billable):
+            return error
+        if status == 406:
+            return _refused(words, reason, f"connection {account.conn_id!r}")
+        # Only the vendor's own words say that it is the image: a proxy refuses requests for reasons of its own.
+        if status in (400, 415, 422) and is_own and not blames_request(reason):
+            safety = status == 422 and "safety" in reason.lower()
+            return errors.RejectedImage(words, kind="harmful_content" if safety else "invalid_param")
         return errors.UnexpectedAnswer(self.status_line(response), answer=response.text, billed="no")
 
 
@@ -232,27 +238,49 @@ def _reason(response: Response) -> str:
 
 def _text_of(response: Response) -> str | None:
     """Return the description in a v1 response, whose form is undocumented: JSON of any known shape, or plain text."""
+    if response.status not in (200, 201, 203):
+        return None
     value = response.json()
     if value is not None:
-        return _text_in(value)
+        return None if says_error(value) else _text_in(value)
     text = response.text.strip()
-    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     # Broken JSON and HTML are not descriptions, whatever their content type says.
-    if kind in ("", "text/plain") and text and not text.startswith(("<", "{", "[", '"')) and "\ufffd" not in text:
-        return text
-    return None
+    if response.media_type not in ("", "text/plain") or text.startswith(("<", "{", "[", '"')):
+        return None
+    # Some broken bytes do not make a paid text worthless; many show that it is none.
+    strange = sum(c == "\ufffd" or (not c.isprintable() and not c.isspace()) for c in text)
+    return text if " " in text and strange * 20 <= len(text) and describes(text) else None
+
+
+_TEXT_NAMES: tuple[str, ...] = ("descriptions", "output", "text", "description", "data")
+_INPUT_NAMES = (
+    "image_file",
+    "image",
+    "image_url",
+    "input",
+    "inputs",
+    "request",
+    "request_body",
+    "params",
+    "parameters",
+)
 
 
 def _text_in(value: object, depth: int = 0) -> str | None:
-    """Return the text in a JSON value of any known shape, or None; never an empty text."""
+    """Return the text in a JSON value of any known shape, or None; never an empty text.
+
+    ``prompt`` is the description only where no other field is: beside one, or beside an input, it is an echo.
+    """
     if isinstance(value, str):
-        return value if value.strip() else None
+        return value if describes(value) else None
     if depth > 8:
         return None
     if isinstance(value, list):
         texts = [text for item in value if (text := _text_in(item, depth + 1)) is not None]
         return "\n\n".join(texts) or None
     if isinstance(value, dict):
-        names = ("descriptions", "output", "text", "description", "prompt", "data")
+        names = _TEXT_NAMES
+        if not any(name in value for name in (*_TEXT_NAMES, *_INPUT_NAMES)):
+            names = ("prompt",)
         return next((text for name in names if (text := _text_in(value.get(name), depth + 1)) is not None), None)
     return None

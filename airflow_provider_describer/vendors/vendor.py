@@ -141,22 +141,49 @@ class Vendor(ABC):
         """Return how an error message starts."""
         return f"{self.title} answered HTTP {response.status}" + (f" ({reason})" if reason else "")
 
-    def common_error(self, account: Account, response: Response, reason: str) -> errors.DescriberError | None:
-        """Return the error for a status that means the same with every vendor, or None for any other status."""
+    def common_error(
+        self, account: Account, response: Response, reason: str, *, billable: bool
+    ) -> errors.DescriberError | None:
+        """Return the error for a status that means the same with every vendor, or None for any other status.
+
+        :param billable: whether the request may have been billed. Where it is not, any 5xx may be tried again.
+        """
         where = f"connection {account.conn_id!r}"
-        words = self.status_line(response, reason)
-        match response.status:
+        words, status = self.status_line(response, reason), response.status
+        match status:
             case 401:
                 return errors.InvalidKey(f"{words}. Put a valid API key into the password field of {where}.")
-            case 403:
+            case 402:
+                return errors.InsufficientCredits(f"{words}: the account of {where} cannot pay")
+            case 403 | 451:
                 return errors.Forbidden(f"{words}. The account of {where} may not call {self.model}.")
-            case 408 | 425 | 503:
+            case 408 | 425:
                 return self.unavailable(response, reason)
+            case 410:
+                return errors.ModelRetired(f"{words}. {self.model} is no longer served; choose another vendor.")
             case 413:
                 return errors.RejectedImage(f"{words}: the image is too large", kind="too_large")
             case 429:
                 return errors.RateLimited(f"{words}: too many requests", retry_at=retry_at(response))
-        return None
+            case 404 | 405 | 407 | 414 | 421 | 431:
+                return self._wrong_endpoint(account, words)
+        if 300 <= status < 400:
+            return self._wrong_endpoint(account, words)
+        if status < 500:
+            return None
+        # Who asks for the same request later has not taken it. Without that, a 503 too may come from a proxy that has
+        # passed the request on ("upstream connect error or disconnect/reset before headers").
+        if not billable or (status == 503 and retry_at(response) is not None):
+            return self.unavailable(response, reason)
+        return errors.AmbiguousCall(
+            f"{words}, which {self.title} does not document: the call may have been billed behind a proxy"
+        )
+
+    def _wrong_endpoint(self, account: Account, words: str) -> errors.DescriberError:
+        return errors.WrongEndpoint(
+            f"{words} at {account.base_url}, where {self.title}'s API is not. Correct the host of connection "
+            f"{account.conn_id!r}; it is {self.base_url} unless a proxy stands before it."
+        )
 
     def unavailable(self, response: Response, reason: str) -> errors.VendorUnavailable:
         """Return the error for a response after which the same call may be sent again, unbilled."""

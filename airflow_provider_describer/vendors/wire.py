@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -45,14 +47,31 @@ class Response:
     elapsed_s: float = 0.0
 
     @property
+    def media_type(self) -> str:
+        """The content type without its parameters, in lower case; empty if there is none."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    @property
     def text(self) -> str:
-        """The body as text; bytes that are not UTF-8 become U+FFFD."""
-        return self.content.decode("utf-8", errors="replace")
+        """The body as text, in the charset that its first bytes or its content type name, else in UTF-8.
+
+        Bytes that the charset does not have become U+FFFD: the rest may have been paid for.
+        """
+        named = _CHARSET.search(self.headers.get("content-type", ""))
+        charset = _charset_of(self.content) or (named[1] if named else "utf-8")
+        try:
+            text = self.content.decode(charset, errors="replace")
+        except (LookupError, ValueError):
+            text = self.content.decode("utf-8", errors="replace")
+        return _LONE_SURROGATE.sub("\ufffd", text).removeprefix("\ufeff")
 
     def json(self) -> Any:
-        """Return the body as JSON, or None for anything else (HTML, nothing, cut off, nested too deeply)."""
+        """Return the body as JSON, or None for anything else (HTML, nothing, cut off, nested too deeply).
+
+        Line breaks and other control characters within a text are taken as they are.
+        """
         try:
-            text = json.dumps(json.loads(self.content), ensure_ascii=False)
+            text = json.dumps(json.loads(self.text, strict=False), ensure_ascii=False)
             # Lone surrogates become U+FFFD, because UTF-8 files cannot hold them.
             return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
         except (ValueError, RecursionError):
@@ -62,6 +81,27 @@ class Response:
         """Return the body as a JSON object, or an empty one for anything else."""
         value = self.json()
         return value if isinstance(value, dict) else {}
+
+
+_CHARSET = re.compile(r"charset\s*=\s*\"?\s*([A-Za-z0-9._:-]+)", re.IGNORECASE)
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def _charset_of(content: bytes) -> str | None:
+    """Return the charset that the first bytes show: by a byte order mark, or by the zeros of UTF-16 and UTF-32."""
+    for mark, charset in _BYTE_ORDER_MARKS.items():
+        if content.startswith(mark):
+            return charset
+    if 0 in content[:4] and any(content[:4]):
+        return json.detect_encoding(content)
+    return None
 
 
 def one_line(*parts: object) -> str:

@@ -99,6 +99,9 @@ class Caller:
         picture = make_image() if image is None else image
         return self.http.post("/v2/ideogram-describe", json={"image_file": data_uri(picture)}, headers=self.key)
 
+    def uri(self) -> str:
+        return data_uri(make_image())
+
     def finished(self, submitted: httpx.Response) -> httpx.Response:
         """Poll a v2 request until it has ended one way or the other."""
         deadline = time.monotonic() + 60

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
         ({"segmind": {"price": 0.0000001}}, "segmind.price"),
         ({"segmind": {"credits": "many"}}, "segmind.credits"),
         ({"segmind": {"requests_per_minute": 0}}, "requests_per_minute"),
+        ({"segmind": {"proxy_status": 200}}, "proxy_status"),
+        ({"all": {"proxy_status": "524"}}, "proxy_status"),
         ({"segmind": {"requests_per_minute": 1.5}}, "requests_per_minute"),
         ({"segmind": {"retry_after": ""}}, "retry_after"),
         ({"segmind": {"reset_format": "unix"}}, "reset_format"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from collections.abc import Callable, Iterable
@@ -270,3 +271,124 @@ def test_prices_can_be_changed(call: Caller) -> None:
     call.describe()
     assert call.v1().headers["x-cost"] == "0.000001"
     assert call.emulator.ledger()["cost_usd"] == 0.002501
+
+
+FINAL = ("error_in_200", "raw_newline", "broken_utf8", "byte_order_mark", "utf16")
+
+
+def final(call: Caller, way: str) -> httpx.Response:
+    """The answer that holds the description: that of the call or, with v2, that of the last poll."""
+    submitted: httpx.Response = getattr(call, way)()
+    if way != "v2":
+        return submitted
+    for _ in range(600):
+        polled = call.http.get(submitted.json()["response_url"], headers=call.key)
+        if b"COMPLETED" in polled.content.replace(b"\0", b""):
+            return polled
+    raise AssertionError("the v2 request did not end")
+
+
+def text_of(value: Any) -> str:
+    while not isinstance(value, str):
+        value = (
+            value[0]
+            if isinstance(value, list)
+            else next(value[name] for name in ("data", "content", "output", "descriptions", "text") if name in value)
+        )
+    return value
+
+
+@pytest.mark.parametrize("way", ["describe", "v1", "v2"])
+@pytest.mark.parametrize("kind", [kind for kind in FINAL if kind != "error_in_200"])
+def test_a_strange_form_holds_the_description_and_is_billed(call: Caller, way: str, kind: str) -> None:
+    call.emulator.faults({"all": everything(kind), "segmind": {"v2_delay_s": 0}})
+    strange = final(call, way)
+    content = strange.content
+    assert strange.status_code == 200
+    with pytest.raises((json.JSONDecodeError, UnicodeDecodeError)):
+        json.loads(content.decode())
+    encoding = "utf-16" if kind == "utf16" else "utf-8-sig"
+    text = text_of(json.loads(content.decode(encoding, errors="replace"), strict=False))
+    assert ("\n\t" in text, "\ufffd" in text) == (kind == "raw_newline", kind == "broken_utf8")
+    call.emulator.faults({"segmind": {"v2_delay_s": 0}})
+    good = text_of(final(call, way).json())
+    assert "".join(text.split()).replace("\ufffd", "") == "".join(good.split())
+    assert call.emulator.ledger()["billed"] == 2
+    assert call.emulator.ledger()["entries"][0]["outcome"] == kind
+
+
+@pytest.mark.parametrize("way", ["describe", "v1", "v2"])
+def test_an_error_in_a_200_comes_in_several_forms_and_is_billed(
+    call: Caller, way: str, image: Callable[..., bytes]
+) -> None:
+    call.emulator.faults({"all": everything("error_in_200"), "segmind": {"v2_delay_s": 0}})
+    forms = set()
+    for number in range(24):
+        submitted = getattr(call, way)(image(colour=(number, 0, 0)))
+        answer = call.finished(submitted) if way == "v2" else submitted
+        assert answer.status_code == 200
+        forms.add(json.dumps(shape(answer.json())))
+    assert len(forms) > 3
+    assert call.emulator.ledger()["billed"] == 24
+
+
+def shape(value: Any) -> Any:
+    """A JSON value without its texts and numbers."""
+    if isinstance(value, dict):
+        return {name: shape(item) for name, item in value.items()}
+    return [shape(item) for item in value] if isinstance(value, list) else type(value).__name__
+
+
+@pytest.mark.parametrize("way", ["describe", "v1", "v2"])
+@pytest.mark.parametrize("status", [524, 501, 503, 530])
+def test_a_proxy_that_gives_up_is_billed(
+    call: Caller, eventually: Callable[[Callable[[], bool]], None], way: str, status: int
+) -> None:
+    call.emulator.faults({"all": {**everything("proxy_error"), "proxy_status": status}, "segmind": {"v2_delay_s": 0}})
+    response = getattr(call, way)()
+    assert (response.status_code, response.headers["content-type"]) == (status, "text/html; charset=utf-8")
+    eventually(lambda: call.emulator.ledger(entries=False)["billed"] == 1)
+    assert call.emulator.ledger()["entries"][0]["outcome"] == "proxy_error"
+
+
+@pytest.mark.parametrize("way", ["describe", "v1", "v2"])
+def test_a_gateways_words_come_as_plain_text(
+    call: Caller, eventually: Callable[[Callable[[], bool]], None], way: str
+) -> None:
+    call.emulator.faults({"all": everything("plain_error"), "segmind": {"v2_delay_s": 0}})
+    response = getattr(call, way)()
+    assert (response.status_code, response.headers["content-type"]) == (200, "text/plain; charset=utf-8")
+    assert response.text and len(response.text) < 30
+    eventually(lambda: call.emulator.ledger(entries=False)["billed"] == 1)
+
+
+@pytest.mark.parametrize("way", ["describe", "v1", "v2"])
+@pytest.mark.parametrize(("kind", "encoding"), [("gzip_cut", "gzip"), ("zstd", "zstd")])
+def test_a_packed_answer_is_billed(
+    call: Caller, eventually: Callable[[Callable[[], bool]], None], way: str, kind: str, encoding: str
+) -> None:
+    call.emulator.faults({"all": everything(kind), "segmind": {"v2_delay_s": 0}})
+    path, about = {
+        "describe": ("/api/openapi-v2/describe-image", call.form()),
+        "v1": ("/v1/ideogram-describe", {"json": {"image_file": call.uri()}, "headers": call.key}),
+        "v2": ("/v2/ideogram-describe", {"json": {"image_file": call.uri()}, "headers": call.key}),
+    }[way]
+    with call.http.stream("POST", path, **about) as response:
+        content = b"".join(response.iter_raw())
+    assert (response.status_code, response.headers["content-encoding"]) == (200, encoding)
+    if kind == "zstd":
+        assert content.startswith(b"\x28\xb5\x2f\xfd") and b'{"' in content
+    else:
+        with pytest.raises(EOFError):
+            gzip.decompress(content)
+    eventually(lambda: call.emulator.ledger(entries=False)["billed"] == 1)
+
+
+@pytest.mark.parametrize("way", ["describe", "v1", "v2"])
+def test_a_refusal_that_quotes_the_image_costs_nothing(call: Caller, way: str, image: Callable[..., bytes]) -> None:
+    call.emulator.faults({"all": everything("quoted_image")})
+    said = [getattr(call, way)(image(colour=(number, 0, 0))).text for number in range(12)]
+    if way != "describe":
+        assert any("data:image/jpeg;base64," in text for text in said)
+        assert any("data%3Aimage%2Fjpeg%3Bbase64%2C" in text for text in said)
+    assert call.emulator.ledger()["billed"] == 0

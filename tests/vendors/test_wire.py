@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
@@ -143,7 +144,7 @@ def test_a_number_is_read_from_any_form(number: float) -> None:
         b"<html>",
         b"nul",
         b"{'a': 1}",
-        b'{"a": "\xe9"}',
+        b'{"a": "\xe9',
         b"[" * 100_000,
         b'{"a":' * 100_000,
         b"\x00",
@@ -168,12 +169,70 @@ def test_what_is_no_object_is_an_empty_one(content: bytes) -> None:
         (rb'{"a": "x\ud83dy"}', {"a": "x\ufffdy"}),
         (rb'{"a": "\udc00"}', {"a": "\ufffd"}),
         (rb'{"\ud800": ["\ud83d\ude00"]}', {"\ufffd": ["😀"]}),
-        (b'{"a": "\xed\xa0\x80"}', {"a": "\ufffd"}),
+        (b'{"a": "\xed\xa0\x80"}', {"a": "\ufffd\ufffd\ufffd"}),
         (rb'{"a": "\\ud800"}', {"a": r"\ud800"}),
     ],
 )
 def test_half_a_surrogate_pair_becomes_storable(content: bytes, found: object) -> None:
     assert Response(200, {}, content).json() == found
+
+
+CAFE = {"a": "a café\n"}
+RAW = '{"a": "a café\n"}'  # with a line break as it is
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type"),
+    [
+        (RAW.encode(), ""),
+        (RAW.encode(), "application/json; charset=utf-8"),
+        (RAW.encode("utf-8-sig"), "application/json"),
+        (RAW.encode("latin-1"), "application/json; charset=ISO-8859-1"),
+        (RAW.encode("latin-1"), 'text/plain; x=y; CharSet="latin-1"'),
+        (RAW.encode("cp1252"), "text/plain;charset=windows-1252"),
+        (RAW.encode("utf-16"), "application/json"),
+        (RAW.encode("utf-16"), "application/json; charset=utf-8"),
+        (RAW.encode("utf-16-le"), "application/json; charset=utf-16le"),
+        (RAW.encode("utf-16-be"), ""),
+        (RAW.encode("utf-32"), ""),
+    ],
+)
+def test_text_is_read_in_its_charset(content: bytes, content_type: str) -> None:
+    response = Response(200, {"content-type": content_type}, content)
+    assert response.json() == CAFE
+    assert response.text == RAW
+
+
+@pytest.mark.parametrize(
+    "charset", ["", "base64", "hex", "idna", "undefined", "no-such", "utf-8; drop", "\ud800", "zlib"]
+)
+def test_a_charset_that_is_none_is_utf_8(charset: str) -> None:
+    response = Response(200, {"content-type": f"application/json; charset={charset}"}, RAW.encode())
+    assert response.json() == CAFE
+
+
+@given(
+    content=st.binary(max_size=60),
+    charset=st.sampled_from(["", "utf-8", "utf-16", "utf-7", "latin-1", "idna", "rot13"]),
+)
+def test_any_bytes_are_a_text_that_can_be_stored(content: bytes, charset: str) -> None:
+    response = Response(200, {"content-type": f"text/plain; charset={charset}"}, content)
+    assert response.text.encode().decode() == response.text
+
+
+@given(text=st.text(), at=st.integers(0, 10**6), broken=st.sampled_from([b"\xe9", b"\xff", b"\xc3", b"\x80"]))
+def test_one_broken_byte_loses_no_more_than_itself(text: str, at: int, broken: bytes) -> None:
+    at %= len(text) + 1
+    before, after = json.dumps(text[:at], ensure_ascii=False)[1:-1], json.dumps(text[at:], ensure_ascii=False)[1:-1]
+    content = b'{"a": "' + before.encode(errors="replace") + broken + after.encode(errors="replace") + b'"}'
+    found = Response(200, {}, content).json()["a"]
+    assert found.count("\ufffd") == text.count("\ufffd") + 1
+    assert found.replace("\ufffd", "") == text.replace("\ufffd", "")
+
+
+@pytest.mark.parametrize("control", [chr(code) for code in range(0x20)])
+def test_a_control_character_within_a_text_is_taken_as_it_is(control: str) -> None:
+    assert Response(200, {}, f'{{"a": "x{control}y"}}'.encode()).json() == {"a": f"x{control}y"}
 
 
 @pytest.mark.parametrize("content", [b"\xef\xbb\xbf{}", "{}".encode("utf-16"), b" {}\r\n"])
