@@ -88,8 +88,10 @@ class CorruptShard(StoreError):
 class BucketError(DescriberError):
     """An object store refused or did not answer; nothing was read or written. Names the object.
 
-    ``kind`` is ``no_such_object``, ``no_such_bucket``, ``denied``, ``wrong_region``, ``throttled``, ``too_large``,
-    ``exists`` (an object to be created), ``changed`` (an object to be replaced), ``unsupported`` or ``unreachable``.
+    ``kind`` is ``no_such_object``, ``no_such_bucket``, ``denied``, ``bad_credentials``, ``wrong_region``, ``archived``,
+    ``bad_key``, ``throttled``, ``too_large``, ``exists`` (an object to be created), ``changed`` (an object to be
+    replaced), ``unsupported`` or ``unreachable``. Only ``throttled`` and ``unreachable`` may pass by themselves;
+    ``bad_credentials`` concerns every object that the connection opens.
     """
 
     kind = "bucket"

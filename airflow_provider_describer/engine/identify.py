@@ -94,10 +94,10 @@ async def _identified(reader: Reader, vendor: Vendor, account: Account, request:
     if not isinstance(location, ObjectKey):
         prepared = await prepare(reader, vendor, account, request)
         return identified_image(request, prepared.sha256, prepared.version, prepared.size)
-    head, size, version = await reader.read_head(location, vendor.max_bytes)
+    head = await reader.read_head(location, max_bytes_to_read(vendor, request.spec))
     if not request.spec.preprocessing:
-        check_head(vendor, str(location), head, size)
-    return identified_image(request, None, version, size)
+        check_head(vendor, str(location), head.data, head.size)
+    return identified_image(request, None, head.version, head.size)
 
 
 def _identify_files(reader: Reader, vendor: Vendor, requests: Sequence[DescribeRequest]) -> list[IdentifiedImage]:

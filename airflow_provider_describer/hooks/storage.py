@@ -173,7 +173,7 @@ def _aws_failure(name: str, hook: S3Hook, error: Exception) -> BucketError:
     """Return the error for a role that is refused, or a token service that does not answer."""
     from botocore.exceptions import ConnectionError, HTTPClientError  # noqa: A004  # botocore's own
 
-    kind = "unreachable" if isinstance(error, (ConnectionError, HTTPClientError)) else "denied"
+    kind = "unreachable" if isinstance(error, (ConnectionError, HTTPClientError)) else "bad_credentials"
     return BucketError(
         f"s3://{name}: connection {hook.aws_conn_id!r} could not get credentials ({_text(error)}).", kind=kind
     )

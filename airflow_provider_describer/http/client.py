@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import ssl
 import time
 from base64 import b64encode
 from collections.abc import Coroutine
@@ -48,6 +50,11 @@ SLOWEST_UPLOAD = 16 * 1024
 """Bytes in a second. Sending may take as long as a line of this speed would, and the write timeout on top."""
 MAX_ANSWER = 8 * 1024 * 1024
 """Bytes of an answer that are read unless the request sets its own limit; no vendor's answer comes near."""
+
+LASTING_FAILURES = ("no_such_host", "bad_certificate", "undecodable")
+"""Kinds of a `VendorUnavailable` that does not pass by itself: the host's name is in no DNS, TLS cannot be agreed on
+with it, or its answer is not packed as it says."""
+_UNKNOWN_NAMES = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 
 
 class CallHooks(Protocol):
@@ -196,7 +203,8 @@ class AsyncClient:
                 return UnexpectedAnswer(f"{host}: {reason}", kind="too_large", billed=billed)
         if sent and request.billable:
             return AmbiguousCall(f"the call was sent to {host} and its answer was lost ({reason}); it may be billed")
-        return VendorUnavailable(f"{host} cannot be reached or does not answer ({reason})")
+        message = f"{host} cannot be reached or does not answer ({reason})"
+        return VendorUnavailable(message, kind=_lasting_failure(error))
 
     def _describe(self, error: Exception) -> str:
         match error:
@@ -218,6 +226,20 @@ class AsyncClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self._transport.aclose()
+
+
+def _lasting_failure(error: BaseException) -> str | None:
+    """Return which of `LASTING_FAILURES` it is, or None for what may pass by itself."""
+    if isinstance(error, httpx.DecodingError):
+        return "undecodable"
+    is_connecting, cause = isinstance(error, httpx.ConnectError), error
+    while cause.__cause__ or cause.__context__:
+        cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]  # one of the two is there
+    if isinstance(cause, ssl.SSLError) and is_connecting:
+        hung_up = isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError)
+        return None if hung_up else "bad_certificate"
+    # A resolver that is out of order says so with another code.
+    return "no_such_host" if isinstance(cause, socket.gaierror) and cause.errno in _UNKNOWN_NAMES else None
 
 
 @lru_cache(maxsize=512)

@@ -12,6 +12,8 @@ from airflow_provider_describer.http.library import httpx
 Unpacker = Callable[[bytes, int], bytes]
 _PIECE = 4 * 1024
 """Bytes that are unpacked at a time; unpacked, they may be a thousand times as many."""
+NOT_PACKED = ("", "identity", "aws-chunked")
+"""``aws-chunked`` is how an object was uploaded; stores of S3's kind may keep the word with the bytes as they are."""
 
 
 class TooLarge(Exception):
@@ -25,7 +27,7 @@ def unpack(content: bytes, encodings: Sequence[str], limit: int) -> bytes:
     :raises httpx.DecodingError: an encoding cannot be read, or the content is damaged or ends early.
     """
     for encoding in reversed(encodings):
-        if encoding in ("", "identity") or not content:
+        if encoding in NOT_PACKED or not content:
             continue
         if encoding not in _UNPACKERS:
             raise httpx.DecodingError(f"the answer is packed as {encoding[:40]!r}, which cannot be read here")

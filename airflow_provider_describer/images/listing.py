@@ -130,12 +130,12 @@ def _objects(bucket: Bucket, key: str, suffixes: tuple[str, ...]) -> Iterator[Li
     for page in bucket.entries(prefix):
         for entry in page:
             name = entry.key
-            if name.lower().endswith(suffixes) and matches(name) and not _is_marker(name, entry.size):
+            if name.rstrip("/").lower().endswith(suffixes) and matches(name) and not _is_marker(name, entry.size):
                 yield ListedImage(bucket.address(name), entry.version, entry.size, entry.modified)
 
 
 def _is_marker(key: str, size: int) -> bool:
-    """Whether it is the empty object that consoles create for a folder; a listing may leave out its slash."""
+    """Whether it is the empty object that consoles create for a folder; a listing by obstore leaves out its slash."""
     return not size and (key.endswith("/") or "." not in key.rpartition("/")[2])
 
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.errors import BadInput, DescriberError, RejectedImage, UnreadableImage
 from airflow_provider_describer.images.checks import HEAD, check_content, check_head
-from airflow_provider_describer.images.reading import Reader, Visibility
+from airflow_provider_describer.images.reading import Head, Reader, Visibility
 from airflow_provider_describer.images.scaling import scale_down
 from airflow_provider_describer.images.trust import is_private_host
 from airflow_provider_describer.models import DescribeRequest, Image, Picture, Spec
@@ -37,7 +37,8 @@ class PreparedImage:
     """A picture ready for one call, and what is known of its content.
 
     ``upload``: its bytes go to the vendor's storage first. ``sha256`` is None where the vendor fetches the image;
-    ``version`` is then its server's name for the content, if any. ``saved`` is the bytes saved by scaling down.
+    ``version`` is then its server's name for the content, if any. ``size`` is that of what is stored. ``saved`` is the
+    bytes saved by scaling down.
     """
 
     picture: Picture
@@ -156,19 +157,34 @@ async def _prepare(reader: Reader, vendor: Vendor, account: Account, request: De
         known = reader.knows_visibility(location)
         visibility = reader.visibility(location) if known else await asyncio.to_thread(reader.visibility, location)
     transport = choose_transport(vendor, account, location, visibility, scaled=scaled)
-    if transport.way == "url":
-        return await _prepare_address(reader, vendor, image, location)
+    way = transport.way
+    if way == "url":
+        head = await reader.read_head(location, vendor.max_bytes)
+        if account.image_transport != "auto" or not _needs_bytes(location, head):
+            return await _prepare_address(reader, vendor, image, location, head)
+        way = vendor.transports[0]
     content = await reader.read(location, max_bytes)
     version = choose_version(image.version, content.version)
-    make = partial(_prepare_bytes, vendor, request, transport.way, content.data, version)
+    make = partial(_prepare_bytes, vendor, request, way, content.data, version, content.size)
     # Scaling takes a while and releases the interpreter's lock; the rest takes microseconds.
     return await reader.in_thread(make) if scaled else make()
 
 
-async def _prepare_address(reader: Reader, vendor: Vendor, image: Image, location: ObjectKey | WebUrl) -> PreparedImage:
+def _needs_bytes(location: ObjectKey | WebUrl, head: Head) -> bool:
+    """Whether another program could fetch something else at the image's address.
+
+    Not all of them unpack what they fetch, and most take ``a/../b`` for ``b``, which is another key.
+    """
+    parts = location.key.split("/") if isinstance(location, ObjectKey) else ()
+    return head.packed or "." in parts or ".." in parts
+
+
+async def _prepare_address(
+    reader: Reader, vendor: Vendor, image: Image, location: ObjectKey | WebUrl, head: Head
+) -> PreparedImage:
     """Check the image's first bytes only; the vendor fetches the rest."""
-    head, size, version = await reader.read_head(location, vendor.max_bytes)
-    kind = check_head(vendor, str(location), head, size)
+    size, version = head.size, head.version
+    kind = check_head(vendor, str(location), head.data, size)
     if isinstance(location, ObjectKey):
         picture = Picture(kind, sign=partial(_sign, reader, location))
         return PreparedImage(picture, False, None, choose_version(image.version, version), size)
@@ -212,8 +228,14 @@ def _sign(reader: Reader, location: ObjectKey) -> str:
 
 
 def _prepare_bytes(
-    vendor: Vendor, request: DescribeRequest, transport: str, content: bytes, version: str | None
+    vendor: Vendor,
+    request: DescribeRequest,
+    transport: str,
+    content: bytes,
+    version: str | None,
+    stored_size: int | None = None,
 ) -> PreparedImage:
+    """Return the image as it is sent; ``stored_size`` is that of a packed object."""
     uri, size = masked(request.image.uri), len(content)
     sha256 = hashlib.sha256(content).hexdigest()
     kind = check_whole(vendor, request, content)
@@ -221,7 +243,8 @@ def _prepare_bytes(
         content = scale_down(content, max_pixels, uri=uri)
         kind = check_head(vendor, uri, content[:HEAD], len(content))
     picture = Picture(kind, content, filename=_filename(request.image.uri, kind), inline=transport == "inline")
-    return PreparedImage(picture, transport == "upload", sha256, version, size, size - len(content))
+    stored = size if stored_size is None else stored_size
+    return PreparedImage(picture, transport == "upload", sha256, version, stored, size - len(content))
 
 
 def max_bytes_to_read(vendor: Vendor, spec: Spec) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 from urllib.parse import urljoin
 
 from airflow_provider_describer.errors import (
@@ -19,16 +20,16 @@ from airflow_provider_describer.errors import (
     UnreadableImage,
     VendorUnavailable,
 )
-from airflow_provider_describer.http.client import AsyncClient
+from airflow_provider_describer.http.client import LASTING_FAILURES, AsyncClient
 from airflow_provider_describer.http.flow import Flow
 from airflow_provider_describer.images.checks import HEAD
+from airflow_provider_describer.images.encoding import packings, unpack_object
 from airflow_provider_describer.images.trust import Trust, is_private_host
 from airflow_provider_describer.storage.address import (
     LocalFile,
     Location,
     ObjectKey,
     WebUrl,
-    is_plain,
     mask_query,
     parse_uri,
 )
@@ -40,10 +41,27 @@ REDIRECTS = 5
 THREADS = 3
 """For files: more threads read no faster from one disk, and each holds an image in memory."""
 
+_MAY_PASS = (408, 425, 429)
+"""HTTP statuses below 500 after which a later request may succeed."""
+_BAD_PATHS = (errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO)
+"""Errors of a path that leads to no file, whenever it is opened."""
+
 T = TypeVar("T")
 
 Visibility = Literal["public", "private"] | None
 """Who can fetch an image by an address: anyone, only this network, or no one as it has no address."""
+
+
+class Head(NamedTuple):
+    """An image's first 4 KiB, its size and its version (ETag or Last-Modified); None for what is not told.
+
+    ``packed``: it is stored or sent with a Content-Encoding, which not every program undoes.
+    """
+
+    data: bytes
+    size: int | None
+    version: str | None
+    packed: bool = False
 
 
 class Reader:
@@ -68,32 +86,44 @@ class Reader:
         return asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
     async def read(self, location: Location, max_bytes: int) -> Content:
-        """Return an image's bytes and, of an object, the version that was read.
+        """Return an image's bytes, unpacked, and of an object the version and the size of what is stored.
 
-        :raises RejectedImage: ``missing``, ``too_large`` and other kinds that reading again would not change.
-        :raises UnreadableImage: it cannot be read now; it may or may not exist.
+        :raises RejectedImage: ``missing``, ``denied``, ``too_large`` and other kinds that waiting would not change.
+        :raises UnreadableImage: it cannot be read now, and may be read later: a time-out, a 5xx, a throttled store.
+        :raises BucketError: ``bad_credentials``: no object can be read with this connection.
         """
         if isinstance(location, ObjectKey):
             return await self._read_object(location, max_bytes)
         if isinstance(location, WebUrl):
-            content = (await self._client.arun(_fetch(location, {}, max_bytes, self._trust))).content
+            content = (await self._fetch(location, max_bytes)).content
         else:
             content = await self.in_thread(self.read_file, location, max_bytes)
         return Content(content, None, len(content))
 
-    async def read_head(self, location: ObjectKey | WebUrl, max_bytes: int) -> tuple[bytes, int | None, str | None]:
-        """Return an image's first 4 KiB, its size and its version (ETag or Last-Modified); None for what is not told.
+    async def read_head(self, location: ObjectKey | WebUrl, max_bytes: int) -> Head:
+        """Return the beginning of an image.
 
-        :raises RejectedImage, UnreadableImage: as `read`; a web server without ranges sends the whole image.
+        Of a packed image no part can be unpacked: it is read whole, and checked to be no larger than ``max_bytes``.
+
+        :raises RejectedImage, UnreadableImage, BucketError: as `read`; a web server without ranges sends the whole
+            image.
         """
         if isinstance(location, ObjectKey):
-            found = await self._read_object(location, None, HEAD)
-            return found.data, found.size, found.version
-        response = await self._client.arun(_fetch(location, {"range": f"bytes=0-{HEAD - 1}"}, max_bytes, self._trust))
+            found = await self._read_object(location, max_bytes, HEAD)
+            return Head(found.data[:HEAD], found.size, found.version, bool(packings(found.encoding)))
+        try:
+            response = await self._fetch(location, max_bytes, {"range": f"bytes=0-{HEAD - 1}"})
+        except RejectedImage as error:
+            if error.kind != "undecodable":
+                raise
+            response = await self._fetch(location, max_bytes)
+        packed = bool(packings(response.headers.get("content-encoding", "")))
+        if response.status == 206 and packed:
+            response = await self._fetch(location, max_bytes)
         headers = response.headers
         total = headers.get("content-range", "").rpartition("/")[2]
         size = int(total) if total.isdigit() else len(response.content) if response.status == 200 else None
-        return response.content[:HEAD], size, headers.get("etag") or headers.get("last-modified")
+        return Head(response.content[:HEAD], size, headers.get("etag") or headers.get("last-modified"), packed)
 
     def read_file(self, file: LocalFile, max_bytes: int) -> bytes:
         """Return a local file's bytes; blocking. Raises as `read`, and ``outside_base`` as `Trust.check_local`."""
@@ -104,6 +134,7 @@ class Reader:
         """Return who can fetch the image by an address. Blocks for an object: one address is signed to see its host.
 
         :raises UnreadableImage: where it cannot be found out now.
+        :raises BucketError: ``bad_credentials``.
         """
         if isinstance(location, WebUrl):
             return "private" if is_private_host(location.url) else "public"
@@ -116,6 +147,8 @@ class Reader:
                 url = self._bucket(location).sign("image", 60).url
                 self._visibilities[bucket] = "private" if is_private_host(url) else "public"
             except BucketError as error:
+                if error.kind == "bad_credentials":
+                    raise
                 if error.kind not in ("unsupported", "denied"):
                     raise UnreadableImage(str(error), kind=error.kind) from None
                 self._visibilities[bucket] = None
@@ -132,11 +165,22 @@ class Reader:
         except BucketError as error:
             raise UnreadableImage(str(error), kind=error.kind) from None
 
-    async def _read_object(self, location: ObjectKey, max_bytes: int | None, length: int | None = None) -> Content:
+    async def _read_object(self, location: ObjectKey, max_bytes: int, length: int | None = None) -> Content:
+        """Read an object, unpacked; of one that is not packed only the first ``length`` bytes."""
+        bucket, key = self._bucket(location), location.key
         try:
-            return await self._bucket(location).aread(location.key, max_bytes=max_bytes, length=length)
+            found = await bucket.aread(key, max_bytes=max_bytes if length is None else None, length=length)
+            if not packings(found.encoding):
+                return found
+            if length is not None and found.size > len(found.data):
+                found = await bucket.aread(key, max_bytes=max_bytes)
         except BucketError as error:
             raise _object_error(location, error, max_bytes) from None
+        data = await self.in_thread(unpack_object, str(location), found.data, found.encoding, max_bytes)
+        return Content(data, found.version, found.size, found.encoding)
+
+    async def _fetch(self, location: WebUrl, max_bytes: int, headers: dict[str, str] | None = None) -> Response:
+        return await self._client.arun(_fetch(location, headers or {}, max_bytes, self._trust))
 
     def _bucket(self, location: ObjectKey) -> Bucket:
         if self._open_bucket is None:
@@ -150,12 +194,12 @@ def _object_error(location: ObjectKey, error: BucketError, max_bytes: int | None
             return RejectedImage(f"{location}: there is no such object.", kind="missing")
         case "too_large":
             return _too_large(str(location), None, max_bytes or 0)
-        case "unsupported" if not is_plain(location.key):
-            return RejectedImage(str(error), kind="unsupported_key")
-        case "no_such_bucket" | "wrong_region":
-            # It concerns all images of the bucket, so it ends the run.
-            return BadInput(str(error), kind=error.kind)
-    return UnreadableImage(str(error), kind=error.kind)
+        case "bad_credentials":
+            # It concerns all images of the connection and is recorded against none.
+            return error
+        case "throttled" | "unreachable":
+            return UnreadableImage(str(error), kind=error.kind)
+    return RejectedImage(str(error), kind=error.kind)
 
 
 def _fetch(location: WebUrl, headers: dict[str, str], max_bytes: int, trust: Trust | None) -> Flow[Response]:
@@ -185,6 +229,8 @@ def _get(name: str, url: str, headers: dict[str, str], max_bytes: int) -> Flow[R
         headers = {"accept": "image/*,*/*;q=0.5", "accept-encoding": "identity", **headers}
         response: Response = yield Request("GET", url, headers, max_answer=max_bytes)
     except VendorUnavailable as error:
+        if error.kind in LASTING_FAILURES:
+            raise RejectedImage(f"{name}: {error}", kind=error.kind) from None
         raise UnreadableImage(f"{name}: {error}") from None
     except BadInput as error:
         if error.kind not in ("bad_address", "forbidden_address"):
@@ -197,16 +243,18 @@ def _get(name: str, url: str, headers: dict[str, str], max_bytes: int) -> Flow[R
 
 
 def _status_error(name: str, status: int) -> RejectedImage | UnreadableImage:
+    """Return the error for an answer that is no image: `UnreadableImage` only for what may pass by itself."""
     match status:
         case 404 | 410:
             return RejectedImage(f"{name}: there is no such image (HTTP {status}).", kind="missing")
         case 416:
             return RejectedImage(f"{name}: the file is empty (0 bytes); expected an image.", kind="empty")
-        case 400:
-            return UnreadableImage(f"{name}: HTTP 400; if it is a presigned URL, it may have expired.")
-        case 401 | 403:
-            return UnreadableImage(f"{name}: access denied (HTTP {status}); a presigned URL may have expired.")
-    return UnreadableImage(f"{name}: HTTP {status}.")
+        case 400 | 401 | 403:
+            message = f"{name}: access denied (HTTP {status}); a presigned URL may have expired: list it anew."
+            return RejectedImage(message, kind="denied")
+    if status >= 500 or status in _MAY_PASS:
+        return UnreadableImage(f"{name}: HTTP {status}.")
+    return RejectedImage(f"{name}: the server sends no image (HTTP {status}).", kind="refused")
 
 
 def _read_file(name: str, path: Path, max_bytes: int) -> bytes:
@@ -234,7 +282,12 @@ def _read_file(name: str, path: Path, max_bytes: int) -> bytes:
         message = f"{name}: is a directory, expected an image. List its files first."
         raise RejectedImage(message, kind="not_an_image") from None
     except (OSError, ValueError) as error:
-        raise UnreadableImage(f"{name}: cannot be read: {type(error).__name__}: {error}") from None
+        message = f"{name}: cannot be read: {type(error).__name__}: {error}"
+        if isinstance(error, PermissionError):
+            raise RejectedImage(message, kind="denied") from None
+        if isinstance(error, ValueError) or error.errno in _BAD_PATHS:
+            raise RejectedImage(message, kind="bad_path") from None
+        raise UnreadableImage(message) from None
 
 
 def _too_large(name: str, size: int | None, max_bytes: int) -> RejectedImage:

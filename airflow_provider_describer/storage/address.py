@@ -66,7 +66,7 @@ def parse_uri(uri: str) -> Location:
 def check_reference(uri: str) -> None:
     """Raise `BadInput` for a uri that cannot name an image: as `parse_uri` does, and for a bucket without a key."""
     found = parse_uri(uri)
-    if isinstance(found, ObjectKey) and not found.key.strip("/"):
+    if isinstance(found, ObjectKey) and not found.key:
         raise BadInput(f"{uri!r} names a bucket and no image in it; list it first (ListImagesOperator).")
 
 
@@ -156,7 +156,10 @@ def mask_query(url: str) -> str:
 
 
 def is_plain(key: str) -> bool:
-    """Whether obstore can express a key: it drops slashes at both ends and cannot write ``a//b``."""
+    """Whether obstore can express a key: it drops slashes at both ends and cannot write ``a//b``.
+
+    What we write ourselves has such keys only; others are read by plain requests.
+    """
     parts_fit = not any(part in ("", ".", "..") for part in key.split("/"))
     return parts_fit and not any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in key)
 

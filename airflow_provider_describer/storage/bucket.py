@@ -5,20 +5,25 @@ A `Bucket` is used in the process that made it: obstore hangs in a child that is
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_describer.errors import BucketError
 from airflow_provider_describer.storage import bucket_errors as messages
 from airflow_provider_describer.storage.address import ObjectKey, Scheme, is_plain, just_before
-from airflow_provider_describer.storage.bucket_errors import bucket_error, is_beyond_the_end
+from airflow_provider_describer.storage.bucket_errors import (
+    bucket_error,
+    is_beyond_the_end,
+    is_unpacked_underway,
+)
 
 if TYPE_CHECKING:
-    from obstore import GetOptions, ObjectMeta, PutMode, UpdateVersion
+    from obstore import Attributes, GetOptions, ObjectMeta, PutMode, UpdateVersion
     from obstore.store import GCSStore, S3Store
 
 PAGE = 1000
@@ -37,11 +42,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """Bytes of an object. ``size`` is that of the whole object, ``version`` that of what was read."""
+    """Bytes of an object. ``size`` is that of the whole object, ``version`` that of what was read.
+
+    ``encoding`` is its Content-Encoding: how its bytes are packed, in storage as here; empty for not at all.
+    """
 
     data: bytes = field(repr=False)
     version: str | None
     size: int
+    encoding: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +65,36 @@ Signer = Callable[[str, float], Signed]
 """``(key, seconds) -> Signed``. ``hooks/storage.py`` makes them from the credentials of a connection."""
 
 
+class AnyKey(Protocol):
+    """Lists and reads objects of any key; a `RestClient`. Blocking."""
+
+    def pages(self, prefix: str, after: str | None) -> Iterator[Sequence[Entry]]: ...
+
+    def read(self, key: str, *, max_bytes: int | None, start: int = 0, length: int | None = None) -> Content: ...
+
+
 class Bucket:
     """A bucket of S3 or GCS. Every failure is a `BucketError` that names the object.
 
     A version is the object's ETag without its quotes: both clouds return it in a listing as well as in a read.
     """
 
-    def __init__(self, scheme: Scheme, name: str, store: S3Store | GCSStore, *, signer: Signer | None = None) -> None:
+    def __init__(
+        self,
+        scheme: Scheme,
+        name: str,
+        store: S3Store | GCSStore,
+        *,
+        signer: Signer | None = None,
+        rest: AnyKey | None = None,
+        anonymous: bool = False,
+    ) -> None:
         self.scheme = scheme
         self.name = name
         self._store = store
         self._signer = signer
+        self._rest = rest
+        self._anonymous = anonymous
         self._can_create = True
 
     def __repr__(self) -> str:
@@ -82,48 +110,77 @@ class Bucket:
         :raises BucketError: ``no_such_object``; ``too_large`` for an object of more than ``max_bytes``, whose body is
             then not read; or another kind.
         """
+        self._check_readable(key)
         with self._bucket_errors("read", key):
+            if not is_plain(key):
+                return await asyncio.to_thread(self._read_plainly, key, start, length, max_bytes)
             try:
                 found = await self._store.get_async(key, options=_range(start, length))
             except Exception as error:
+                if self._rest and is_unpacked_underway(error):
+                    return await asyncio.to_thread(self._read_plainly, key, start, length, max_bytes)
                 if not is_beyond_the_end(error):
                     raise
                 return _content(await self._store.head_async(key), b"")
-            size = found.meta["size"]
-            if max_bytes is not None and size > max_bytes:
-                message = f"{{address}} has {size:,} bytes, more than the {max_bytes:,} allowed."
-                raise self._error(key, "too_large", message)
-            return _content(found.meta, bytes(await found.bytes_async()))
+            self._check_size(key, found.meta["size"], max_bytes)
+            return _content(found.meta, bytes(await found.bytes_async()), found.attributes)
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> Content | None:
         """Read an object, or a part of it; None only where there is no such object."""
+        self._check_readable(key)
         try:
             with self._bucket_errors("read", key):
+                if not is_plain(key):
+                    return self._read_plainly(key, start, length)
                 try:
                     found = self._store.get(key, options=_range(start, length))
                 except Exception as error:
+                    if self._rest and is_unpacked_underway(error):
+                        return self._read_plainly(key, start, length)
                     if not is_beyond_the_end(error):
                         raise
                     return _content(self._store.head(key), b"")
-                return _content(found.meta, bytes(found.bytes()))
+                return _content(found.meta, bytes(found.bytes()), found.attributes)
         except BucketError as error:
             if error.kind == "no_such_object":
                 return None
             raise
 
+    def _read_plainly(
+        self, key: str, start: int = 0, length: int | None = None, max_bytes: int | None = None
+    ) -> Content:
+        """Read an object of any key, or one that is unpacked on its way unless a request says otherwise."""
+        assert self._rest
+        found = self._rest.read(key, max_bytes=max_bytes, start=start, length=length)
+        self._check_size(key, max(found.size, len(found.data)), max_bytes)
+        return found
+
+    def _check_size(self, key: str, size: int, max_bytes: int | None) -> None:
+        if max_bytes is not None and size > max_bytes:
+            message = f"{{address}} has {size:,} bytes, more than the {max_bytes:,} allowed."
+            raise self._error(key, "too_large", message)
+
     def entries(self, prefix: str = "", *, after: str | None = None) -> Iterator[Sequence[Entry]]:
         """List the objects whose keys begin with ``prefix`` (and sort after ``after``), page by page, on demand.
 
-        Keys are sorted by their bytes. The marker of a folder, an empty object whose key ends in ``/``, is listed
-        without that slash.
+        Keys are sorted by their bytes, and are what they are: with slashes at either end, ``//`` or a newline.
 
         :raises BucketError: also in the middle of a listing.
         """
+        if self._rest:
+            with self._bucket_errors("listed", prefix):
+                for listed in self._rest.pages(prefix, after):
+                    # Some servers ignore where a listing is to begin.
+                    if found := [one for one in listed if one.key.startswith(prefix) and one.key > (after or "")]:
+                        yield found
+            return
         # obstore lists whole folders: of the prefix "a/b", list "a/" from just before "a/b" to the first key behind.
         folder, _, tail = prefix.rpartition("/")
         offset = max(filter(None, (after, just_before(prefix) if tail else None)), default=None)
         empty = True
-        with self._bucket_errors("listed", prefix, must_be_plain=folder):
+        if folder:
+            self._check_key(folder)
+        with self._bucket_errors("listed", prefix):
             for page in self._store.list(folder or None, offset=offset, chunk_size=PAGE):
                 empty = False
                 entries = [_entry(meta) for meta in page]
@@ -181,6 +238,7 @@ class Bucket:
 
         :raises OSError: where the file cannot be read.
         """
+        self._check_key(key)
         if isinstance(source, bytes):
             with self._bucket_errors("written", key):
                 self._store.put(key, source)
@@ -226,6 +284,7 @@ class Bucket:
 
     def delete(self, key: str) -> None:
         """Remove an object; no error where it is gone already."""
+        self._check_key(key)
         try:
             with self._bucket_errors("removed", key):
                 self._store.delete(key)
@@ -238,7 +297,7 @@ class Bucket:
 
         :raises BucketError: ``unsupported``, where these credentials cannot sign.
         """
-        self._check_key(key)
+        self._check_readable(key)
         if self._signer is None:
             raise self._error(key, "unsupported", "{address} cannot be presigned: these credentials cannot sign.")
         return self._signer(key, seconds)
@@ -250,17 +309,28 @@ class Bucket:
         if not is_plain(key):
             raise self._error(key, "unsupported", messages.UNSUPPORTED_KEY)
 
+    def _check_readable(self, key: str) -> None:
+        if self._rest is None and not is_plain(key):
+            why = ", as these credentials are known to obstore only"
+        elif not key or any("\ud800" <= c <= "\udfff" for c in key):
+            why = ", which is empty or not Unicode"
+        else:
+            return
+        raise BucketError(messages.UNREADABLE_KEY.format(address=self.address(key), why=why), kind="bad_key")
+
     @contextmanager
-    def _bucket_errors(self, doing: str, key: str, *, must_be_plain: str | None = None) -> Iterator[None]:
-        """Check the key, or the part of it that ``must_be_plain``, and raise all that goes wrong as `BucketError`."""
-        if must_be_plain != "":
-            self._check_key(key if must_be_plain is None else must_be_plain)
+    def _bucket_errors(self, doing: str, key: str) -> Iterator[None]:
+        """Raise all that goes wrong as `BucketError`."""
         try:
             yield
         except BucketError:
             raise
         except Exception as error:  # noqa: BLE001  # obstore's errors have no common base class
-            raise bucket_error(error, self.address(key), doing) from None
+            raised = bucket_error(error, self.address(key), doing)
+            if self._anonymous and raised.kind == "bad_credentials":
+                # Without any, this is how GCS refuses what is not public.
+                raised.kind = "denied"
+            raise raised from None
 
 
 def _range(start: int, length: int | None) -> GetOptions:
@@ -269,8 +339,9 @@ def _range(start: int, length: int | None) -> GetOptions:
     return {"range": {"offset": start}} if start else {}
 
 
-def _content(meta: ObjectMeta, data: bytes) -> Content:
-    return Content(data, _version(meta["e_tag"]), meta["size"])
+def _content(meta: ObjectMeta, data: bytes, attributes: Attributes | None = None) -> Content:
+    encoding = str((attributes or {}).get("Content-Encoding", ""))
+    return Content(data, _version(meta["e_tag"]), meta["size"], encoding)
 
 
 def _entry(meta: ObjectMeta) -> Entry:

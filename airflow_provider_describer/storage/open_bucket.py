@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.storage.address import Scheme, mask_query
+from airflow_provider_describer.storage.authorization import Credentials, bearer, can_ask, signature_v4
 from airflow_provider_describer.storage.bucket import Bucket, Signer
+from airflow_provider_describer.storage.rest_client import Authorize, RestClient, RetrySettings
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, GCSCredentialProvider, RetryConfig, S3CredentialProvider
@@ -21,24 +23,12 @@ OpenBucket = Callable[[Scheme, str], Bucket]
 """``(scheme, bucket name) -> Bucket``: opens a bucket with credentials of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class RetrySettings:
-    """How often, and for how many seconds, to retry while a store throttles or cannot be reached.
-
-    Each wait is random, up to three times the last one: 15 seconds in all, on average.
-    """
-
-    retries: int = 8
-    first: float = 0.2
-    longest: float = 10.0
-    in_all: float = 60.0
-
-
 class BucketOptions(TypedDict, total=False):
     """What the buckets of both clouds take. ``client_options`` are obstore's, and override ours.
 
     Without a ``credential_provider``, which is called for credentials and again before they expire, obstore takes those
-    of the cloud's usual variables and of the machine's role or account.
+    of the cloud's usual variables and of the machine's role or account; then only keys that obstore can express are
+    read and listed.
     """
 
     credential_provider: S3CredentialProvider | GCSCredentialProvider | None
@@ -75,13 +65,21 @@ def s3_bucket(
         settings["endpoint"] = endpoint.replace("://", f"://{name}.", 1) if virtual_hosted else endpoint
     if region:
         settings["region"] = region
-    return _bucket("s3", name, endpoint, settings, **options)
+    # As obstore does.
+    held = getattr(options.get("credential_provider"), "config", None) or {}
+    region = region or held.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    region = region or "us-east-1"
+    base = endpoint or f"https://s3.{region}.amazonaws.com"
+    url = base.replace("://", f"://{name}.", 1) if virtual_hosted else f"{base}/{name}"
+    return _bucket("s3", name, endpoint, settings, url, partial(signature_v4, region=region), **options)
 
 
 def gcs_bucket(name: str, *, endpoint: str | None = None, **options: Unpack[BucketOptions]) -> Bucket:
     """Return a bucket of Google Cloud Storage; errors as for `s3_bucket`."""
     endpoint = _endpoint(endpoint, "STORAGE_EMULATOR_HOST")
-    return _bucket("gs", name, endpoint, {"base_url": endpoint} if endpoint else {}, **options)
+    settings = {"base_url": endpoint} if endpoint else {}
+    url = f"{endpoint or 'https://storage.googleapis.com'}/{name}"
+    return _bucket("gs", name, endpoint, settings, url, bearer, **options)
 
 
 def _endpoint(given: str | None, *variables: str) -> str | None:
@@ -95,12 +93,25 @@ def _endpoint(given: str | None, *variables: str) -> str | None:
 
 
 def _bucket(
-    scheme: Scheme, name: str, endpoint: str | None, settings: dict[str, Any], **options: Unpack[BucketOptions]
+    scheme: Scheme,
+    name: str,
+    endpoint: str | None,
+    settings: dict[str, Any],
+    url: str,
+    authorized_by: Callable[[Credentials], Authorize],
+    **options: Unpack[BucketOptions],
 ) -> Bucket:
     make_store = _store_class(scheme)
+    provider: Any = options.get("credential_provider")
+    authorize: Authorize | None = None
     if options.get("anonymous"):
         settings["skip_signature"] = True
-    elif (provider := options.get("credential_provider")) is not None:
+        authorize = _unsigned
+    elif provider is not None:
+        if can_ask(provider):
+            # Both obstore and our own requests use what one request for credentials gives.
+            provider = Credentials(provider)
+            authorize = authorized_by(provider)
         settings["credential_provider"] = provider
     client_options: ClientConfig = {
         "connect_timeout": "5s",
@@ -126,7 +137,13 @@ def _bucket(
             f"{scheme}://{name} cannot be opened ({type(error).__name__}): check the bucket's name, and the "
             "connection's endpoint, region and credentials."
         ) from None
-    return Bucket(scheme, name, store, signer=options.get("signer"))
+    rest = RestClient(scheme, name, url, authorize, retry, client_options) if authorize else None
+    anonymous = bool(options.get("anonymous"))
+    return Bucket(scheme, name, store, signer=options.get("signer"), rest=rest, anonymous=anonymous)
+
+
+def _unsigned(host: str, path: str, query: str) -> Mapping[str, str]:
+    return {}
 
 
 def _store_class(scheme: Scheme) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from loopback import Answer
 
-from airflow_provider_describer.errors import BadInput, DescriberError, RejectedImage, UnreadableImage
+from airflow_provider_describer.errors import BadInput, BucketError, DescriberError, RejectedImage, UnreadableImage
 from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.images.checks import HEAD
 from airflow_provider_describer.images.prepare import PreparedImage, choose_version, prepare
@@ -222,22 +222,50 @@ def test_an_object_that_is_not_there_is_missing(objects: Objects, signer: Signer
         assert (type(error), error.kind) == (RejectedImage, "missing")
 
 
-def test_a_bucket_that_is_not_there_is_bad_input(objects: Objects, signer: Signer) -> None:
+def test_a_bucket_that_is_not_there_is_a_fault_of_the_image_that_names_it(objects: Objects, signer: Signer) -> None:
     uri = f"{objects.cloud.scheme}://no-such-bucket/a.jpg"
     for error in each_way(objects, signer, "a.jpg", uri=uri):
-        assert (type(error), error.kind) == (BadInput, "no_such_bucket")
+        assert (type(error), error.kind) == (RejectedImage, "no_such_bucket")
         assert "no such bucket" in str(error) and "endpoint" in str(error)
 
 
-@pytest.mark.parametrize("trouble", ["denied", "throttled", "unreachable"])
+@pytest.mark.parametrize("trouble", ["throttled", "unreachable"])
 def test_what_cannot_be_read_now_is_not_said_to_be_missing(
     objects: Objects, signer: Signer, draw: Callable[..., bytes], trouble: str
 ) -> None:
     objects.put("a.jpg", draw(1))
-    troubles = {"denied": objects.server.deny, "throttled": objects.server.slow_down, "unreachable": objects.server.cut}
+    troubles = {"throttled": objects.server.slow_down, "unreachable": objects.server.cut}
     troubles[trouble](times=float("inf"))
     for error in each_way(objects, signer, "a.jpg"):
         assert (type(error), error.kind) == (UnreadableImage, trouble)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (403, "AccessDenied", "denied"),
+        (403, "InvalidObjectState", "archived"),
+        (400, "KMS.DisabledException", "denied"),
+        (400, "UserProjectMissing", "denied"),
+        (404, "NoSuchBucket", "no_such_bucket"),
+        (301, "PermanentRedirect", "wrong_region"),
+        (451, "Unavailable", "denied"),
+    ],
+)
+def test_what_will_not_pass_by_itself_is_a_fault_of_the_image(
+    objects: Objects, signer: Signer, status: int, code: str, kind: str
+) -> None:
+    objects.server.fail(status, code, times=float("inf"))
+    for error in each_way(objects, signer, "a.jpg"):
+        assert (type(error), error.kind) == (RejectedImage, kind)
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, "InvalidAccessKeyId"), (400, "ExpiredToken"), (401, "x")])
+def test_bad_credentials_are_no_fault_of_an_image(objects: Objects, signer: Signer, status: int, code: str) -> None:
+    objects.server.fail(status, code, times=float("inf"))
+    for error in each_way(objects, signer, "a.jpg"):
+        assert (type(error), error.kind) == (BucketError, "bad_credentials")
+        assert "Correct or renew" in str(error)
 
 
 def test_an_empty_object(objects: Objects, signer: Signer) -> None:
@@ -248,9 +276,10 @@ def test_an_empty_object(objects: Objects, signer: Signer) -> None:
 
 
 def test_a_key_that_cannot_be_asked_for(objects: Objects, signer: Signer) -> None:
-    for error in each_way(objects, signer, "a//b.jpg"):
-        assert (type(error), error.kind) == (RejectedImage, "unsupported_key")
-        assert "Copy the object to another key" in str(error)
+    for way in ("file", "inline", "url"):
+        error = objects.prepared("\udcffb.jpg", way, signer=signer)
+        assert isinstance(error, RejectedImage) and error.kind == "bad_key"
+        assert repr(objects.uri("\udcffb.jpg")) in str(error) and "Copy the object to another key" in str(error)
     assert objects.server.requests == []
 
 
@@ -279,12 +308,12 @@ def test_nothing_that_cannot_be_described_is_paid_for(shop: Shop, objects: Objec
     objects.put("empty.jpg", b"")
     objects.put("page.jpg", b"<!doctype html>Sign in")
     objects.put("cut.png", draw(1, "PNG", (200, 160))[:-20])
-    names = ("empty.jpg", "page.jpg", "cut.png", "none.jpg", "a//b.jpg")
+    names = ("empty.jpg", "page.jpg", "cut.png", "none.jpg", "a//none.jpg")
     # With a version each, as of a listing: they are looked at only when it is their turn.
     images = [{"uri": objects.uri(name), "version": f"of {name}"} for name in names]
     result = shop.describe(images, open_bucket=objects.opener())
     kinds = {row["uri"].removeprefix(f"{objects.cloud.uri}/"): row["error"]["kind"] for row in result.of("rejected")}
-    assert kinds == dict(zip(names, ("empty", "not_an_image", "corrupt", "missing", "unsupported_key"), strict=True))
+    assert kinds == dict(zip(names, ("empty", "not_an_image", "corrupt", "missing", "missing"), strict=True))
     assert result.ledger["requests"] == 0
 
 

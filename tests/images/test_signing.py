@@ -251,8 +251,8 @@ def test_a_signed_address_that_is_no_good_is_not_paid_for(
         else signer("a.jpg", -5).url,
     }[broken]
     result = shop.describe([url])
-    [row] = result.of("pending")
-    assert row["error"]["kind"] == "unreadable" and "may have expired" in row["error"]["message"]
+    [row] = result.of("rejected")
+    assert row["error"]["kind"] == "denied" and "may have expired" in row["error"]["message"]
     assert row["uri"] == f"{url.partition('?')[0]}?…"
     assert result.ledger["requests"] == 0
     assert "Signature" not in f"{result}{files_of(shop.store)}"

@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_describer.images.listing import list_images
 from airflow_provider_describer.storage.folder import open_folder
-from airflow_provider_describer.storage.open_bucket import RetrySettings
+from airflow_provider_describer.storage.rest_client import RetrySettings
 from airflow_provider_describer.store.journal import read_events
 
 pytest.importorskip("obstore")

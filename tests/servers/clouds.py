@@ -17,7 +17,8 @@ from s3_server import KEY, REGION, SECRET, Ministack, S3Gate
 
 from airflow_provider_describer.storage.address import Scheme
 from airflow_provider_describer.storage.bucket import Bucket
-from airflow_provider_describer.storage.open_bucket import RetrySettings, gcs_bucket, s3_bucket
+from airflow_provider_describer.storage.open_bucket import gcs_bucket, s3_bucket
+from airflow_provider_describer.storage.rest_client import RetrySettings
 
 QUICK = RetrySettings(retries=2, first=0.01, longest=0.05)
 """Retries only briefly."""
@@ -49,6 +50,14 @@ class Cloud:
         """An `OpenBucket` for this cloud."""
         assert scheme == self.scheme
         return self.bucket(name)
+
+    def put_any(self, key: str, data: bytes, encoding: str = "", **more: Any) -> None:
+        """Write an object of any key, as another program may have, with its Content-Encoding."""
+        if isinstance(self.server, S3Gate):
+            self.server.put_any(self.name, key, data, encoding)
+        else:
+            assert isinstance(self.server, FakeGcs)
+            self.server.objects.put(self.name, key, data, content_encoding=encoding, **more)
 
     def secrets(self) -> list[str]:
         """Return what no message may contain."""

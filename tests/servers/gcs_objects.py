@@ -36,6 +36,8 @@ class Stored:
     generation: int
     content_type: str = "application/octet-stream"
     metadata: Mapping[str, str] = field(default_factory=dict)
+    content_encoding: str = ""
+    cache_control: str = ""
     metageneration: int = 1
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
 

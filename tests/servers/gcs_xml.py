@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import secrets
 from email.utils import format_datetime
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 from xml.sax.saxutils import escape
 
 from gcs_objects import Condition, Objects, Refused, Stored
@@ -55,11 +56,14 @@ class XmlApi:
             after=query.get("continuation-token") or query.get("start-after", ""),
             limit=int(query.get("max-keys", "1000")),
         )
-        parts = [f"<IsTruncated>{'true' if page.last else 'false'}</IsTruncated>"]
+        as_url = query.get("encoding-type") == "url"
+        parts = ["<EncodingType>url</EncodingType>"] if as_url else []
+        parts += [f"<IsTruncated>{'true' if page.last else 'false'}</IsTruncated>"]
         if page.last:
             parts.append(f"<NextContinuationToken>{escape(page.last)}</NextContinuationToken>")
+        shown = quote if as_url else escape
         parts += [
-            f"<Contents><Key>{escape(one.name)}</Key><Generation>{one.generation}</Generation><ETag>{one.e_tag}</ETag>"
+            f"<Contents><Key>{shown(one.name)}</Key><Generation>{one.generation}</Generation><ETag>{one.e_tag}</ETag>"
             f"<LastModified>{one.time}</LastModified><Size>{len(one.data)}</Size></Contents>"
             for one in page.objects
         ]
@@ -92,8 +96,17 @@ class XmlApi:
 
 
 def media(stored: Stored, request: Request) -> Answer:
-    """Return an object's bytes, or the requested range of them."""
+    """Return an object's bytes, or the requested range of them; one that is stored packed as a client can read it."""
     headers = {**_headers(stored), "Content-Type": stored.content_type, "Accept-Ranges": "bytes"}
+    if stored.cache_control:
+        headers["Cache-Control"] = stored.cache_control
+    if stored.content_encoding:
+        headers["x-goog-stored-content-encoding"] = stored.content_encoding
+        accepted = "gzip" in request.headers.get("Accept-Encoding", "") or "no-transform" in stored.cache_control
+        if stored.content_encoding == "gzip" and not accepted:
+            # "Decompressive transcoding": of unknown length, and always whole.
+            return Answer(200, gzip.decompress(stored.data), {**headers, "Transfer-Encoding": "chunked"})
+        headers["Content-Encoding"] = stored.content_encoding
     size = len(stored.data)
     wanted_range = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("Range", ""))
     if wanted_range:

@@ -41,7 +41,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer. Its length is that of its body, unless a header says otherwise, as for HEAD."""
+    """One answer. Its length is that of its body, unless a header says otherwise, as for HEAD.
+
+    With a ``Transfer-Encoding``, its body is sent in chunks and no length is told.
+    """
 
     status: int = 200
     body: bytes = b""
@@ -173,12 +176,14 @@ def _handler_of(server: LoopbackServer) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
                 return
             self.send_response(answer.status)
-            headers = {"Content-Length": str(len(answer.body)), **answer.headers}
+            chunked = "Transfer-Encoding" in answer.headers
+            headers = {**({} if chunked else {"Content-Length": str(len(answer.body))}), **answer.headers}
             for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(answer.body)
+                body = answer.body
+                self.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if chunked else body)
 
         def _body(self) -> bytes:
             if "chunked" not in self.headers.get("Transfer-Encoding", ""):

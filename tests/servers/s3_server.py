@@ -87,8 +87,15 @@ class S3Gate(LoopbackServer):
         self._idle: list[tuple[float, http.client.HTTPConnection]] = []
 
     def make_bucket(self, name: str) -> None:
+        self._put(f"/{name}", b"")
+
+    def put_any(self, bucket: str, key: str, data: bytes, encoding: str = "") -> None:
+        """Write an object whose key may be any text."""
+        self._put(f"/{bucket}/{quote(key, safe='/')}", data, *([("Content-Encoding", encoding)] if encoding else []))
+
+    def _put(self, target: str, data: bytes, *headers: tuple[str, str]) -> None:
         signed = f"AWS4-HMAC-SHA256 Credential={KEY}/20250114/{REGION}/s3/aws4_request, SignedHeaders=host, Signature=0"
-        made = self._forward("PUT", f"/{name}", [("Host", "127.0.0.1"), ("Authorization", signed)], b"")
+        made = self._forward("PUT", target, [("Host", "127.0.0.1"), ("Authorization", signed), *headers], data)
         assert made.status == 200, made
 
     def answer(self, request: Request) -> Answer:
