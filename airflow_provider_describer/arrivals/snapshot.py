@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Self
 
-from airflow_provider_describer.arguments import check_seconds, parse_int
-from airflow_provider_describer.errors import BadInput
+from airflow_provider_describer.arguments import check_seconds, parse_whole
 from airflow_provider_describer.images.listing import ImageFilter, ListedImage, list_images
 from airflow_provider_describer.storage.address import is_local
 
@@ -111,8 +110,7 @@ class ArrivalTerms:
     settle_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        if parse_int("min_images", self.min_images, 1) is None:
-            raise BadInput(f"min_images is {self.min_images!r}, expected a whole number of 1 or more.")
+        parse_whole("min_images", self.min_images, 1)
         check_seconds("settle_seconds", self.settle_seconds)
 
     def reason_to_wait(self, images: Sequence[ListedImage], now: float, pause: Callable[[float], object]) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from airflow_provider_describer.account import Account
-from airflow_provider_describer.arguments import parse_int
+from airflow_provider_describer.arguments import parse_whole
 from airflow_provider_describer.engine.deferral import FETCH_WITHIN_S, CarriedTotals
 from airflow_provider_describer.engine.job import Outcome
 from airflow_provider_describer.engine.limits import TaskLimits
@@ -33,8 +33,7 @@ def check_slices(slice_size: int, longest_pause: float, account: Account) -> Non
     :param longest_pause: seconds between two pokes at most.
     :raises BadInput: naming the argument.
     """
-    if parse_int("slice_size", slice_size, 1) is None:
-        raise BadInput(f"slice_size is {slice_size!r}, expected a whole number of 1 or more.")
+    parse_whole("slice_size", slice_size, 1)
     if account.api_version == "v2" and longest_pause > FETCH_WITHIN_S:
         raise BadInput(
             f"Up to {longest_pause:.0f} s may lie between two pokes, but the vendor's v2 forgets the result and the "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, AssetAlias
 
+from airflow_provider_describer.arguments import as_path, shown
 from airflow_provider_describer.arrivals.snapshot import merge_deltas
 from airflow_provider_describer.engine.slices import described_before
 from airflow_provider_describer.errors import BadInput
@@ -16,7 +16,7 @@ from airflow_provider_describer.hooks.storage import buckets_of
 from airflow_provider_describer.images.listing_file import read_listing
 from airflow_provider_describer.operators.base import DescriberBaseOperator, task_instance_key
 from airflow_provider_describer.operators.failures import airflow_errors
-from airflow_provider_describer.storage.address import is_local, local_path
+from airflow_provider_describer.storage.address import parse_shared_folder
 from airflow_provider_describer.storage.folder import open_folder
 from airflow_provider_describer.store.listings import write_listing
 
@@ -34,9 +34,11 @@ def store_asset(store: str, name: str | None = None) -> Asset:
     :param name: the asset's name; by default its uri.
     :raises BadInput: for a relative path, which means another folder in each process.
     """
-    uri = _store_uri(store)
-    if uri is None:
-        raise BadInput(f"store is {store!r}, expected a folder such as '/data/descriptions', s3://… or gs://….")
+    path = as_path(store)
+    if not isinstance(path, str):
+        raise BadInput(f"store is {shown(path)}, expected a folder such as '/data/descriptions', s3://… or gs://….")
+    place = parse_shared_folder("store", path)
+    uri = place.as_uri() if isinstance(place, Path) else str(place).rstrip("/")
     return Asset(name=name or uri, uri=uri)
 
 
@@ -49,21 +51,21 @@ def announce(task: DescriberBaseOperator, context: Context, described: int, abou
     :param described: number of images that this try has described.
     :param about: further facts for the event's extra.
     """
-    if task.store is None:
+    store = task.given.store
+    if store is None:
         return
-    store = os.fspath(task.store)
-    uri = _store_uri(store)
     # Compared as assets, because Airflow normalises their uris.
+    uri = store_asset(store).uri
     own = [
         outlet
         for outlet in task.outlets
-        if isinstance(outlet, AssetAlias) or (uri and isinstance(outlet, Asset) and outlet.uri == Asset(uri).uri)
+        if isinstance(outlet, AssetAlias) or (isinstance(outlet, Asset) and outlet.uri == uri)
     ]
     if not own:
         return
     run = task_instance_key(context)
     if not described and run.try_number > 1:
-        described = described_before(open_folder(store, buckets_of(task.storage_conn_id)), run)
+        described = described_before(open_folder(store, buckets_of(task.given.storage_conn_id)), run)
     if not described:
         task.outlets = [outlet for outlet in task.outlets if outlet not in own]
         return
@@ -115,11 +117,3 @@ def arrived_images(context: Context, asset: Asset, storage_conn_id: str | None =
         folder = open_folder(deltas[-1]["state"], open_bucket)
         together = merge_deltas(images_of(delta["images"]) for delta in deltas)
         return write_listing(iter(together), folder, task_instance_key(context), inline=INLINE, max_chunks=1)
-
-
-def _store_uri(store: str) -> str | None:
-    """Return the store's uri; None for a relative path."""
-    if not is_local(store):
-        return store.rstrip("/")
-    path = local_path(store)
-    return Path(path).as_uri() if path and path.is_absolute() else None

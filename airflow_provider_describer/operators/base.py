@@ -7,23 +7,20 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator, conf
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
 
-from airflow_provider_describer.arguments import as_path, parse_int
 from airflow_provider_describer.engine.deferral import CarriedTotals
 from airflow_provider_describer.engine.job import Job
 from airflow_provider_describer.engine.limits import TaskLimits
-from airflow_provider_describer.engine.plan import OnUnknown
-from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.hooks.describer import DescriberHook
 from airflow_provider_describer.hooks.storage import buckets_of, open_ahead
 from airflow_provider_describer.http.flow import VendorCalls
 from airflow_provider_describer.images.reference import parse_images
 from airflow_provider_describer.models import DescribeRequest
+from airflow_provider_describer.operators.arguments import check_partial, given_arguments
 from airflow_provider_describer.storage.folder import Folder, open_folder
 from airflow_provider_describer.storage.open_bucket import OpenBucket
 from airflow_provider_describer.store.listings import write_listing
-from airflow_provider_describer.store.results import ResultsFormat
 from airflow_provider_describer.store.rows import TaskInstanceKey
 
 if TYPE_CHECKING:
@@ -36,19 +33,24 @@ LONGEST_WAIT_S = 6 * 3600.0
 class DescriberBaseOperator(BaseOperator):
     """A task that describes images, or that asks the store which images are described.
 
+    Every argument is templated, and takes a value or its text, such as ``"0.5"``, ``"true"`` or ``"['en', 'de']"``.
+    Where the default is None, ``None`` and a blank text mean it too; only a blank ``prompt`` or ``store`` is refused. A
+    value that cannot work fails the DAG's import if it is no template, and else the task, before anything is sent.
+
     :param describer_conn_id: connection of type ``image_describer`` or ``segmind``. (templated)
     :param prompt: what to say about each image; ``{name}`` is filled from the image's ``fields``. By default the
         vendor's own wording; Segmind's model takes none. (templated)
     :param lang: language of the description; a task for many images also takes a list, for one description each.
         (templated)
-    :param store: folder of the description store: a path, ``s3://…`` or ``gs://…``. Images that it has are not paid for
-        again. (templated)
+    :param store: folder of the description store: an absolute path, ``file://``, ``s3://…`` or ``gs://…``. Images that
+        it has are not paid for again. (templated)
     :param storage_conn_id: connection of type ``aws`` or ``google_cloud_platform`` for images and store; by default
         ``aws_default`` or ``google_cloud_default``. (templated)
     :param max_pixels: larger images are scaled down to this many pixels (width times height) before they are sent.
+        (templated)
     """
 
-    template_fields: Sequence[str] = ("describer_conn_id", "prompt", "lang", "store", "storage_conn_id")
+    template_fields: Sequence[str] = ("describer_conn_id", "prompt", "lang", "store", "storage_conn_id", "max_pixels")
     ui_color = "#e8f1ff"
 
     def __init__(
@@ -57,9 +59,9 @@ class DescriberBaseOperator(BaseOperator):
         describer_conn_id: str = DescriberHook.default_conn_name,
         prompt: str | None = None,
         lang: str | list[str] = "en",
-        store: str | None = None,
+        store: Any = None,
         storage_conn_id: str | None = None,
-        max_pixels: int | None = None,
+        max_pixels: int | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -71,10 +73,24 @@ class DescriberBaseOperator(BaseOperator):
         self.max_pixels = max_pixels
         self._job: Job | None = None
 
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Return what is left to expand; raises `BadInput` for a value that cannot work."""
+        check_partial(cls, kwargs)
+        return super().partial(**kwargs)
+
+    @cached_property
+    def given(self) -> Any:
+        """The values of all arguments of the task that runs, each as an attribute.
+
+        :raises BadInput: for one that cannot work, naming it.
+        """
+        return given_arguments(self)
+
     def open_store(self) -> tuple[OpenBucket, Folder | None]:
         """Return what opens the task's buckets, and the store's folder where there is one."""
-        open_bucket = buckets_of(self.storage_conn_id)
-        return open_bucket, None if self.store is None else open_folder(self.store, open_bucket)
+        open_bucket = buckets_of(self.given.storage_conn_id)
+        return open_bucket, None if self.given.store is None else open_folder(self.given.store, open_bucket)
 
     def on_kill(self) -> None:
         """Start no further call; answers under way are awaited and recorded."""
@@ -89,37 +105,56 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
         "prompt"?, "lang"?, "fields"?, "id"?, "version"?, "size"?}``; also the output of an upstream task such as
         ``ListImagesOperator`` or ``S3ListOperator``, or the path of a JSONL, CSV or Parquet file that lists them.
         (templated)
-    :param images_base: folder or address before relative names in ``images``, such as ``s3://bucket/``. No local file
-        outside it is read. (templated)
+    :param images_base: address or absolute path of a folder before relative names in ``images``, such as
+        ``s3://bucket/``. No local file outside it is read. (templated)
     :param concurrency: how many calls may be under way at the same time; a Segmind v2 call is until its result is
-        there.
+        there. (templated)
     :param max_calls: billable calls that the task may make, in all of its tries together if it has a ``store``.
+        (templated)
     :param max_cost: USD that the task may spend, counted in the same way; needs ``price_per_call`` on the connection.
+        (templated)
     :param max_failure_ratio: share of rejected images above which the task fails, early if possible. Images that an
-        earlier run has rejected are not counted again.
+        earlier run has rejected are not counted again. (templated)
     :param on_unknown: what to do about a call that was sent and whose answer was lost: ``retry`` sends it again, at the
         risk of paying twice; ``hold`` leaves the image alone; ``fail`` stops and leaves the decision to you.
+        (templated)
     :param max_lost_calls: calls for one image, over all runs, whose answers may be lost; then ``retry`` sends no more
-        either, and the image is held.
-    :param retry_rejected: ask again about images that the vendor has rejected before.
-    :param results_format: format of the result files in the store: ``jsonl`` or ``parquet``.
+        either, and the image is held. (templated)
+    :param retry_rejected: ask again about images that the vendor has rejected before. (templated)
+    :param results_format: format of the result files in the store: ``jsonl`` or ``parquet``. (templated)
+    :param skip_if_empty: skip the task if there are no images. By default it succeeds, and all its counts are zero.
+        (templated)
     """
 
-    template_fields: Sequence[str] = ("images", "images_base", *DescriberBaseOperator.template_fields)
+    template_fields: Sequence[str] = (
+        "images",
+        "images_base",
+        "concurrency",
+        "max_calls",
+        "max_cost",
+        "max_failure_ratio",
+        "on_unknown",
+        "max_lost_calls",
+        "retry_rejected",
+        "results_format",
+        "skip_if_empty",
+        *DescriberBaseOperator.template_fields,
+    )
 
     def __init__(
         self,
         *,
         images: Any,
-        images_base: str | None = None,
-        concurrency: int = 32,
-        max_calls: int | None = None,
-        max_cost: float | None = None,
-        max_failure_ratio: float = 0.1,
-        on_unknown: OnUnknown = "retry",
-        max_lost_calls: int = 2,
-        retry_rejected: bool = False,
-        results_format: ResultsFormat = "jsonl",
+        images_base: Any = None,
+        concurrency: int | str = 32,
+        max_calls: int | str | None = None,
+        max_cost: float | str | None = None,
+        max_failure_ratio: float | str = 0.1,
+        on_unknown: str = "retry",
+        max_lost_calls: int | str = 2,
+        retry_rejected: bool | str = False,
+        results_format: str = "jsonl",
+        skip_if_empty: bool | str = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -133,19 +168,21 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
         self.max_lost_calls = max_lost_calls
         self.retry_rejected = retry_rejected
         self.results_format = results_format
+        self.skip_if_empty = skip_if_empty
 
     @cached_property
     def hook(self) -> DescriberHook:
-        return DescriberHook(self.describer_conn_id)
+        return DescriberHook(self.given.describer_conn_id)
 
     @property
     def limits(self) -> TaskLimits:
+        given = self.given
         return TaskLimits(
-            self.concurrency,
-            self.max_calls,
-            self.max_cost,
-            self.max_failure_ratio,
-            max_lost_calls=self.max_lost_calls,
+            given.concurrency,
+            given.max_calls,
+            given.max_cost,
+            given.max_failure_ratio,
+            max_lost_calls=given.max_lost_calls,
         )
 
     def plan_job(
@@ -154,37 +191,40 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
         """Return the task's job, which `on_kill` stops. Nothing is called yet, and no image is read. Blocking.
 
         :raises DescriberError: where an argument or a connection cannot work, or a listing file cannot be read.
+        :raises AirflowSkipException: where there is nothing to describe, and the task is to be skipped then.
         """
-        hook = self.hook
+        given, hook = self.given, self.hook
         vendor_calls = hook.vendor_calls(replace(hook.policy, max_wait=LONGEST_WAIT_S))
-        hook.warn_of_ignored(self.prompt)
-        open_bucket = buckets_of(self.storage_conn_id)
+        hook.warn_of_ignored(given.prompt)
+        open_bucket = buckets_of(given.storage_conn_id)
         requests = parse_images(
-            self.images,
+            given.images,
             vendor_calls.vendor,
-            prompt=self.prompt,
-            lang=self.lang,
-            images_base=self.images_base,
-            max_pixels=self.max_pixels,
+            prompt=given.prompt,
+            lang=given.lang,
+            images_base=given.images_base,
+            max_pixels=given.max_pixels,
             open_bucket=open_bucket,
         )
+        if given.skip_if_empty and not requests:
+            raise AirflowSkipException("There are no images to describe.")
         uris = (request.image.uri for request in requests if not request.flaw)
-        open_ahead(open_bucket, [self.store, vendor_calls.account.limits_path, *uris])
+        open_ahead(open_bucket, [given.store, vendor_calls.account.limits_path, *uris])
         self._job = Job(
             vendor_calls=vendor_calls,
             requests=requests,
             limits=limits,
-            store=self.store,
+            store=given.store,
             task_instance=run,
-            on_unknown=self.on_unknown,
-            retry_rejected=self.retry_rejected,
+            on_unknown=given.on_unknown,
+            retry_rejected=given.retry_rejected,
             dry_run=dry_run,
             report=partial(self.log.info, "%s"),
             new_client=hook.new_client,
             carried=carried,
             open_bucket=open_bucket,
-            images_base=self.images_base,
-            results_format=self.results_format,
+            images_base=given.images_base,
+            results_format=given.results_format,
         )
         return self._job
 
@@ -192,16 +232,23 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
 class ListImagesBaseOperator(DescriberBaseOperator):
     """A task that lists images: all of them, or those that are new.
 
-    :param path: ``s3://bucket/catalog``, ``gs://…`` or a folder, for everything below it; or a pattern such as
+    :param path: ``s3://bucket/catalog``, ``gs://…`` or an absolute path, for everything below it; or a pattern such as
         ``s3://bucket/catalog/**/front-??.jpg``: ``**`` stands for folders of any depth, ``*`` for any text within a
         name, ``?`` for one character. (templated)
     :param types: suffixes of names, such as ``["jpg", "png"]``; ``["*"]`` for every name. By default those of images.
         (templated)
     :param chunk_size: images in a chunk, for mapped tasks. (templated)
     :param inline_limit: the most images that are returned in XCom, about 150 bytes each; more are listed in files.
+        (templated)
     """
 
-    template_fields: Sequence[str] = ("path", "types", "chunk_size", *DescriberBaseOperator.template_fields)
+    template_fields: Sequence[str] = (
+        "path",
+        "types",
+        "chunk_size",
+        "inline_limit",
+        *DescriberBaseOperator.template_fields,
+    )
 
     def __init__(
         self,
@@ -209,7 +256,7 @@ class ListImagesBaseOperator(DescriberBaseOperator):
         path: Any,
         types: Sequence[str] | None = None,
         chunk_size: int | str | None = None,
-        inline_limit: int = 1000,
+        inline_limit: int | str = 1000,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -218,22 +265,12 @@ class ListImagesBaseOperator(DescriberBaseOperator):
         self.chunk_size = chunk_size
         self.inline_limit = inline_limit
 
-    @property
-    def listed_path(self) -> str:
-        """The path or pattern as text.
-
-        :raises BadInput: where it is neither text nor a path.
-        """
-        path = as_path(self.path)
-        if not isinstance(path, str):
-            raise BadInput(f"path is a {type(path).__name__}, expected something like 's3://bucket/catalog/**'.")
-        return path
-
     def question(self) -> tuple[Callable[[Sequence[dict[str, Any]]], Sequence[DescribeRequest]], VendorCalls]:
         """Return what makes requests of listed images, by which the store knows them, and who would send these."""
-        vendor_calls = DescriberHook(self.describer_conn_id).vendor_calls()
+        given = self.given
+        vendor_calls = DescriberHook(given.describer_conn_id).vendor_calls()
         request = partial(
-            parse_images, vendor=vendor_calls.vendor, prompt=self.prompt, lang=self.lang, max_pixels=self.max_pixels
+            parse_images, vendor=vendor_calls.vendor, prompt=given.prompt, lang=given.lang, max_pixels=given.max_pixels
         )
         return request, vendor_calls
 
@@ -243,8 +280,8 @@ class ListImagesBaseOperator(DescriberBaseOperator):
             images,
             folder,
             task_instance_key(context),
-            inline=self.inline_limit,
-            chunk_size=parse_int("chunk_size", self.chunk_size, 1),
+            inline=self.given.inline_limit,
+            chunk_size=self.given.chunk_size,
             max_chunks=conf.getint("core", "max_map_length", fallback=1024),
         )
 

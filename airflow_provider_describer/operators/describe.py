@@ -13,10 +13,11 @@ from airflow.providers.common.compat.sdk import AirflowFailException, conf
 from airflow_provider_describer.engine.deferral import CarriedTotals, ResumeCondition, longest_wait, time_left
 from airflow_provider_describer.engine.job import Job
 from airflow_provider_describer.engine.limits import TaskLimits
-from airflow_provider_describer.engine.plan import OnUnknown
+from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.hooks.describer import DescriberHook
 from airflow_provider_describer.hooks.storage import buckets_of, open_ahead
 from airflow_provider_describer.images.reference import parse_image
+from airflow_provider_describer.operators.arguments import check_arguments
 from airflow_provider_describer.operators.assets import announce, announce_manifest
 from airflow_provider_describer.operators.base import (
     DescribeImagesBaseOperator,
@@ -41,18 +42,20 @@ class DescribeImageOperator(DescriberBaseOperator):
         ``{"uri", "prompt"?, "lang"?, "fields"?}``. (templated)
     :param on_unknown: what to do about a call that was sent and whose answer was lost: ``fail`` leaves the decision to
         you, ``retry`` sends it again at the risk of paying twice, ``hold`` leaves the image alone. Without a store, a
-        call of an earlier try is not known.
+        call of an earlier try is not known. (templated)
     :param max_lost_calls: calls for the image, over all runs, whose answers may be lost; then ``retry`` sends no more
-        either.
+        either. (templated)
     """
 
-    template_fields: Sequence[str] = ("image", *DescriberBaseOperator.template_fields)
+    template_fields: Sequence[str] = ("image", "on_unknown", "max_lost_calls", *DescriberBaseOperator.template_fields)
 
-    def __init__(self, *, image: Any, on_unknown: OnUnknown = "fail", max_lost_calls: int = 2, **kwargs: Any) -> None:
+    def __init__(self, *, image: Any, on_unknown: str = "fail", max_lost_calls: int | str = 2, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.image = image
         self.on_unknown = on_unknown
         self.max_lost_calls = max_lost_calls
+        if isinstance(langs := getattr(check_arguments(self), "lang", ""), list):
+            raise BadInput(f"lang is {langs}, expected one language; DescribeImagesOperator takes several.")
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Make at most one billable call and return the description's row."""
@@ -73,19 +76,22 @@ class DescribeImageOperator(DescriberBaseOperator):
         return dict(row)
 
     def _plan(self, context: Context) -> Job:
-        hook = DescriberHook(self.describer_conn_id)
+        given = self.given
+        hook = DescriberHook(given.describer_conn_id)
         vendor_calls = hook.vendor_calls()
-        hook.warn_of_ignored(self.prompt)
-        open_bucket = buckets_of(self.storage_conn_id)
-        request = parse_image(self.image, hook.vendor, prompt=self.prompt, lang=self.lang, max_pixels=self.max_pixels)
-        open_ahead(open_bucket, [self.store, vendor_calls.account.limits_path, request.image.uri])
+        hook.warn_of_ignored(given.prompt)
+        open_bucket = buckets_of(given.storage_conn_id)
+        request = parse_image(
+            given.image, hook.vendor, prompt=given.prompt, lang=given.lang, max_pixels=given.max_pixels
+        )
+        open_ahead(open_bucket, [given.store, vendor_calls.account.limits_path, request.image.uri])
         return Job(
             vendor_calls=vendor_calls,
             requests=[request],
-            limits=TaskLimits(concurrency=1, max_failure_ratio=1.0, max_lost_calls=self.max_lost_calls),
-            store=self.store,
+            limits=TaskLimits(concurrency=1, max_failure_ratio=1.0, max_lost_calls=given.max_lost_calls),
+            store=given.store,
             task_instance=task_instance_key(context),
-            on_unknown=self.on_unknown,
+            on_unknown=given.on_unknown,
             report=partial(self.log.info, "%s"),
             new_client=hook.new_client,
             return_rows=True,
@@ -109,25 +115,34 @@ class DescribeImagesOperator(DescribeImagesBaseOperator):
     It also takes the arguments of :class:`~airflow_provider_describer.operators.base.DescribeImagesBaseOperator` and
     :class:`~airflow_provider_describer.operators.base.DescriberBaseOperator`.
 
-    :param dry_run: only plan: log and return what would be called, and call nothing.
+    :param dry_run: only plan: log and return what would be called, and call nothing. (templated)
     :param deferrable: give the worker slot back during long waits, for the vendor's rate limit or for requests that run
         at the vendor; needs a ``store``, from which it goes on. By default as ``[operators] default_deferrable`` says.
-    :param defer_after: seconds, at least 15; shorter waits are spent in the worker.
+        (templated)
+    :param defer_after: seconds, at least 15; shorter waits are spent in the worker. (templated)
     """
+
+    template_fields: Sequence[str] = (
+        "dry_run",
+        "deferrable",
+        "defer_after",
+        *DescribeImagesBaseOperator.template_fields,
+    )
 
     def __init__(
         self,
         *,
-        dry_run: bool = False,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        defer_after: float = 30.0,
+        dry_run: bool | str = False,
+        deferrable: bool | str = conf.getboolean("operators", "default_deferrable", fallback=False),
+        defer_after: float | str = 30.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        # BaseOperator has a method `dry_run`.
-        self.only_plan = dry_run
+        # BaseOperator has a method of this name, which nothing in Airflow 3 calls.
+        self.dry_run = dry_run  # type: ignore[assignment,method-assign]
         self.deferrable = deferrable
         self.defer_after = defer_after
+        check_arguments(self)
 
     def execute(self, context: Context) -> dict[str, Any]:
         return self._work(context, time.time(), None)
@@ -139,7 +154,7 @@ class DescribeImagesOperator(DescribeImagesBaseOperator):
     def _work(self, context: Context, began: float, carried: CarriedTotals | None) -> dict[str, Any]:
         with airflow_errors():
             limits = replace(self.limits, max_wait=self._max_wait())
-            job = self.plan_job(task_instance_key(context), limits, carried=carried, dry_run=self.only_plan)
+            job = self.plan_job(task_instance_key(context), limits, carried=carried, dry_run=self.given.dry_run)
             outcome = job.run()
         for name in ("counts", "results", "failures"):
             self.log.info("%s: %s", name, outcome.manifest[name])
@@ -154,14 +169,15 @@ class DescribeImagesOperator(DescribeImagesBaseOperator):
         return outcome.manifest
 
     def _max_wait(self) -> float | None:
-        can_defer = self.deferrable and self.store is not None and not self.only_plan
-        return longest_wait(self.defer_after, can_defer=can_defer)
+        given = self.given
+        can_defer = given.deferrable and given.store is not None and not given.dry_run
+        return longest_wait(given.defer_after, can_defer=can_defer)
 
     def _defer(self, wait: ResumeCondition, carried: CarriedTotals, began: float) -> None:
         self.log.info("Waiting outside the worker: %s", wait)
         self.defer(
             trigger=VendorTrigger(
-                describer_conn_id=self.describer_conn_id,
+                describer_conn_id=self.given.describer_conn_id,
                 until=wait.until,
                 requests=wait.requests,
                 carried=carried.to_dict(),

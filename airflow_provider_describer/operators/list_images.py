@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
-from airflow_provider_describer.arguments import as_path, parse_int, parse_time
 from airflow_provider_describer.engine.undescribed import list_undescribed
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.images.listing import ImageFilter, ListedImage, list_images
+from airflow_provider_describer.operators.arguments import check_arguments
 from airflow_provider_describer.operators.base import ListImagesBaseOperator
 from airflow_provider_describer.operators.failures import airflow_errors
 from airflow_provider_describer.storage.folder import Folder
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 Time = datetime | timedelta | str | None
+FILTERS = {field.name for field in fields(ImageFilter)}
+_NEEDS_STORE = "only_new needs a store (a folder): it says which images are known."
 
 
 class ListImagesOperator(ListImagesBaseOperator):
@@ -45,7 +47,8 @@ class ListImagesOperator(ListImagesBaseOperator):
     :param limit: the most images that are returned; the listing ends there. (templated)
     :param only_new: leave out images that the store has described or rejected with the same question; an image that
         lacks one of several languages is new. Objects of a bucket are known by their ETag and not read; local files
-        are read. If no image is left, the task is skipped.
+        are read. If no image is left, the task is skipped. (templated)
+    :param skip_if_empty: skip the task if no image is listed. By default it returns an empty list. (templated)
     """
 
     template_fields: Sequence[str] = (
@@ -54,6 +57,8 @@ class ListImagesOperator(ListImagesBaseOperator):
         "modified_after",
         "modified_before",
         "limit",
+        "only_new",
+        "skip_if_empty",
         *ListImagesBaseOperator.template_fields,
     )
 
@@ -65,7 +70,8 @@ class ListImagesOperator(ListImagesBaseOperator):
         modified_after: Time = None,
         modified_before: Time = None,
         limit: int | str | None = None,
-        only_new: bool = False,
+        only_new: bool | str = False,
+        skip_if_empty: bool | str = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -75,34 +81,39 @@ class ListImagesOperator(ListImagesBaseOperator):
         self.modified_before = modified_before
         self.limit = limit
         self.only_new = only_new
+        self.skip_if_empty = skip_if_empty
+        known = check_arguments(self)
+        if getattr(known, "only_new", False) and getattr(known, "store", "") is None:
+            raise BadInput(_NEEDS_STORE)
+        if vars(known).keys() >= FILTERS:
+            _filter(known)
 
     def execute(self, context: Context) -> list[Any] | str:
         with airflow_errors():
             open_bucket, folder = self.open_store()
             found = self.xcom_value(context, self._counted(self._images(open_bucket, folder)), folder)
-        if self.only_new and not found:
-            raise AirflowSkipException(f"No image of {as_path(self.path)} is new or changed.")
+        given = self.given
+        if (given.only_new or given.skip_if_empty) and not found:
+            missing = "is new or changed" if given.only_new else "was found"
+            raise AirflowSkipException(f"No image of {given.path} {missing}.")
         return found
 
     def _images(self, open_bucket: OpenBucket, folder: Folder | None) -> Iterator[ListedImage]:
-        path, now = self.listed_path, time.time()
-        wanted = ImageFilter(
-            self.types,
-            min_size=parse_int("min_size", self.min_size),
-            max_size=parse_int("max_size", self.max_size),
-            modified_after=parse_time("modified_after", self.modified_after, now),
-            modified_before=parse_time("modified_before", self.modified_before, now),
-            limit=parse_int("limit", self.limit, 1),
-        )
-        if not self.only_new:
-            return list_images(path, open_bucket, wanted)
+        given, wanted = self.given, _filter(self.given)
+        if not given.only_new:
+            return list_images(given.path, open_bucket, wanted)
         if folder is None:
-            raise BadInput("only_new needs a store (a folder): it says which images are known.")
+            raise BadInput(_NEEDS_STORE)
         request, vendor_calls = self.question()
-        return list_undescribed(path, open_bucket, wanted, request, load_index(folder), vendor_calls)
+        return list_undescribed(given.path, open_bucket, wanted, request, load_index(folder), vendor_calls)
 
     def _counted(self, images: Iterator[ListedImage]) -> Iterator[dict[str, Any]]:
         count = 0
         for count, image in enumerate(images, 1):  # noqa: B007  # the last one is the count
             yield image.to_dict()
-        self.log.info("%d %simages: %s", count, "new " if self.only_new else "", self.path)
+        self.log.info("%d %simages: %s", count, "new " if self.given.only_new else "", self.given.path)
+
+
+def _filter(arguments: Any) -> ImageFilter:
+    """Return the filter that these arguments describe; raises `BadInput` where it cannot match anything."""
+    return ImageFilter(**{name: getattr(arguments, name) for name in FILTERS})

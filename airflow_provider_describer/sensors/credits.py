@@ -9,6 +9,7 @@ from airflow.providers.common.compat.sdk import PokeReturnValue
 
 from airflow_provider_describer.errors import RetryLater
 from airflow_provider_describer.hooks.describer import DescriberHook, SegmindHook
+from airflow_provider_describer.operators.arguments import check_arguments
 from airflow_provider_describer.operators.failures import airflow_errors
 from airflow_provider_describer.sensors.deferring import DeferringSensor
 from airflow_provider_describer.triggers.credits import CreditsTrigger
@@ -27,33 +28,35 @@ class CreditsSensor(DeferringSensor):
 
     :param describer_conn_id: connection of type ``segmind``. Image Describer publishes no balance: the task fails.
         (templated)
-    :param min_credits: the balance to wait for, in USD.
+    :param min_credits: the balance to wait for, in USD. (templated)
     """
 
-    template_fields: Sequence[str] = ("describer_conn_id",)
+    template_fields: Sequence[str] = ("describer_conn_id", "min_credits", *DeferringSensor.template_fields)
 
     def __init__(
-        self, *, describer_conn_id: str = SegmindHook.default_conn_name, min_credits: float, **kwargs: Any
+        self, *, describer_conn_id: str = SegmindHook.default_conn_name, min_credits: float | str, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.describer_conn_id = describer_conn_id
         self.min_credits = min_credits
+        check_arguments(self)
 
     def look(self, context: Context) -> PokeReturnValue:
         """Ask for the balance. If the vendor cannot be reached now, the next look asks again."""
         with airflow_errors():
+            given = self.given
             try:
-                balance = DescriberHook(self.describer_conn_id).credits()
+                balance = DescriberHook(given.describer_conn_id).credits()
             except RetryLater as error:
                 self.log.warning("The balance is not known now: %s", error)
                 return PokeReturnValue(is_done=False)
-        self.log.info("The balance is $%.3f; waiting for $%.3f.", balance, self.min_credits)
-        return PokeReturnValue(is_done=balance >= self.min_credits, xcom_value=balance)
+        self.log.info("The balance is $%.3f; waiting for $%.3f.", balance, given.min_credits)
+        return PokeReturnValue(is_done=balance >= given.min_credits, xcom_value=balance)
 
     def make_trigger(self, deadline: float) -> CreditsTrigger:
         return CreditsTrigger(
-            describer_conn_id=self.describer_conn_id,
-            min_credits=self.min_credits,
+            describer_conn_id=self.given.describer_conn_id,
+            min_credits=self.given.min_credits,
             poke_interval=self.poke_interval,
             deadline=deadline,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue
@@ -11,9 +11,10 @@ from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnVa
 from airflow_provider_describer.arrivals.snapshot import ArrivalTerms, ListingPass, SeenImages
 from airflow_provider_describer.engine import slices
 from airflow_provider_describer.engine.undescribed import undescribed_images
-from airflow_provider_describer.errors import BucketError, StoreError, UnreadableImage
+from airflow_provider_describer.errors import BadInput, BucketError, StoreError, UnreadableImage
 from airflow_provider_describer.hooks.storage import buckets_of
 from airflow_provider_describer.images.listing import ImageFilter, ListedImage, list_images
+from airflow_provider_describer.operators.arguments import check_arguments
 from airflow_provider_describer.operators.assets import announce_manifest
 from airflow_provider_describer.operators.base import (
     DescribeImagesBaseOperator,
@@ -51,14 +52,23 @@ class NewImagesSensor(ListImagesBaseOperator, DeferringSensor):
     :class:`~airflow_provider_describer.sensors.deferring.DeferringSensor`. ``describer_conn_id``, ``prompt``, ``lang``
     and ``max_pixels`` matter with a store alone: set them as for the task that describes the images.
 
-    :param min_images: wait for at least this many new images.
+    :param min_images: wait for at least this many new images. (templated)
     :param settle_seconds: wait until each of them is at least this old, and no local file grows between two looks.
+        (templated)
     """
 
-    def __init__(self, *, min_images: int = 1, settle_seconds: float = 0.0, **kwargs: Any) -> None:
+    template_fields: Sequence[str] = (
+        "min_images",
+        "settle_seconds",
+        *ListImagesBaseOperator.template_fields,
+        *DeferringSensor.template_fields,
+    )
+
+    def __init__(self, *, min_images: int | str = 1, settle_seconds: float | str = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.min_images = min_images
         self.settle_seconds = settle_seconds
+        check_arguments(self)
         self._fingerprint = ""
         self._until: float | None = None
 
@@ -77,26 +87,27 @@ class NewImagesSensor(ListImagesBaseOperator, DeferringSensor):
     def make_trigger(self, deadline: float) -> ListingTrigger:
         """Return what waits until the listing changes or the youngest image has settled."""
         return ListingTrigger(
-            path=self.listed_path,
+            path=self.given.path,
             fingerprint=self._fingerprint,
-            types=self.types,
-            storage_conn_id=self.storage_conn_id,
+            types=self.given.types,
+            storage_conn_id=self.given.storage_conn_id,
             poll_interval=self.poke_interval,
             until=self._until,
             deadline=deadline,
         )
 
     def _look(self, context: Context) -> PokeReturnValue:
-        terms, began, listing = ArrivalTerms(self.min_images, self.settle_seconds), time.time(), ListingPass(REMEMBERED)
+        given, began, listing = self.given, time.time(), ListingPass(REMEMBERED)
+        terms = ArrivalTerms(given.min_images, given.settle_seconds)
         open_bucket, folder = self.open_store()
-        listed = listing.record(list_images(self.listed_path, open_bucket, ImageFilter(self.types)))
+        listed = listing.record(list_images(given.path, open_bucket, ImageFilter(given.types)))
         images = list(self._new(context, listed, open_bucket, folder))
         if reason := terms.reason_to_wait(images, began, time.sleep):
-            self.log.info("%s: %s", self.path, reason)
+            self.log.info("%s: %s", given.path, reason)
             self._fingerprint, self._until = listing.fingerprint, terms.settles_at(images)
             return PokeReturnValue(is_done=False)
         found = self.xcom_value(context, (image.to_dict() for image in images), folder)
-        self.log.info("%s: %d new images", self.path, len(images))
+        self.log.info("%s: %d new images", given.path, len(images))
         if folder is None:
             # Last, because what is seen is not returned again.
             context["ti"].xcom_push(key=SEEN, value=listing.seen.to_dict())
@@ -131,21 +142,25 @@ class DescribeImagesSensor(DescribeImagesBaseOperator, BaseSensorOperator):
     :class:`~airflow_provider_describer.operators.base.DescriberBaseOperator`; it needs a ``store``. ``max_calls`` and
     ``max_cost`` count over all slices.
 
-    :param slice_size: the most calls that one poke makes.
+    :param slice_size: the most calls that one poke makes. (templated)
     """
 
-    def __init__(self, *, store: str, slice_size: int = 100, **kwargs: Any) -> None:
+    template_fields: Sequence[str] = ("slice_size", *DescribeImagesBaseOperator.template_fields)
+
+    def __init__(self, *, store: Any, slice_size: int | str = 100, **kwargs: Any) -> None:
         super().__init__(store=store, **kwargs)
         self.slice_size = slice_size
+        _check_store(check_arguments(self))
 
     def poke(self, context: Context) -> PokeReturnValue:
         run = task_instance_key(context)
         with airflow_errors():
-            account = self.hook.account
-            slices.check_slices(self.slice_size, self._longest_pause(), account)
-            folder = open_folder(self.store or "", buckets_of(self.storage_conn_id))
+            given, account = self.given, self.hook.account
+            _check_store(given)
+            slices.check_slices(given.slice_size, self._longest_pause(), account)
+            folder = open_folder(given.store, buckets_of(given.storage_conn_id))
             carried = slices.load_totals(folder, run)
-            part = slices.slice_of(self.limits, self.slice_size)
+            part = slices.slice_of(self.limits, given.slice_size)
             outcome = self.plan_job(run, part, carried=carried).run()
             slices.save_totals(folder, run, outcome.carried)
             manifest = outcome.manifest
@@ -165,3 +180,8 @@ class DescribeImagesSensor(DescribeImagesBaseOperator, BaseSensorOperator):
         if not self.exponential_backoff:
             return float(self.poke_interval)
         return self.max_wait.total_seconds() if self.max_wait else float("inf")
+
+
+def _check_store(arguments: Any) -> None:
+    if getattr(arguments, "store", "") is None:
+        raise BadInput("store is None, expected a folder: a DescribeImagesSensor goes on from its store at each poke.")

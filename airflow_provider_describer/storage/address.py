@@ -70,6 +70,36 @@ def check_reference(uri: str) -> None:
         raise BadInput(f"{uri!r} names a bucket and no image in it; list it first (ListImagesOperator).")
 
 
+def parse_shared_folder(argument: str, folder: str) -> ObjectKey | Path:
+    """Return a folder that is the same one for every process: in a bucket, or an absolute path.
+
+    :param argument: what messages call it.
+    :raises BadInput: for a blank or relative path (``~`` is not expanded), another scheme, or a key that is no folder.
+    """
+    if not folder.strip():
+        raise BadInput(f"{argument} is blank, expected a folder such as '/data/shared', s3://… or gs://….")
+    try:
+        address = bucket_address(folder)
+        path = local_path(folder) if is_local(folder) else None
+    except BadInput as error:
+        raise BadInput(f"{argument}: {error}") from None
+    if address is not None:
+        prefix = address.key.removesuffix("/")
+        if prefix and not is_plain(prefix):
+            raise BadInput(
+                f"{argument} is {str(address)!r}; expected no empty parts in it, no '.' or '..' and no control "
+                "characters."
+            )
+        return address
+    # A relative path is another folder for each process that starts elsewhere.
+    if path is None or not path.is_absolute():
+        raise BadInput(
+            f"{argument} is {masked(folder)!r}, expected a local folder such as '/data/shared', or an address "
+            "file://, s3:// or gs://. A path has to be absolute: a relative one is another folder for each process."
+        )
+    return path
+
+
 def bucket_address(uri: str) -> ObjectKey | None:
     """Return the parts of an s3:// or gs:// address, or None for any other uri.
 

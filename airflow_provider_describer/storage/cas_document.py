@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from airflow_provider_describer.errors import BadInput, BucketError, StoreError
-from airflow_provider_describer.storage.address import ObjectKey, bucket_address, is_local, local_path
+from airflow_provider_describer.storage.address import parse_shared_folder
 from airflow_provider_describer.storage.bucket import Bucket
 from airflow_provider_describer.storage.folder import sync_folder
 from airflow_provider_describer.storage.open_bucket import OpenBucket
@@ -69,17 +69,6 @@ def open_document(argument: str, folder: str, name: str, open_bucket: OpenBucket
         raise BadInput(f"{argument} is {folder!r}, but no bucket can be opened here; expected a local folder.")
     key = f"{parent.key.rstrip('/')}/{name}".lstrip("/")
     return BucketDocument(open_bucket(parent.scheme, parent.bucket), key)
-
-
-def parse_shared_folder(argument: str, folder: str) -> ObjectKey | Path:
-    """Return a folder that is the same one for all processes; for another, raise `BadInput` that names the argument."""
-    if (address := bucket_address(folder)) is not None:
-        return address
-    path = local_path(folder) if is_local(folder) else None
-    # A relative path is a different folder for each process that starts elsewhere.
-    if path is None or not path.is_absolute():
-        raise BadInput(f"{argument} is {folder!r}, expected a folder such as '/data/shared', s3://… or gs://….")
-    return path
 
 
 class MemoryDocument:

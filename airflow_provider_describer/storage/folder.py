@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from airflow_provider_describer.errors import BadInput, BucketError, StoreError
-from airflow_provider_describer.storage.address import bucket_address, is_local, is_plain, local_path, masked
+from airflow_provider_describer.storage.address import ObjectKey, parse_shared_folder
 from airflow_provider_describer.storage.bucket import Bucket
 from airflow_provider_describer.storage.open_bucket import OpenBucket
 
@@ -41,29 +41,19 @@ class Folder(Protocol):
 def open_folder(store: str | os.PathLike[str], open_bucket: OpenBucket | None = None) -> Folder:
     """Return the folder that ``store`` names; ``open_bucket`` opens the bucket of an s3:// or gs:// address.
 
-    :raises BadInput: where it is blank, of another scheme, a file, or a bucket that cannot be opened here.
+    :raises BadInput: as `parse_shared_folder`, and where it is a file, or a bucket that cannot be opened here.
     """
-    name = os.fspath(store)
-    if not name.strip():
-        raise BadInput("store is blank, expected a folder; leave it out to have results inline in XCom.")
-    if (address := bucket_address(name)) is not None:
-        prefix = address.key.removesuffix("/")
-        if prefix and not is_plain(prefix):
-            raise BadInput(
-                f"store is {str(address)!r}; expected no empty parts in it, no '.' or '..' and no control characters."
-            )
+    place = parse_shared_folder("store", os.fspath(store))
+    if isinstance(place, ObjectKey):
         if open_bucket is None:
             raise BadInput(
-                f"store is {str(address)!r}, and nothing here opens buckets; in Airflow the operators do, elsewhere "
+                f"store is {str(place)!r}, and nothing here opens buckets; in Airflow the operators do, elsewhere "
                 "pass open_bucket=airflow_provider_describer.storage.open_bucket.bucket_from_environment."
             )
-        return BucketFolder(open_bucket(address.scheme, address.bucket), prefix)
-    path = local_path(name) if is_local(name) else None
-    if path is None:
-        raise BadInput(f"store is {masked(name)!r}; expected a local folder, or an address file://, s3:// or gs://.")
-    if path.exists() and not path.is_dir():
-        raise BadInput(f"store is {name!r}, which is a file; expected a folder, or a name for a new one.")
-    return LocalFolder(path)
+        return BucketFolder(open_bucket(place.scheme, place.bucket), place.key.removesuffix("/"))
+    if place.exists() and not place.is_dir():
+        raise BadInput(f"store is {str(place)!r}, which is a file; expected a folder, or a name for a new one.")
+    return LocalFolder(place)
 
 
 class LocalFolder:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 from airflow_provider_describer.errors import BadInput, StoreError
@@ -23,7 +24,9 @@ def open_store(path: str) -> Folder:
 
     :raises BadInput: if there is no journal, because an empty report would look like an empty store.
     """
-    folder = open_folder(path, bucket_from_environment)
+    # Relative to where the command is typed; a task's store is not.
+    typed = Path(path).absolute() if path.strip() and "://" not in path else path
+    folder = open_folder(typed, bucket_from_environment)
     if not folder.names(FOLDER):
         is_journal = os.path.basename(path.rstrip("/")) == FOLDER  # noqa: PTH119  # may be an address
         hint = "give the folder above it" if is_journal else "give the folder that the task names as its store"

@@ -12,13 +12,12 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
-from airflow_provider_describer.arguments import as_path, check_seconds
 from airflow_provider_describer.arrivals.snapshot import ArrivalTerms, fingerprint_of
 from airflow_provider_describer.arrivals.watcher import HANDED_OVER_S, ArrivalWatcher
 from airflow_provider_describer.engine.deferral import SHORTEST_S
-from airflow_provider_describer.errors import BadInput, DescriberError
+from airflow_provider_describer.engine.task_arguments import read_arguments
+from airflow_provider_describer.errors import DescriberError
 from airflow_provider_describer.hooks.storage import buckets_of, open_ahead
-from airflow_provider_describer.storage.cas_document import parse_shared_folder
 from airflow_provider_describer.storage.open_bucket import OpenBucket
 
 
@@ -90,8 +89,8 @@ class NewImagesTrigger(BaseEventTrigger):
     The state remembers the 100 000 images that were changed last: in a larger folder, an image that appears or is
     changed with an older time is missed. If listing fails, the triggerer's log says why, and the next look tries again.
 
-    :param path: ``s3://bucket/inbox``, ``gs://…``, a folder or a pattern, as for ``ListImagesOperator``.
-    :param state_path: a folder for the state of this path alone, local or in a bucket.
+    :param path: ``s3://bucket/inbox``, ``gs://…``, an absolute path or a pattern, as for ``ListImagesOperator``.
+    :param state_path: a folder for the state of this path alone, in a bucket or as an absolute path.
     :param storage_conn_id: connection of type ``aws`` or ``google_cloud_platform`` for both; by default ``aws_default``
         or ``google_cloud_default``.
     :param types: suffixes of names, such as ``["jpg", "png"]``; ``["*"]`` for every name. By default those of images.
@@ -115,18 +114,28 @@ class NewImagesTrigger(BaseEventTrigger):
         inline_limit: int = 100,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow annotates no constructor of a trigger
-        self.path = _checked_path("path", path)
-        self.state_path = _checked_path("state_path", state_path)
-        self.storage_conn_id = storage_conn_id
-        self.types = None if types is None else list(types)
-        self.min_images = min_images
-        self.settle_seconds = settle_seconds
-        self.poll_interval = poll_interval
-        self.inline_limit = inline_limit
-        # Checked here, so that the DAG's import error shows a mistake and not only the triggerer's log.
-        ArrivalTerms(min_images, settle_seconds)
-        parse_shared_folder("state_path", self.state_path)
-        check_seconds("poll_interval", poll_interval, 1)
+        # Read here, so that the DAG's import error shows a mistake and not only the triggerer's log.
+        given = read_arguments(
+            {
+                "path": path,
+                "state_path": state_path,
+                "storage_conn_id": storage_conn_id,
+                "types": types,
+                "min_images": min_images,
+                "settle_seconds": settle_seconds,
+                "poll_interval": poll_interval,
+                "inline_limit": inline_limit,
+            },
+            now=0.0,
+        )
+        self.path: str = given.path
+        self.state_path: str = given.state_path
+        self.storage_conn_id: str | None = given.storage_conn_id
+        self.types: list[str] | None = given.types
+        self.min_images: int = given.min_images
+        self.settle_seconds: float = given.settle_seconds
+        self.poll_interval: float = given.poll_interval
+        self.inline_limit: int = given.inline_limit
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         # Equal arguments make an equal trigger.
@@ -172,10 +181,3 @@ async def open_buckets(storage_conn_id: str | None, *paths: str) -> OpenBucket:
     open_bucket = buckets_of(storage_conn_id)
     await sync_to_async(open_ahead)(open_bucket, paths)
     return open_bucket
-
-
-def _checked_path(argument: str, path: object) -> str:
-    text = as_path(path)
-    if not isinstance(text, str) or not text.strip():
-        raise BadInput(f"{argument} is {text!r}, expected something like 's3://bucket/inbox'.")
-    return text

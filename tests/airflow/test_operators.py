@@ -17,16 +17,25 @@ from airflow_provider_describer.operators.describe import DescribeImageOperator,
 from airflow_provider_describer.operators.failures import airflow_error, airflow_errors
 from airflow_provider_describer.provider_info import get_provider_info
 
-OPERATORS = {
-    DescribeImageOperator: ("image", "describer_conn_id", "prompt", "lang", "store", "storage_conn_id"),
+DESCRIBER = ("describer_conn_id", "prompt", "lang", "store", "storage_conn_id", "max_pixels")
+OPERATORS: dict[type[Any], tuple[str, ...]] = {
+    DescribeImageOperator: ("image", "on_unknown", "max_lost_calls", *DESCRIBER),
     DescribeImagesOperator: (
+        "dry_run",
+        "deferrable",
+        "defer_after",
         "images",
         "images_base",
-        "describer_conn_id",
-        "prompt",
-        "lang",
-        "store",
-        "storage_conn_id",
+        "concurrency",
+        "max_calls",
+        "max_cost",
+        "max_failure_ratio",
+        "on_unknown",
+        "max_lost_calls",
+        "retry_rejected",
+        "results_format",
+        "skip_if_empty",
+        *DESCRIBER,
     ),
 }
 ERRORS = [
@@ -37,6 +46,7 @@ ERRORS = [
 # These may be over by the next try; all others fail the task for good.
 PASSING = {
     "BucketError",
+    "LeftForLater",
     "RateLimited",
     "RetryLater",
     "StoreError",
@@ -78,7 +88,7 @@ def test_a_dag_survives_serialisation(operator: Any) -> None:
 
     with DAG("shop", schedule=None) as dag:
         make(operator)
-        field = OPERATORS[operator][0]
+        field = "image" if operator is DescribeImageOperator else "images"
         operator.partial(task_id="mapped").expand(**{field: [["/a.jpg"], ["/b.jpg"]]})
     # The name of 3.3, and of 3.1.
     names = ("DagSerialization", "SerializedDAG")

@@ -426,13 +426,13 @@ def test_slices_run_out_of_time_and_keep_what_they_have(
 
 WORDS = {
     "web_address": ["https://x.example/catalog", "a web address has no listing"],
-    "path_of_another_kind": ["path is a int"],
-    "no_images": ["min_images is 0"],
-    "no_time": ["settle_seconds is -1"],
+    "path_of_another_kind": ["path is '7'", "has to be absolute"],
+    "no_images": ["min_images is '0'"],
+    "no_time": ["settle_seconds is '-1'"],
     "blank_store": ["store is blank"],
     "no_such_connection": ["storage_conn_id is 'nowhere'", "no such connection"],
     "other_type": ["'web'", "'http'"],
-    "no_slice": ["slice_size is 0"],
+    "no_slice": ["slice_size is '0'"],
     "no_list": ["images is '/a.png'"],
     "slices_without_a_store": ["store is blank"],
     "too_late": ["7200 s", "poke_interval", "'version_2'"],

@@ -14,7 +14,7 @@ from airflow_provider_describer.arrivals.snapshot import ArrivalTerms
 from airflow_provider_describer.arrivals.watcher import AGAIN_S, HANDED_OVER_S, NAME, ArrivalWatcher
 from airflow_provider_describer.errors import BadInput, BucketError, StoreError
 from airflow_provider_describer.images.listing_file import read_listing
-from airflow_provider_describer.storage.cas_document import parse_shared_folder
+from airflow_provider_describer.storage.address import parse_shared_folder
 
 if TYPE_CHECKING:
     from clouds import Cloud

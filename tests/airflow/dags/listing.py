@@ -84,20 +84,21 @@ def in_a_bucket() -> None:
     ListImagesOperator(task_id="new", store=STORE, only_new=True, limit=1, **bucket)
 
 
+# What would be known when this file is parsed is written as a template, so that the task meets it.
 WRONG: dict[str, dict[str, Any]] = {
     "missing_folder": {"path": "/nowhere/at/all"},
-    "web_address": {"path": "https://x.example/catalog"},
-    "blank_path": {"path": " "},
-    "path_of_another_kind": {"path": 7},
-    "types_as_text": {"path": "{{ params.path }}", "types": "jpg"},
-    "no_limit": {"path": "{{ params.path }}", "limit": 0},
-    "word_for_a_size": {"path": "{{ params.path }}", "min_size": "large"},
-    "no_time": {"path": "{{ params.path }}", "modified_after": "yesterday"},
-    "no_chunk": {"path": "{{ params.path }}", "chunk_size": 0},
-    "new_without_a_store": {"path": "{{ params.path }}", "only_new": True},
+    "web_address": {"path": "{{ 'https://x.example/catalog' }}"},
+    "blank_path": {"path": "{{ ' ' }}"},
+    "path_of_another_kind": {"path": "{{ 7 }}"},
+    "types_as_text": {"path": "{{ params.path }}", "types": "{{ 'jpg' }}"},
+    "no_limit": {"path": "{{ params.path }}", "limit": "{{ 0 }}"},
+    "word_for_a_size": {"path": "{{ params.path }}", "min_size": "{{ 'large' }}"},
+    "no_time": {"path": "{{ params.path }}", "modified_after": "{{ 'yesterday' }}"},
+    "no_chunk": {"path": "{{ params.path }}", "chunk_size": "{{ 0 }}"},
+    "new_without_a_store": {"path": "{{ params.path }}", "only_new": "{{ true }}"},
     "many_without_a_store": {"path": "{{ params.path }}", "inline_limit": 1},
     "chunks_beyond_mapping": {"path": "{{ params.path }}", "chunk_size": 1},
-    "blank_store": {"path": "{{ params.path }}", "store": " "},
+    "blank_store": {"path": "{{ params.path }}", "store": "{{ ' ' }}"},
     "no_such_connection": {"path": "s3://shop/", "storage_conn_id": "nowhere"},
     "other_connection": {"path": "s3://shop/", "storage_conn_id": "web"},
 }

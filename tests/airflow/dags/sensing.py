@@ -102,12 +102,13 @@ def arriving_in_a_bucket() -> None:
     )
 
 
+# What would be known when this file is parsed is written as a template, so that the task meets it.
 SENSOR_WRONG: dict[str, dict[str, Any]] = {
-    "web_address": {"path": "https://x.example/catalog"},
-    "path_of_another_kind": {"path": 7},
-    "no_images": {"path": "{{ params.path }}", "min_images": 0},
-    "no_time": {"path": "{{ params.path }}", "settle_seconds": -1},
-    "blank_store": {"path": "{{ params.path }}", "store": " "},
+    "web_address": {"path": "{{ 'https://x.example/catalog' }}"},
+    "path_of_another_kind": {"path": "{{ 7 }}"},
+    "no_images": {"path": "{{ params.path }}", "min_images": "{{ 0 }}"},
+    "no_time": {"path": "{{ params.path }}", "settle_seconds": "{{ -1 }}"},
+    "blank_store": {"path": "{{ params.path }}", "store": "{{ ' ' }}"},
     "no_such_connection": {"path": "s3://shop/", "storage_conn_id": "nowhere"},
     "other_type": {"path": "{{ params.path }}", "store": STORE, "describer_conn_id": "web"},
 }
@@ -117,9 +118,9 @@ SENSOR_WRONG: dict[str, dict[str, Any]] = {
 def sensed_wrongly() -> None:
     for name, arguments in SENSOR_WRONG.items():
         NewImagesSensor(task_id=name, **arguments)
-    DescribeImagesSensor(task_id="no_slice", images=["/a.png"], store=STORE, slice_size=0)
-    DescribeImagesSensor(task_id="no_list", images="/a.png", store=STORE)
-    DescribeImagesSensor(task_id="slices_without_a_store", images=["/a.png"], store=" ")
+    DescribeImagesSensor(task_id="no_slice", images=["/a.png"], store=STORE, slice_size="{{ 0 }}")
+    DescribeImagesSensor(task_id="no_list", images="{{ '/a.png' }}", store=STORE)
+    DescribeImagesSensor(task_id="slices_without_a_store", images=["/a.png"], store="{{ ' ' }}")
     DescribeImagesSensor(
         task_id="too_late", images=["/a.png"], store=STORE, describer_conn_id="version_2", poke_interval=7200
     )

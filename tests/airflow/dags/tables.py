@@ -25,7 +25,7 @@ def tables() -> None:
 
 @dag(params={"folder": ""})
 def sheets() -> None:
-    DescribeImagesOperator(task_id="describe", images=["/nowhere.jpg"], results_format="xlsx")
+    DescribeImagesOperator(task_id="describe", images=["/nowhere.jpg"], results_format="{{ 'xlsx' }}")
 
 
 tables_dag, sheets_dag = tables(), sheets()

@@ -20,7 +20,7 @@ def waiting() -> None:
 
 @dag(params=PARAMS, default_args={"retries": 3, "retry_delay": timedelta(0)})
 def hasty() -> None:
-    DescribeImagesOperator(task_id="describe", deferrable=True, defer_after=14.9, **ASKED)
+    DescribeImagesOperator(task_id="describe", deferrable=True, defer_after="{{ 14.9 }}", **ASKED)
 
 
 for build in (waiting, hasty):
