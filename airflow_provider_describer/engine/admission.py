@@ -1,22 +1,23 @@
-"""Whether and when a call may start: pace, budgets, throttle, shared limits, pauses and stops, all in one place."""
+"""Whether and when a call may start: budgets, throttle, the account's limits, pauses and stops, all in one place."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.engine.deferral import DeferPolicy, ResumeCondition
 from airflow_provider_describer.engine.limits import Budget, TaskLimits, used_up
-from airflow_provider_describer.engine.pacing import Gate, Pace, ReadAhead, Throttle
+from airflow_provider_describer.engine.pacing import Gate, ReadAhead, Throttle
 from airflow_provider_describer.engine.progress import Totals
 from airflow_provider_describer.errors import DescriberError, RateLimited, Unfinished
 from airflow_provider_describer.models import Running, format_usd
 from airflow_provider_describer.quota.lease_client import Permit
-from airflow_provider_describer.quota.shared import DayBudgetSpent, QuotaClosed, SharedLimits
+from airflow_provider_describer.quota.refusals import day_is_spent, must_wait
+from airflow_provider_describer.quota.shared import DayBudgetSpent, QuotaClosed, SharedLimits, WaitTooLong, open_quota
 
 
 class RunStopping(Exception):  # no error: the image is left for a later run
@@ -32,7 +33,7 @@ class CallPermit:
     slowdowns: int = 0
     """How often the run had slowed down when the call was sent."""
     has_room: bool = False
-    shared: Permit | None = None
+    quota: Permit | None = None
 
 
 class Admission:
@@ -40,7 +41,7 @@ class Admission:
 
     :param budget: what is left to the task instance.
     :param clock: epoch seconds.
-    :param shared: the limits that the account shares with other tasks; None where each task counts for itself.
+    :param quota: the account's limits, entered; by default those of this run alone.
     """
 
     def __init__(
@@ -50,20 +51,17 @@ class Admission:
         budget: Budget,
         totals: Totals,
         clock: Callable[[], float],
-        shared: SharedLimits | None = None,
+        quota: SharedLimits | None = None,
     ) -> None:
-        per_minute = None if shared else account.requests_per_minute
         self.budget = budget
-        self._pace = Pace(per_minute, in_bursts=limits.max_wait is not None)
+        self._quota = quota or open_quota(account, in_bursts=limits.max_wait is not None, clock=clock)
         self._max_wait, self._limits, self._account = limits.max_wait, limits, account
-        self._totals, self._clock, self._shared = totals, clock, shared
+        self._totals, self._clock = totals, clock
         self._throttle = Throttle(limits.concurrency)
         self._calls_under_way = Gate(lambda: int(self._throttle.allowed))
-        self._permit_lock = asyncio.Lock()
         self._defer_policy = DeferPolicy(limits.max_wait)
         self._stopping, self._leaving, self._call_ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._slowdowns = 0
-        self._paused_until = 0.0
         self.stopped_by: DescriberError | None = None
         self.read_ahead = ReadAhead(limits.concurrency)
         self.in_memory = Gate(self.read_ahead.images)
@@ -82,8 +80,7 @@ class Admission:
         self.stopped_by = self.stopped_by or reason
         if not self._stopping.is_set():
             self._stopping.set()
-            if self._shared is not None:
-                self._shared.stop()
+            self._quota.stop()
             self._calls_under_way.open()
             self._wake()
 
@@ -91,6 +88,11 @@ class Admission:
     def stopping(self) -> bool:
         """Whether the run has been stopped."""
         return self._stopping.is_set()
+
+    @property
+    def idle_at(self) -> float:
+        """The epoch second from which a resumed run may make a burst of calls; 0 where calls are evenly spaced."""
+        return self._quota.idle_at
 
     @property
     def admits_no_more(self) -> bool:
@@ -121,24 +123,34 @@ class Admission:
     ) -> CallPermit:
         """Wait until one call may be sent, with its intent durable, and count it.
 
+        Room comes first, then the account's permit, then the intent: a permit is for a moment, and the call starts in
+        it or takes another one.
+
         :param write_intent: makes the intent durable.
         :param withdraw_intent: called with the reason if a pause has begun meanwhile; a new intent follows the pause.
         :raises RunStopping: if the call is not made in this run. An intent may have been written.
         """
         await self._reserve()
-        permit = CallPermit()
+        permit, has_intent = CallPermit(), False
         try:
-            await self._take_shared(permit)
-            while not await self._announce(permit, write_intent):
-                withdraw_intent("paused")
+            while True:
+                quota_permit = await self._take_permit(permit)
+                if not has_intent:
+                    await write_intent()
+                    has_intent = True
+                    self._raise_if_stopping()
+                if self._quota.is_valid(quota_permit):
+                    break
                 self._give_back(permit)
-                await self._keep_pace()
-                await self._take_shared(permit)
+                if has_intent and self._quota.paused_until > self._clock():
+                    withdraw_intent("paused")
+                    has_intent = False
         except BaseException:
             self._give_back(permit)
             self.budget.give_back()
             self._wake()
             raise
+        self._quota.start(quota_permit)
         self._totals.calls += 1
         permit.slowdowns, permit.sent_at = self._slowdowns, time.monotonic()
         self.note_progress()
@@ -150,8 +162,8 @@ class Admission:
         self.read_ahead.called_for(time.monotonic() - permit.sent_at)
         self.budget.settle(cost)
         self._leave_room(permit)
-        if permit.shared is not None and self._shared is not None:
-            self._shared.settle(permit.shared, cost)
+        if permit.quota is not None:
+            self._quota.settle(permit.quota, cost)
         self._wake()
 
     def settle_attached(self, cost: float) -> None:
@@ -171,10 +183,7 @@ class Admission:
         """The vendor has answered "too many": pause all calls until the time it names, or else allow fewer at once."""
         now = self._clock()
         if error.retry_at is not None and error.retry_at > now:
-            self._paused_until = max(self._paused_until, now + seconds)
-            self._pace.pause_until(self._paused_until)
-            if self._shared is not None:
-                self._shared.pause_until(self._paused_until)
+            self._quota.pause_until(now + seconds)
         elif (permit.slowdowns if permit else 0) == self._slowdowns:
             # Calls that were under way together are refused together: one reason to slow down, not many.
             self._slowdowns += 1
@@ -201,60 +210,34 @@ class Admission:
     # Steps of `acquire`
 
     async def _reserve(self) -> None:
-        """Wait until a call may start within the task's budget, and reserve it."""
+        """Wait until a call is within the task's budget, and reserve it."""
         while True:
-            await self._keep_pace()
+            self._raise_if_stopping()
             if self.budget.take():
                 return
             if not self.budget.may_allow_later():
-                self._end_budget(used_up(self.budget, self._limits, self._account))
+                self._end_budget(used_up(self.budget, self._limits, replace(self._account, max_cost_per_day=None)))
             self._call_ended.clear()
             await self._call_ended.wait()
 
-    async def _keep_pace(self) -> None:
-        """Wait until a call may start, without taking the moment."""
-        while (wait := self._pace.waits(self._clock())) > 0:
-            await self.wait_to_retry(wait)
+    async def _take_permit(self, permit: CallPermit) -> Permit:
+        """Wait for room and for the account's permit."""
+        await self._calls_under_way.enter()
+        permit.has_room = True
         self._raise_if_stopping()
-
-    async def _take_shared(self, permit: CallPermit) -> None:
-        """Wait for room and for the shared limits' permit. Room comes first, as a permit has to be used at once."""
-        if self._shared is not None:
-            async with self._permit_lock:
-                await self._take_room(permit)
-                permit.shared = await self._shared_permit(self._shared)
-
-    async def _shared_permit(self, shared: SharedLimits) -> Permit:
         try:
-            while True:
-                if self._too_long(shared.paused_until - self._clock()):
-                    raise RunStopping
-                try:
-                    async with asyncio.timeout(self._max_wait):
-                        return await shared.acquire()
-                except TimeoutError:
-                    if self._too_long(2 * (self._max_wait or 0.0)):
-                        raise RunStopping from None
+            permit.quota = await self._quota.acquire(self._max_wait)
         except DayBudgetSpent:
+            self._totals.refusal = day_is_spent(self._account, self._clock())
             limit = f"max_cost_per_day ({format_usd(self._account.max_cost_per_day)})"
             self._end_budget(f"{limit} of connection {self._account.conn_id!r}")
+        except WaitTooLong as wait:
+            self._defer_policy.leave(wait.until)
+            self._totals.refusal = must_wait(self._account, wait.until, self._quota.paused_until)
+            raise RunStopping from None
         except QuotaClosed:
             raise RunStopping from None
-
-    async def _announce(self, permit: CallPermit, write_intent: Callable[[], Awaitable[None]]) -> bool:
-        """Take the moment, have the intent written and wait for room; False if a pause forbids the call now."""
-        self._pace.reserve(self._clock())
-        await write_intent()
-        await self._take_room(permit)
-        if permit.shared is not None and self._shared is not None and not self._shared.is_valid(permit.shared):
-            return False
-        return self._paused_until <= self._clock()
-
-    async def _take_room(self, permit: CallPermit) -> None:
-        if not permit.has_room:
-            await self._calls_under_way.enter()
-            permit.has_room = True
-        self._raise_if_stopping()
+        return permit.quota
 
     def _leave_room(self, permit: CallPermit) -> None:
         if permit.has_room:
@@ -262,10 +245,10 @@ class Admission:
             self._calls_under_way.leave()
 
     def _give_back(self, permit: CallPermit) -> None:
-        """The call is not made now: others may have its room and its shared permit."""
-        if permit.shared is not None and self._shared is not None:
-            self._shared.cancel(permit.shared)
-        permit.shared = None
+        """The call is not made now: others may have its room and its permit."""
+        if permit.quota is not None:
+            self._quota.cancel(permit.quota)
+            permit.quota = None
         self._leave_room(permit)
 
     def _end_budget(self, limit: str) -> NoReturn:
@@ -280,7 +263,7 @@ class Admission:
 
     def _too_long(self, seconds: float) -> bool:
         """Whether no call can be made for longer than the run may sit out; it admits no more calls then."""
-        return self._defer_policy.is_too_long(seconds, max(self._clock() + seconds, self._pace.idle_at()))
+        return self._defer_policy.is_too_long(seconds, max(self._clock() + seconds, self._quota.idle_at))
 
     def _wake(self) -> None:
         """A call has ended or is not made: another one may start, or none any more."""

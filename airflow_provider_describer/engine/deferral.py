@@ -26,6 +26,7 @@ class CarriedTotals:
     """What a task instance has done before it was resumed, as far as the journal does not say it.
 
     ``cost_usd`` is only what calls without a description have cost; ``elapsed_s`` the time worked, without waiting.
+    ``idle_at`` is the epoch second from which the account's rate allows a whole burst of calls again.
     """
 
     calls: int = 0
@@ -33,6 +34,7 @@ class CarriedTotals:
     unknown_calls: int = 0
     unknown_cost_usd: float = 0.0
     elapsed_s: float = 0.0
+    idle_at: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-able values."""
@@ -107,8 +109,12 @@ class DeferPolicy:
         """
         if self.max_wait is None or seconds <= self.max_wait:
             return False
-        self._until, self.is_leaving = max(self._until or 0.0, until), True
+        self.leave(until)
         return True
+
+    def leave(self, until: float) -> None:
+        """Let the run be left and resumed at ``until`` (epoch seconds)."""
+        self._until, self.is_leaving = max(self._until or 0.0, until), True
 
     def polls_too_long(self, now: float) -> bool:
         """A request that runs at the vendor is polled at ``now``; return whether nothing else happened for too long."""

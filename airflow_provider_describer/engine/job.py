@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, get_args
 
@@ -133,7 +133,8 @@ class Job:
         )
         if rows is not None and not self.dry_run:
             manifest["descriptions"] = [rows[id(request)].to_dict() for request in self.requests]
-        return Outcome(manifest, error, condition, totals.carry(elapsed), run_warning(totals, self.limits), budget)
+        warning = run_warning(totals, self.limits)
+        return Outcome(manifest, error, condition, totals.carry(elapsed), warning, budget, totals.refusal)
 
     async def _describe(
         self, folder: Folder | None, index: JournalIndex, recorder: OutcomeRecorder
@@ -163,6 +164,7 @@ class Job:
             budget.count_at_least(totals.calls, (totals.cost_usd or 0.0) + totals.unknown_cost_usd)
             runner = await self._open_runner(opened, plan, reader, folder, recorder, budget)
             await self._run(runner)
+        totals.idle_at = runner.admission.idle_at
         await asyncio.to_thread(self._record_found, runner, folder, index)
         if condition := runner.admission.resume_condition(runner.left_running):
             return None, condition, budget
@@ -170,11 +172,8 @@ class Job:
 
     def _budget(self, plan: Plan, index: JournalIndex) -> Budget:
         """Return what is left to the task instance, with the calls reserved that are going to be fetched."""
-        account, limits = self.vendor_calls.account, self.limits
-        costs = [limits.max_cost, None if account.limits_path else account.max_cost_per_day]
-        limits = replace(limits, max_cost=min((cost for cost in costs if cost is not None), default=None))
         attached = (entry.open_call[0] for entry in plan.having("attach") if entry.open_call)
-        return Budget.of_task(limits, account.price_per_call, index.spending(), attached)
+        return Budget.of_task(self.limits, self.vendor_calls.account.price_per_call, index.spending(), attached)
 
     def _refusal(self, plan: Plan, totals: Totals) -> DescriberError | None:
         """Return why no call may be made at all, or None."""
@@ -199,10 +198,17 @@ class Job:
         budget: Budget,
     ) -> Runner:
         account, clock = self.vendor_calls.account, self.vendor_calls.clock
-        shared = None
-        if account.limits_path:
-            # Opened before the client, and so closed after it: then the cost of every call is known.
-            shared = await opened.enter_async_context(open_quota(account, self.open_bucket, clock=clock))
+        totals = recorder.totals
+        quota = open_quota(
+            account,
+            self.open_bucket,
+            in_bursts=self.limits.max_wait is not None,
+            spent=budget.committed,
+            not_before=totals.idle_at,
+            clock=clock,
+        )
+        # Entered before the client, and so left after it: then the cost of every call is known.
+        await opened.enter_async_context(quota)
         new = self.new_client or self._client
         client = await opened.enter_async_context(new(self.limits.concurrency))
         return Runner(
@@ -211,7 +217,7 @@ class Job:
             client,
             reader,
             self.limits,
-            Admission(account, self.limits, budget, recorder.totals, clock, shared),
+            Admission(account, self.limits, budget, totals, clock, quota),
             recorder,
             await opened.enter_async_context(Journal(folder)) if folder else None,
             self.report,
@@ -300,7 +306,7 @@ class Outcome:
 
     With a ``resume_condition`` the run was left as it may not wait so long: the task is to be resumed with ``carried``.
     ``warning`` is for the task's log: a limit has left images pending, or images are held. ``budget`` is what the task
-    instance has left.
+    instance has left. ``refusal`` says when the account allows calls again, where its own limits have stopped the run.
     """
 
     manifest: dict[str, Any]
@@ -309,3 +315,4 @@ class Outcome:
     carried: CarriedTotals = field(default_factory=CarriedTotals)
     warning: str | None = None
     budget: Budget = field(default_factory=Budget)
+    refusal: DescriberError | None = None

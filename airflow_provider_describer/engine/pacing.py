@@ -1,4 +1,4 @@
-"""How fast calls may start, how many may be under way, and how many images may be in memory."""
+"""How many calls may be under way, and how many images may be in memory."""
 
 from __future__ import annotations
 
@@ -13,51 +13,6 @@ MARGIN = 3.0
 """A disk is not always as fast as usual."""
 LEAST_AHEAD, MOST_AHEAD = 0.25, 0.5
 """Images prepared ahead, as a share of the concurrency: calls that started together end together."""
-
-
-@dataclass(slots=True)
-class Pace:
-    """When the next call may start. A vendor may count its minute from any moment.
-
-    :param per_minute: calls a minute, or None for no limit.
-    :param in_bursts: allow a minute's worth of calls at once, and the next ones when the first is a minute old;
-        otherwise calls are spaced evenly.
-    """
-
-    per_minute: float | None = None
-    in_bursts: bool = False
-    _next_at: float = field(default=0.0, init=False)
-    _burst: deque[float] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._burst = deque(maxlen=max(1, int(self.per_minute or 1)))
-
-    def reserve(self, now: float) -> float:
-        """Take the next free moment for one call and return the seconds until then."""
-        moment = now + self.waits(now)
-        if self.per_minute and self.in_bursts:
-            self._burst.append(moment)
-        elif self.per_minute:
-            self._next_at = moment + 60.0 / self.per_minute
-        return moment - now
-
-    def pause_until(self, moment: float) -> None:
-        """Let no call start before that moment."""
-        self._next_at = max(self._next_at, moment)
-
-    def waits(self, now: float) -> float:
-        """Return the seconds until a call may start, without taking the moment."""
-        full = len(self._burst) == self._burst.maxlen
-        return max(0.0, self._next_at - now, self._burst[0] + self._window - now if full else 0.0)
-
-    def idle_at(self) -> float:
-        """Return the moment from which a whole burst may start again."""
-        return self._burst[-1] + self._window if self._burst else 0.0
-
-    @property
-    def _window(self) -> float:
-        """The seconds in which one burst is allowed."""
-        return max(1, int(self.per_minute or 1)) * 60.0 / (self.per_minute or 1.0)
 
 
 @dataclass(slots=True)

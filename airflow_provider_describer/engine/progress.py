@@ -9,7 +9,7 @@ from typing import Any, Self
 from airflow_provider_describer.engine.deferral import CarriedTotals
 from airflow_provider_describer.engine.limits import TaskLimits
 from airflow_provider_describer.engine.plan import OnUnknown
-from airflow_provider_describer.errors import Billed, DescriberError, TooManyRejected, Unfinished
+from airflow_provider_describer.errors import Billed, DescriberError, RateLimited, TooManyRejected, Unfinished
 from airflow_provider_describer.models import format_usd, plural
 from airflow_provider_describer.store.rows import STATUSES
 
@@ -22,7 +22,8 @@ class Totals:
     ``failed_cost_usd`` brought no description; ``unknown_calls`` were sent and their answers lost, and may have cost
     ``unknown_cost_usd`` more. ``known_before`` counts images that needed no call: they say nothing about the rate.
     ``saved_bytes`` were not sent as images were scaled down. ``held`` images are unknown and are not called again.
-    ``limit_reached`` is the limit, with its value, that allows no further call.
+    ``limit_reached`` is the limit, with its value, that allows no further call. ``refusal`` is why the account's limits
+    allow none now, where they do not. ``idle_at`` is as in `CarriedTotals`.
     """
 
     requested: int = 0
@@ -39,6 +40,8 @@ class Totals:
     saved_bytes: int = 0
     known_before: int = 0
     held: int = 0
+    refusal: RateLimited | None = None
+    idle_at: float = 0.0
 
     @classmethod
     def resumed(cls, requested: int, carried: CarriedTotals, *, is_priced: bool) -> Self:
@@ -50,11 +53,14 @@ class Totals:
             calls=carried.calls,
             unknown_calls=carried.unknown_calls,
             unknown_cost_usd=carried.unknown_cost_usd,
+            idle_at=carried.idle_at,
         )
 
     def carry(self, elapsed_s: float) -> CarriedTotals:
         """Return what the task instance is to be resumed with."""
-        return CarriedTotals(self.calls, self.failed_cost_usd, self.unknown_calls, self.unknown_cost_usd, elapsed_s)
+        return CarriedTotals(
+            self.calls, self.failed_cost_usd, self.unknown_calls, self.unknown_cost_usd, elapsed_s, self.idle_at
+        )
 
     @property
     def budget_reached(self) -> bool:

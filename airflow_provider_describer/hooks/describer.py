@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
 from airflow_provider_describer.account import Account, account_from_connection
+from airflow_provider_describer.engine.single import describe_one
 from airflow_provider_describer.errors import BadConnection, DescriberError, UnexpectedAnswer
 from airflow_provider_describer.hooks.connection import aread_connection, read_connection
 from airflow_provider_describer.hooks.form import form_of_3_1
@@ -17,7 +17,6 @@ from airflow_provider_describer.hooks.storage import buckets_of, open_ahead
 from airflow_provider_describer.http.client import AsyncClient, in_event_loop, run
 from airflow_provider_describer.http.flow import VendorCalls
 from airflow_provider_describer.http.retry import RetryPolicy
-from airflow_provider_describer.images.prepare import prepare
 from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.images.reference import parse_image
 from airflow_provider_describer.images.trust import Trust, guard_of
@@ -106,12 +105,17 @@ class DescriberHook(BaseHook):
     def describe(
         self, image: Any, *, prompt: str | None = None, lang: str | None = None, storage_conn_id: str | None = None
     ) -> Description:
-        """Describe one image with one billable call. Blocking.
+        """Describe one image with one billable call, within the connection's limits. Blocking.
+
+        Without a ``limits_path``, all hooks of the connection in this process count together. A wait for the rate up to
+        the policy's ``max_wait`` is sat out.
 
         :param image: a uri or path, or a dict ``{"uri", "prompt"?, "lang"?, "fields"?}``.
         :param prompt: what to say about it; by default the vendor's own wording. Segmind's model takes none.
         :param lang: the language of the description; English by default.
         :param storage_conn_id: connection of type ``aws`` or ``google_cloud_platform`` for ``s3://`` and ``gs://``.
+        :raises RateLimited: where the wait is longer, or the day's money is spent: nothing was sent, and ``retry_at``
+            says when it works again.
         :raises DescriberError: its class says what to do.
         """
         return self._blocking(lambda: self.adescribe(image, prompt=prompt, lang=lang, storage_conn_id=storage_conn_id))
@@ -126,12 +130,10 @@ class DescriberHook(BaseHook):
         open_bucket = buckets_of(storage_conn_id)
         request = parse_image(image, vendor_calls.vendor, prompt=prompt, lang=lang or vendor_calls.vendor.languages[0])
         # Reading the storage connection blocks, perhaps on the network.
-        await asyncio.to_thread(open_ahead, open_bucket, [request.image.uri])
+        await asyncio.to_thread(open_ahead, open_bucket, [account.limits_path, request.image.uri])
         async with self.client() as client, self.image_client() as images:
             reader = Reader(images, trust=Trust(None, account.allow_private_hosts), open_bucket=open_bucket)
-            shown = await prepare(reader, vendor_calls.vendor, account, request)
-            description = await client.arun(vendor_calls.describe(request.spec, shown.picture, upload=shown.upload))
-        return replace(description, uri=request.image.uri, sha256=shown.sha256)
+            return await describe_one(vendor_calls, request, reader, client, open_bucket)
 
     def warn_of_ignored(self, prompt: str | None) -> None:
         """Log a warning if the vendor ignores prompts."""

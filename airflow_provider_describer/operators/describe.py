@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 class DescribeImageOperator(DescriberBaseOperator):
     """Describe one image; fits ``.expand(image=[...])``. For many, ``DescribeImagesOperator`` is far faster.
 
-    Returns the description's row: ``text``, ``cost_usd``, ``request_id``, ``uri``, ``sha256``, ``status``, …
+    Returns the description's row: ``text``, ``cost_usd``, ``request_id``, ``uri``, ``sha256``, ``status``, … Where the
+    connection's ``max_cost_per_day`` is spent, the task fails, and a retry on the next UTC day describes the image.
 
     It also takes the arguments of :class:`~airflow_provider_describer.operators.base.DescriberBaseOperator`.
 
@@ -62,11 +63,12 @@ class DescribeImageOperator(DescriberBaseOperator):
         with airflow_errors():
             self._job = self._plan(context)
             outcome = self._job.run()
-        if outcome.error is not None:
-            raise airflow_error(outcome.error) from None
+        (row,) = outcome.manifest["descriptions"]
+        error = outcome.error or (outcome.refusal if row["status"] == "pending" else None)
+        if error is not None:
+            raise airflow_error(error) from None
         if outcome.warning:
             self.log.warning("%s", outcome.warning)
-        (row,) = outcome.manifest["descriptions"]
         if row["status"] == "rejected":
             raise AirflowFailException(f"{row['error']['kind']}: {row['error']['message']}")
         if row["status"] == "unknown" and self.on_unknown != "hold":

@@ -32,10 +32,20 @@ Money = Mapping[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """At most ``calls`` in ``seconds``, which the vendor may count from any moment."""
+    """At most ``calls`` in ``seconds``, which the vendor may count from any moment.
+
+    :param in_bursts: all calls may start at once, and each one's slot comes again when it is ``seconds`` old. Such
+        slots are one client's own and never shared.
+    """
 
     calls: float
     seconds: float = 60.0
+    in_bursts: bool = False
+
+    @classmethod
+    def of_minute(cls, calls: float, *, in_bursts: bool = False) -> Rate:
+        """Return the rate of whole calls in any minute; of one call in several minutes where ``calls`` is below 1."""
+        return cls(math.floor(calls), 60.0, in_bursts) if calls >= 1 else cls(1, 60.0 / calls, in_bursts)
 
     @property
     def gap(self) -> float:
@@ -43,8 +53,13 @@ class Rate:
         return self.seconds / (self.calls * RATE_SHARE)
 
     @property
+    def again_after(self) -> float:
+        """Seconds from the start of a call in a burst until its slot comes again."""
+        return self.seconds / RATE_SHARE
+
+    @property
     def lateness(self) -> float:
-        """Seconds for which a slot that has passed may still be used."""
+        """Seconds for which a slot that has passed may still be used, unless it is one of a burst."""
         return self.seconds * LATENESS
 
 

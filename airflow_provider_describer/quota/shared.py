@@ -10,15 +10,15 @@ import random
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.errors import StoreError
-from airflow_provider_describer.quota.document import LeaseDocument, open_limits_document
-from airflow_provider_describer.quota.lease_client import LeaseClient, Permit
-from airflow_provider_describer.quota.leases import Rate, end_lease, exchange
+from airflow_provider_describer.quota.demand import DemandEstimate
+from airflow_provider_describer.quota.document import LeaseDocument, encode_leases, open_limits_document
+from airflow_provider_describer.quota.lease_client import LeaseClient, Permit, micro_dollars
+from airflow_provider_describer.quota.leases import Leases, Rate, day_of, end_lease, exchange
 from airflow_provider_describer.storage.cas_document import CasDocument, MemoryDocument, is_transient
 from airflow_provider_describer.storage.open_bucket import OpenBucket
 
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 EXCHANGE_S = 0.5
 """Seconds between exchanges; more where many holders share a document that takes few writes."""
+IN_PROCESS_INTERVAL_S = 900.0
+"""Seconds between exchanges as a document in memory is told: its leases end with their process, and expire late."""
 MAX_OUTAGE_S = 120.0
 """Seconds for which the document may be out of reach before the run stops. Until then, what was granted is used."""
 
@@ -38,37 +40,22 @@ class DayBudgetSpent(QuotaClosed):
     """The day's money is spent, and what others may still return is not enough for one more call."""
 
 
-@dataclass(slots=True)
-class DemandEstimate:
-    """How many calls to expect. ``waiting`` calls wait for a permit; ``taken`` have got one since the last estimate."""
+class WaitTooLong(QuotaClosed):
+    """No call may start before ``until`` (epoch seconds), which is longer than the caller may wait."""
 
-    waiting: int = 0
-    taken: int = 0
-    _calls_per_s: float = 0.0
-
-    def estimate(self, horizon: float, elapsed: float, decay: float) -> int:
-        """Return the calls to expect within ``horizon`` seconds: those that wait, and twice the recent pace.
-
-        :param elapsed: seconds since the last estimate.
-        :param decay: seconds in which a pace that is not kept up fades. What is fetched for calls that do not come is
-            lost to others, so it should be long only where an exchange takes long.
-        """
-        if not (self.taken or self._calls_per_s):
-            # No pace is known yet: assume one call a second for each that waits.
-            return math.ceil(self.waiting * max(1.0, horizon))
-        self._calls_per_s = max(self.taken / elapsed, self._calls_per_s * math.exp(-elapsed / decay))
-        self.taken = 0
-        if self._calls_per_s * elapsed < 0.01:
-            self._calls_per_s = 0.0
-        return self.waiting + math.ceil(2 * self._calls_per_s * horizon)
+    def __init__(self, until: float) -> None:
+        super().__init__(until)
+        self.until = until
 
 
 class SharedLimits:
     """Permits within an account's rate, pauses and money of the day. A context manager, for one event loop.
 
-    :param document: what is shared; None where this process counts for itself alone.
+    :param document: what is shared; None for limits of this object alone.
+    :param in_process: the document is in memory: it is read and written where a call needs it, without a thread.
     :param rate: of billable calls, or None.
     :param max_cost_per_day: USD by UTC day, or None; needs ``price``, the most that a call is expected to cost (USD).
+    :param not_before: epoch seconds of the first burst, for a rate in bursts.
     :param clock: epoch seconds. Clocks of machines that share a document should agree within about a second: the rate
         and the money hold in any case, but a clock that is behind finds the next slots taken.
 
@@ -83,11 +70,14 @@ class SharedLimits:
         rate: Rate | None = None,
         max_cost_per_day: float | None = None,
         price: float | None = None,
+        not_before: float = 0.0,
+        in_process: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if max_cost_per_day is not None and not price:
             raise ValueError("max_cost_per_day needs a price")
-        self._client = LeaseClient(rate, max_cost_per_day, price)
+        self._client = LeaseClient(rate, max_cost_per_day, price, not_before)
+        self._in_process = in_process or document is None
         self._document: CasDocument = document or MemoryDocument()
         self._leases = LeaseDocument(self._document, clock)
         self._clock = clock
@@ -99,10 +89,10 @@ class SharedLimits:
         self._latency = 0.0
         self._exchanged_at = self._read_at = -math.inf
         # Without limits there is nothing to fetch: only pauses are exchanged.
-        self._is_limited = rate is not None or max_cost_per_day is not None
+        self._is_limited = self._client.leased_rate is not None or max_cost_per_day is not None
         self._exchange_due_at = math.inf
         self._task: asyncio.Task[None] | None = None
-        # A thread of its own: those of the loop may all be reading images, and calls wait for this.
+        # A thread of its own, started at its first use: those of the loop may all be reading images, and calls wait.
         self._thread = ThreadPoolExecutor(1, "limits")
 
     @property
@@ -110,34 +100,62 @@ class SharedLimits:
         """The epoch second before which no call may start, as far as this process knows."""
         return self._client.paused_until
 
-    async def acquire(self) -> Permit:
+    @property
+    def idle_at(self) -> float:
+        """The epoch second from which a whole burst may start, wherever it is made; 0 for a rate without bursts."""
+        return self._client.idle_at
+
+    async def acquire(self, max_wait: float | None = None) -> Permit:
         """Wait, first come first served, until one call may start and its money is set aside.
 
+        :param max_wait: seconds; None for any.
         :raises DayBudgetSpent: where no call may be made today any more.
+        :raises WaitTooLong: where no call may start within ``max_wait``.
         :raises QuotaClosed: after `stop`.
         :raises StoreError: where the document cannot be read or written.
         """
         self._demand.waiting += 1
         try:
             async with self._queue:
+                first_at = time.monotonic()
                 while True:
-                    self._check_open()
-                    wait = self._client.wait(self._clock())
-                    if wait is None and not self._lacks_grant:
-                        # The last grant is used up: exchange as soon as the document takes another write.
-                        self._exchange_by(self._exchanged_at + self._fair_interval)
-                    self._lacks_grant = wait is None
+                    wait = self._wait_for_permit()
                     if wait == 0:
                         self._demand.taken += 1
                         return self._client.take_permit()
+                    if max_wait is not None:
+                        if wait is None and time.monotonic() - first_at >= max_wait:
+                            # Others have what it lacks, and nobody knows for how long.
+                            raise WaitTooLong(self._clock() + 2 * max_wait)
+                        if (wait or 0.0) > max_wait:
+                            raise WaitTooLong(self._client.resume_at(self._clock() + (wait or 0.0)))
                     self._changed.clear()
+                    if wait is None:
+                        wait = self._document.poll_interval if self._in_process else max_wait
                     await _wait(self._changed, wait)
         finally:
             self._demand.waiting -= 1
 
+    def _wait_for_permit(self) -> float | None:
+        """Return the seconds until a call may start; None where it lacks a slot or money, which are then asked for."""
+        if self._in_process:
+            self._exchange_at_once()
+        self._check_open()
+        wait = self._client.wait(self._clock())
+        if wait is None and not self._lacks_grant:
+            # The last grant is used up: exchange as soon as the document takes another write.
+            self._exchange_by(self._exchanged_at + self._fair_interval)
+        self._lacks_grant = wait is None
+        return wait
+
     def is_valid(self, permit: Permit) -> bool:
-        """Whether the call may still start; False where a pause began meanwhile, or another day."""
+        """Whether the call may still start; False where its slot has passed, or a pause or another day has begun."""
         return self._client.is_valid(permit, self._clock())
+
+    def start(self, permit: Permit) -> None:
+        """The call starts now."""
+        self._client.start(permit, self._clock())
+        self._changed.set()
 
     def settle(self, permit: Permit, cost: float) -> None:
         """Count what the call has cost, or may have (USD)."""
@@ -145,7 +163,7 @@ class SharedLimits:
         self._changed.set()
 
     def cancel(self, permit: Permit) -> None:
-        """Return the money of a call that was not made. Its slot has passed."""
+        """Return the money of a call that was not made, and its slot where it was one of a burst."""
         self.settle(permit, 0.0)
 
     def pause_until(self, moment: float) -> None:
@@ -154,6 +172,8 @@ class SharedLimits:
             self._client.pause(moment)
             self._changed.set()
             self._exchange_by(-math.inf)
+            if self._in_process:
+                self._exchange_at_once(has_news=True)
 
     def stop(self) -> None:
         """Grant no further permit: calls that wait for one get `QuotaClosed`."""
@@ -162,6 +182,8 @@ class SharedLimits:
 
     async def __aenter__(self) -> Self:
         """Read the document. One that cannot be read is a `StoreError` that names it, before any call."""
+        if self._in_process:
+            return self
         await self._read()
         self._task = asyncio.create_task(self._keep_supplied())
         self._task.add_done_callback(lambda _: self._changed.set())
@@ -170,17 +192,21 @@ class SharedLimits:
     async def __aexit__(self, *_: object) -> None:
         """Return what is left. Where that fails, the lease expires by itself."""
         self.stop()
-        if self._task is None:
+        if self._task is not None:
+            self._closing = True
+            self._wake.set()
+            # To its end: an exchange still under way would write the lease again after it was ended.
+            await asyncio.wait([self._task])
+            if (failure := self._task.exception()) and not isinstance(failure, StoreError):
+                raise failure
+        elif not self._in_process:
             return
-        self._closing = True
-        self._wake.set()
-        # To its end: an exchange still under way would write the lease again after it was ended.
-        await asyncio.wait([self._task])
-        if (failure := self._task.exception()) and not isinstance(failure, StoreError):
-            raise failure
-        request = self._client.request(self._clock(), 0)
+        end = partial(self._leases.change, partial(end_lease, self._client.request(self._clock(), 0)))
         try:
-            await asyncio.wrap_future(self._thread.submit(self._leases.change, partial(end_lease, request)))
+            if self._in_process:
+                end()
+            else:
+                await asyncio.wrap_future(self._thread.submit(end))
         except StoreError as error:
             log.warning("What was set aside for this task counts as spent today: %s", error)
         finally:
@@ -245,9 +271,24 @@ class SharedLimits:
         self._client.apply(grant)
         self._changed.set()
 
+    def _exchange_at_once(self, *, has_news: bool = False) -> None:
+        """Exchange leases where the client has news or lacks a grant, and else read pauses from time to time."""
+        now = self._clock()
+        if has_news or (self._is_limited and self._client.wait(now) is None):
+            calls = self._demand.waiting if self._is_limited else 0
+            request = self._client.request(now, calls, interval=IN_PROCESS_INTERVAL_S)
+            self._client.apply(self._leases.change(partial(exchange, request)))
+        elif 0 <= now - self._read_at < self._document.poll_interval:
+            return
+        else:
+            self._take_over(self._leases.read())
+        self._read_at = now
+
     async def _read(self) -> None:
         self._read_at = self._clock()
-        leases = await asyncio.wrap_future(self._thread.submit(self._leases.read))
+        self._take_over(await asyncio.wrap_future(self._thread.submit(self._leases.read)))
+
+    def _take_over(self, leases: Leases) -> None:
         self._client.sharers = leases.sharers(self._read_at)
         if leases.paused_until > self._client.paused_until:
             self._client.pause(leases.paused_until)
@@ -262,16 +303,38 @@ async def _wait(event: asyncio.Event, seconds: float | None) -> None:
 
 
 def open_quota(
-    account: Account, open_bucket: OpenBucket | None = None, *, clock: Callable[[], float] = time.time
+    account: Account,
+    open_bucket: OpenBucket | None = None,
+    *,
+    in_bursts: bool = False,
+    spent: float = 0.0,
+    not_before: float = 0.0,
+    clock: Callable[[], float] = time.time,
 ) -> SharedLimits:
-    """Return the account's limits, not yet entered: shared where it has a ``limits_path``, else of this task alone.
+    """Return the account's limits for one task, not yet entered: shared where it has a ``limits_path``.
 
+    The other arguments are for a task that counts for itself.
+
+    :param in_bursts: make a minute's calls at once instead of evenly spaced.
+    :param spent: USD that the task has spent today.
+    :param not_before: epoch seconds of the first burst.
     :raises BadConnection: where processes cannot share its ``limits_path``.
     """
+    if account.limits_path:
+        return limits_over(account, open_limits_document(account, open_bucket), clock=clock)
+    own = MemoryDocument()
+    if spent:
+        own.swap(encode_leases(Leases(spent={day_of(clock()): micro_dollars(spent)})), None)
+    return limits_over(account, own, in_process=True, in_bursts=in_bursts, not_before=not_before, clock=clock)
+
+
+def limits_over(account: Account, document: CasDocument, *, in_bursts: bool = False, **options: Any) -> SharedLimits:
+    """Return the account's limits over a document, with `SharedLimits`' own options."""
+    per_minute = account.requests_per_minute
     return SharedLimits(
-        open_limits_document(account, open_bucket) if account.limits_path else None,
-        rate=Rate(account.requests_per_minute) if account.requests_per_minute else None,
+        document,
+        rate=Rate.of_minute(per_minute, in_bursts=in_bursts) if per_minute else None,
         max_cost_per_day=account.max_cost_per_day,
         price=account.price_per_call,
-        clock=clock,
+        **options,
     )

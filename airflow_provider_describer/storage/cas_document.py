@@ -72,7 +72,7 @@ def open_document(argument: str, folder: str, name: str, open_bucket: OpenBucket
 
 
 class MemoryDocument:
-    """A document of this process alone. It is its own token."""
+    """A document of this process alone, for all of its threads. Its content is its token."""
 
     write_interval, poll_interval, where = 0.02, 0.25, "memory"
 

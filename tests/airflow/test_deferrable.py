@@ -61,7 +61,7 @@ def test_a_task_defers_until_its_account_may_call_again(
     tmp_path: Path,
     deferrals: list[VendorTrigger],
 ) -> None:
-    # Two calls at once, and the third when the first is 41 s old.
+    # Two calls at once, and the third a minute later: 2.9 in a minute are 2.
     fields = {"conn_type": "image_describer", "password": emulator.keys["image_describer"], "host": emulator.url}
     connect("shop", **fields, extra=json.dumps({"requests_per_minute": 2.9}))
     manifest = run("waiting", file="waiting.py", listing=listing, store=str(tmp_path / "store")).xcom("describe")

@@ -1,60 +1,14 @@
-"""How fast calls may start and how many there may be."""
+"""How many calls a task may make, and what they may cost."""
 
 from __future__ import annotations
 
 import random
-from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_describer.engine.limits import Budget
-from airflow_provider_describer.engine.pacing import Pace
-
-NOW = 1_763_708_820.0
-
-
-def test_without_a_limit_nothing_waits() -> None:
-    pace = Pace()
-    assert [pace.reserve(NOW) for _ in range(1000)] == [0.0] * 1000
-
-
-def test_calls_are_spaced_evenly() -> None:
-    pace = Pace(per_minute=50)
-    assert [pace.reserve(NOW) for _ in range(4)] == pytest.approx([0.0, 1.2, 2.4, 3.6])
-
-
-def test_time_unused_is_not_saved_up() -> None:
-    """A burst after a quiet hour would break a vendor's limit all the same."""
-    pace = Pace(per_minute=60)
-    pace.reserve(NOW)
-    assert [pace.reserve(NOW + 3600) for _ in range(3)] == [0.0, 1.0, 2.0]
-
-
-def test_a_pause_holds_for_everybody_and_is_never_shortened() -> None:
-    pace = Pace()
-    pace.pause_until(NOW + 30)
-    pace.pause_until(NOW + 10)
-    assert (pace.waits(NOW), pace.reserve(NOW)) == (30.0, 30.0)
-    assert pace.waits(NOW + 31) == 0.0
-
-
-def test_looking_takes_no_turn() -> None:
-    pace = Pace(per_minute=60)
-    assert pace.reserve(NOW) == 0.0
-    assert [pace.waits(NOW) for _ in range(3)] == [1.0] * 3
-
-
-@settings(deadline=None)
-@given(per_minute=st.floats(0.1, 6000), gaps=st.lists(st.floats(0, 5), min_size=2, max_size=60))
-def test_no_minute_ever_holds_more_calls_than_allowed(per_minute: float, gaps: list[float]) -> None:
-    pace, now, starts = Pace(per_minute=per_minute), 0.0, []
-    for gap in gaps:
-        now += gap
-        starts.append(now + pace.reserve(now))
-    spacing = 60.0 / per_minute
-    assert all(later - earlier >= spacing - 1e-6 for earlier, later in pairwise(starts))
 
 
 def test_a_limit_of_calls_counts_what_is_under_way() -> None:
