@@ -58,12 +58,16 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What a vendor's connection means if its fields are empty."""
+    """What a vendor's connection means if its fields are empty.
+
+    ``endpoints`` are the paths of the vendor's API, which a host must not hold: calls would go to them twice.
+    """
 
     vendor: str
     base_url: str
     storage_url: str
     price_per_call: float | None = None
+    endpoints: tuple[str, ...] = ()
 
 
 def account_from_connection(
@@ -83,13 +87,15 @@ def account_from_connection(
     fields = _Extra(conn_id, _parse_extra(conn_id, extra))
     fields.check_names()
     base_url = _base_url(fields, "host", host, schema, port)
-    storage_host = fields.text("storage_host")
+    storage_url = _base_url(fields, "storage_host", fields.text("storage_host"))
+    for name, url in (("host", base_url), ("storage_host", storage_url)):
+        _check_path(fields, name, url, defaults)
     return Account(
         vendor=defaults.vendor,
         conn_id=conn_id,
         api_key=_parse_key(conn_id, password),
         base_url=base_url or defaults.base_url,
-        storage_url=_base_url(fields, "storage_host", storage_host) or base_url or defaults.storage_url,
+        storage_url=storage_url or base_url or defaults.storage_url,
         timeout=fields.positive("timeout") or 120.0,
         requests_per_minute=fields.positive("requests_per_minute"),
         max_cost_per_day=fields.positive("max_cost_per_day"),
@@ -227,6 +233,23 @@ def _base_url(
         parts = parts._replace(scheme=_scheme_of(fields, name, parts.hostname, named_port or port))
     address = f"{parts.netloc}:{port}" if port and not named_port else parts.netloc
     return f"{parts.scheme}://{address}{parts.path.rstrip('/')}"
+
+
+def _check_path(fields: _Extra, name: str, url: str | None, defaults: Defaults) -> None:
+    """Refuse an address that goes on with a path of the API, because calls put that path behind it."""
+    if url is None:
+        return
+    path = urlsplit(url).path
+    own = urlsplit(url).hostname in {urlsplit(known).hostname for known in (defaults.base_url, defaults.storage_url)}
+    # A proxy may stand at any path, but the vendor's own server does not.
+    ends = [end for end in defaults.endpoints if path.lower().endswith(end)] or ([path] if own and path else [])
+    if ends:
+        expected = url[: -len(ends[0])]
+        raise _bad(
+            fields.conn_id,
+            f"{name} is the whole endpoint ({ends[0]}), expected {expected or defaults.base_url} alone, or empty for the "
+            f"vendor's own. {_CORRECT_IT}",
+        )
 
 
 def _scheme_of(fields: _Extra, name: str, host: str, port: int | None) -> str:

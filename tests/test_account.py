@@ -327,3 +327,30 @@ def test_any_extra_is_an_account_or_a_bad_connection(extra: dict[str, object]) -
         assert found.timeout > 0 and (found.price_per_call or 0) > 0
         assert found.api_version in ("v1", "v2")
         assert found.allow_private_hosts in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "host", "expected"),
+    [
+        ("image_describer", "https://imagedescriber.online/api/openapi-v2/describe-image", "https://imagedescriber.online"),
+        ("image_describer", "imagedescriber.online/api/openapi-v2/describe-image/", "https://imagedescriber.online"),
+        ("image_describer", "https://imagedescriber.online/api", "https://imagedescriber.online"),
+        ("image_describer", "http://127.0.0.1:8901/API/openapi-v2/describe-image", "http://127.0.0.1:8901"),
+        ("segmind", "https://api.segmind.com/v1/ideogram-describe", "https://api.segmind.com"),
+        ("segmind", "https://api.segmind.com/v2/ideogram-describe", "https://api.segmind.com"),
+        ("segmind", "https://api.segmind.com/v1", "https://api.segmind.com"),
+        ("segmind", "https://workflows-api.segmind.com/upload-asset", "https://workflows-api.segmind.com"),
+        ("segmind", "https://proxy.example.com/x/v1/ideogram-describe", "https://proxy.example.com/x"),
+    ],
+)
+def test_a_host_that_is_the_whole_endpoint_is_refused(vendor: str, host: str, expected: str) -> None:
+    defaults = get_vendor(vendor).defaults()
+    for name, fields in (("host", {"host": host}), ("storage_host", {"extra": {"storage_host": host}})):
+        said = refused(name, defaults=defaults, **fields)
+        assert f"expected {expected} alone" in said
+
+
+@pytest.mark.parametrize("path", ["", "/", "/segmind", "/v1", "/gateway/v2/", "/v1/ideogram-describe-beta"])
+def test_a_proxy_may_stand_at_any_other_path(path: str) -> None:
+    defaults = get_vendor("segmind").defaults()
+    assert account(defaults, host=f"https://proxy.example.com{path}").base_url.endswith(path.rstrip("/"))

@@ -38,6 +38,7 @@ class ImageDescriber(Vendor):
     model = "describe-image-v2"
     base_url = "https://imagedescriber.online"
     storage_url = base_url
+    endpoints = ("/api/openapi-v2/describe-image",)
     # Undocumented: the formats that vision models usually take. Everything else is rejected before it is paid for.
     media_types = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
     max_bytes = 20 * 1024 * 1024
@@ -74,7 +75,7 @@ class ImageDescriber(Vendor):
             body = (head.encode(), content, b"\r\n" + end)
         return Request(
             "POST",
-            f"{account.base_url}/api/openapi-v2/describe-image",
+            account.base_url + self.endpoints[0],
             {
                 "authorization": f"Bearer {account.api_key}",
                 "content-type": f"multipart/form-data; boundary={boundary}",

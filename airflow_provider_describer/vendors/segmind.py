@@ -28,6 +28,7 @@ class Segmind(Vendor):
     model = "ideogram-describe"
     base_url = "https://api.segmind.com"
     storage_url = "https://workflows-api.segmind.com"
+    endpoints = ("/v1/ideogram-describe", "/v2/ideogram-describe", "/v1/get-user-credits", "/upload-asset")
     price_per_call = 0.015
     # Ideogram's own describe endpoint takes these three, up to 10-25 MB depending on its version.
     media_types = frozenset({"image/jpeg", "image/png", "image/webp"})

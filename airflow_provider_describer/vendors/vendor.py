@@ -22,6 +22,8 @@ class Vendor(ABC):
     model: ClassVar[str]
     base_url: ClassVar[str]
     storage_url: ClassVar[str]
+    endpoints: ClassVar[Sequence[str]]
+    """The paths of the vendor's API behind those two addresses, in lower case."""
     price_per_call: ClassVar[float | None] = None
     media_types: ClassVar[frozenset[str]]
     """Media types of images that the model takes."""
@@ -36,7 +38,7 @@ class Vendor(ABC):
 
     def defaults(self) -> Defaults:
         """Return what a connection of this vendor means if its fields are empty."""
-        return Defaults(self.name, self.base_url, self.storage_url, self.price_per_call)
+        return Defaults(self.name, self.base_url, self.storage_url, self.price_per_call, tuple(self.endpoints))
 
     def spec(self, prompt: str | None = None, lang: str | None = None) -> Spec:
         """Return what will be asked, reduced to what the model takes.
