@@ -247,8 +247,8 @@ def _check_path(fields: _Extra, name: str, url: str | None, defaults: Defaults) 
         expected = url[: -len(ends[0])]
         raise _bad(
             fields.conn_id,
-            f"{name} is the whole endpoint ({ends[0]}), expected {expected or defaults.base_url} alone, or empty for the "
-            f"vendor's own. {_CORRECT_IT}",
+            f"{name} is the whole endpoint ({ends[0]}), expected {expected} alone, or empty for the vendor's own. "
+            f"{_CORRECT_IT}",
         )
 
 

@@ -24,8 +24,8 @@
     ├── Unfinished           some images are not described yet, through no fault of their own: run again
     └── UnknownOutcome       calls may have been paid for without a response: a person decides
 
-Every class survives pickling with its attributes. No message holds a key: the HTTP client masks a request's secrets in
-its response before a vendor file reads it.
+Every class survives pickling with its attributes. No message holds a secret of its request, a key or a signature:
+`vendors/secrets.py` masks what a vendor quotes back.
 """
 
 from __future__ import annotations

@@ -332,7 +332,11 @@ def test_any_extra_is_an_account_or_a_bad_connection(extra: dict[str, object]) -
 @pytest.mark.parametrize(
     ("vendor", "host", "expected"),
     [
-        ("image_describer", "https://imagedescriber.online/api/openapi-v2/describe-image", "https://imagedescriber.online"),
+        (
+            "image_describer",
+            "https://imagedescriber.online/api/openapi-v2/describe-image",
+            "https://imagedescriber.online",
+        ),
         ("image_describer", "imagedescriber.online/api/openapi-v2/describe-image/", "https://imagedescriber.online"),
         ("image_describer", "https://imagedescriber.online/api", "https://imagedescriber.online"),
         ("image_describer", "http://127.0.0.1:8901/API/openapi-v2/describe-image", "http://127.0.0.1:8901"),

@@ -6,7 +6,6 @@ Tells failures apart by money: a request that was not fully sent cost nothing, o
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import ssl
 import time
@@ -14,9 +13,8 @@ from base64 import b64encode
 from collections.abc import Coroutine
 from contextlib import aclosing
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, Protocol, Self, TypeVar
-from urllib.parse import quote
 
 from airflow_provider_describer.errors import (
     AmbiguousCall,
@@ -35,6 +33,7 @@ from airflow_provider_describer.http.transport import PooledTransport
 from airflow_provider_describer.http.unpacking import ACCEPTED, TooLarge
 from airflow_provider_describer.models import Picture, Running
 from airflow_provider_describer.storage.address import mask_query
+from airflow_provider_describer.vendors.secrets import mask_bytes, mask_quoted, mask_words
 from airflow_provider_describer.vendors.wire import Request, Response
 
 T = TypeVar("T")
@@ -189,7 +188,7 @@ class AsyncClient:
         shown = mask_query(request.url)
         # The text may contain the URL, whose query may be a presigned secret, or quote the server's answer.
         text = self._describe(error).replace(request.url, shown)
-        reason = _masked(text.encode(), request.secrets).decode()
+        reason = mask_words(mask_quoted(text, request.secrets), request.secrets)
         match error:
             case AddressRefused():
                 return BadInput(
@@ -274,22 +273,6 @@ def _response(response: httpx.Response, content: bytes, secrets: tuple[str, ...]
     # A vendor that quotes the key back must not bring it into an error, a log or the store.
     headers: dict[str, str] = {}
     for raw_name, raw_value in response.headers.raw:
-        name, value = raw_name.decode("latin-1").lower(), _masked(raw_value, secrets).decode("utf-8", "replace")
+        name, value = raw_name.decode("latin-1").lower(), mask_bytes(raw_value, secrets).decode("utf-8", "replace")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return Response(response.status_code, headers, _masked(content, secrets), time.time(), elapsed)
-
-
-def _masked(text: bytes, secrets: tuple[str, ...]) -> bytes:
-    for secret in secrets:
-        for form in _forms(secret):
-            if form in text:
-                text = text.replace(form, b"***")
-    return text
-
-
-@cache
-def _forms(secret: str) -> tuple[bytes, ...]:
-    """The secret as it is, and as JSON and addresses write it, each of which an error's reader would undo."""
-    in_json = json.dumps(secret)[1:-1]
-    forms = (secret, in_json, in_json.replace("/", "\\/"), quote(secret), quote(secret, safe=""))
-    return tuple(form.encode() for form in dict.fromkeys(forms))
+    return Response(response.status_code, headers, mask_bytes(content, secrets), time.time(), elapsed)

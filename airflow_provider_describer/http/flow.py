@@ -17,6 +17,7 @@ from airflow_provider_describer.account import Account
 from airflow_provider_describer.errors import DescriberError, RateLimited, VendorUnavailable
 from airflow_provider_describer.http.retry import RetryPolicy
 from airflow_provider_describer.models import Description, Picture, Running, Spec
+from airflow_provider_describer.vendors.secrets import parse_masked
 from airflow_provider_describer.vendors.vendor import Vendor
 from airflow_provider_describer.vendors.wire import Request, Response
 
@@ -70,15 +71,17 @@ class VendorCalls:
         if upload:
             picture = yield from self.upload(picture)
         parse = partial(self.vendor.parse_response, self.account, spec)
-        answer = yield from self._attempts(partial(self._billable, spec, picture), parse)
+        secrets: list[str] = []
+        answer = yield from self._attempts(partial(self._billable, spec, picture, secrets), parse)
         if isinstance(answer, Description):
             return answer
         yield Accepted(answer)
-        return (yield from self.fetch(spec, answer))
+        return (yield from self.fetch(spec, answer, tuple(secrets)))
 
-    def fetch(self, spec: Spec, running: Running) -> Flow[Description]:
+    def fetch(self, spec: Spec, running: Running, secrets: tuple[str, ...] = ()) -> Flow[Description]:
         """Wait for a request that runs at the vendor. Sends only GETs, which are free and safe to repeat.
 
+        :param secrets: of the request itself, where they are known: its result may quote them.
         :raises RequestExpired: the vendor no longer knows it.
         """
         polls = 0
@@ -87,7 +90,9 @@ class VendorCalls:
             yield Sleep(poll_pause(polls) if running.status != "COMPLETED" else 0.0)
             try:
                 parse = partial(self.vendor.parse_poll, self.account, spec, running)
-                answer = yield from self._attempts(self.vendor.build_poll(self.account, running), parse, policy)
+                poll = self.vendor.build_poll(self.account, running)
+                poll = replace(poll, secrets=tuple(dict.fromkeys((*poll.secrets, *secrets))))
+                answer = yield from self._attempts(poll, parse, policy)
             except DescriberError as error:
                 if error.request_id is None:
                     # The error says nothing about the request, which may go on and be billed.
@@ -111,8 +116,9 @@ class VendorCalls:
 
     def check(self) -> Flow[str]:
         """Check the API key with one request and return what the vendor said. Free of charge."""
-        response = yield self.vendor.build_check(self.account)
-        return self.vendor.parse_check(self.account, response)
+        request = self.vendor.build_check(self.account)
+        response = yield request
+        return parse_masked(partial(self.vendor.parse_check, self.account), response, request.secrets)
 
     def has_ended(self, request_id: str) -> Flow[bool]:
         """Poll once whether a request has ended, well or not. A GET, free and safe to repeat."""
@@ -127,10 +133,12 @@ class VendorCalls:
             return True
         return isinstance(answer, Description) or answer.status == "COMPLETED"
 
-    def _billable(self, spec: Spec, picture: Picture) -> Flow[Request]:
-        """Wait until the call may be made, and return its request."""
+    def _billable(self, spec: Spec, picture: Picture, secrets: list[str]) -> Flow[Request]:
+        """Wait until the call may be made, and return its request; its secrets are added to those of earlier ones."""
         picture = yield Admit(picture)
-        return self.vendor.build_request(self.account, spec, picture)
+        request = self.vendor.build_request(self.account, spec, picture)
+        secrets += request.secrets
+        return request
 
     def _attempts(
         self,
@@ -144,7 +152,7 @@ class VendorCalls:
         while True:
             try:
                 ready = request if isinstance(request, Request) else (yield from request())
-                return parse((yield ready))
+                return parse_masked(parse, (yield ready), ready.secrets)
             except DescriberError as error:
                 attempt = failed[type(error)] = failed.get(type(error), 0) + 1
                 wait = policy.wait(error, attempt=attempt, jitter=self.jitter(), now=self.clock())

@@ -16,6 +16,7 @@ from airflow_provider_describer.account import Account
 from airflow_provider_describer.arguments import as_float
 from airflow_provider_describer.models import Description, Picture, Running, Spec
 from airflow_provider_describer.vendors.answers import blames_request, is_false, says_error
+from airflow_provider_describer.vendors.secrets import secrets_in
 from airflow_provider_describer.vendors.vendor import Vendor
 from airflow_provider_describer.vendors.wire import Request, Response, one_line
 
@@ -83,7 +84,7 @@ class ImageDescriber(Vendor):
             },
             body,
             billable=billable,
-            secrets=(account.api_key,),
+            secrets=(account.api_key, *secrets_in(fields.get("image"))),
         )
 
     def parse_response(self, account: Account, spec: Spec, response: Response) -> Description | Running:

@@ -16,6 +16,7 @@ from airflow_provider_describer.account import Account
 from airflow_provider_describer.arguments import as_float
 from airflow_provider_describer.models import Description, Picture, Running, Spec
 from airflow_provider_describer.vendors.answers import blames_request, describes, says_error
+from airflow_provider_describer.vendors.secrets import secrets_in
 from airflow_provider_describer.vendors.vendor import Vendor
 from airflow_provider_describer.vendors.wire import Request, Response, one_line
 
@@ -45,7 +46,7 @@ class Segmind(Vendor):
         else:
             body = _body_with_image('{"image_file": "', picture, '"}')
         url = f"{account.base_url}/{account.api_version}/{self.model}"
-        return _request(account, url, *body, billable=True)
+        return _request(account, url, *body, billable=True, secrets=secrets_in(picture.url))
 
     def parse_response(self, account: Account, spec: Spec, response: Response) -> Description | Running:
         """Return the description from v1, or the request that v2 accepted."""
@@ -186,12 +187,14 @@ class Segmind(Vendor):
         return errors.UnexpectedAnswer(self.status_line(response), answer=response.text, billed="no")
 
 
-def _request(account: Account, url: str, *body: bytes, billable: bool = False) -> Request:
+def _request(
+    account: Account, url: str, *body: bytes, billable: bool = False, secrets: tuple[str, ...] = ()
+) -> Request:
     """Return a GET, or with a body of JSON a POST."""
     headers = {"x-api-key": account.api_key, "accept": "application/json"}
     if body:
         headers["content-type"] = "application/json"
-    return Request("POST" if body else "GET", url, headers, body, billable, secrets=(account.api_key,))
+    return Request("POST" if body else "GET", url, headers, body, billable, secrets=(account.api_key, *secrets))
 
 
 def _body_with_image(before: str, picture: Picture, after: str) -> tuple[bytes, ...]:
