@@ -92,6 +92,7 @@ class Description:
     :param request_id: the vendor's id of the call, if it gives one.
     :param elapsed_s: seconds from sending the (last) request to its response.
     :param remaining_credits: the account's balance after the call, if the vendor gives it.
+    :param uri: of a web image only the part before the query, which may be a signature.
     """
 
     text: str

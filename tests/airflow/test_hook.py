@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -51,6 +53,29 @@ def test_describe_and_adescribe_are_one_call_each(accounts: EmulatorProcess, ven
     assert (blocking.vendor, blocking.uri, blocking.billed) == (vendor, pictures[0], "yes")
     assert blocking.sha256 == awaited.sha256 and len(str(blocking.sha256)) == 64
     assert billed(accounts) == 2
+
+
+def test_a_presigned_address_is_told_by_no_description_and_no_error(
+    emulator: EmulatorProcess, connect: Connect, vendor: str, pictures: list[str]
+) -> None:
+    hidden = "9f86d081884c7d659a2feaa0c55ad015"
+    data = f"data:image/png;base64,{base64.b64encode(Path(pictures[0]).read_bytes()).decode()}"
+    uploaded = httpx.post(
+        f"{emulator.url}/upload-asset",
+        json={"data_urls": [data]},
+        headers={"x-api-key": emulator.keys["segmind"]},
+        trust_env=False,
+    )
+    (address,) = uploaded.json()["file_urls"]
+    extra = {"allow_private_hosts": True}
+    connect("shop", conn_type=vendor, password=emulator.keys[vendor], host=emulator.url, extra=extra)
+    described = DescriberHook("shop").describe(f"{address}?X-Amz-Signature={hidden}")
+    assert described.uri == f"{address}?…"
+    assert hidden[:12] not in repr(described)
+    emulator.faults({"all": {"errors": [{"kind": "quoted_image", "share": 1}]}})
+    with pytest.raises(RejectedImage, match="Could not use the image") as caught:
+        DescriberHook("shop").describe(f"{address}?X-Amz-Signature={hidden}")
+    assert hidden[:12] not in f"{caught.value!r}{vars(caught.value)}"
 
 
 def test_the_subclasses_default_to_their_own_connection(accounts: EmulatorProcess, pictures: list[str]) -> None:
