@@ -23,8 +23,8 @@ class Request:
     """One HTTP request. ``body`` is a tuple of byte strings that are sent in turn, never joined or copied.
 
     A ``billable`` request may have cost money if its response is lost. ``secrets`` are masked wherever the response
-    quotes them (`vendors/secrets.py`). ``max_answer`` limits the response's bytes in place of the client's own limit. Headers and body hold
-    the key and the image, so they are in no repr.
+    quotes them (`vendors/secrets.py`). ``max_answer`` limits the response's bytes in place of the client's own limit.
+    Headers and body hold the key and the image, so they are in no repr.
     """
 
     method: str
