@@ -23,7 +23,7 @@ from airflow_provider_describer.engine.outcomes import OutcomeRecorder, unknown_
 from airflow_provider_describer.engine.plan import OnUnknown, Plan, decide, make_plan
 from airflow_provider_describer.engine.progress import Totals, run_warning, too_many_rejected, verdict
 from airflow_provider_describer.engine.runner import Runner
-from airflow_provider_describer.errors import BadInput, DescriberError, Unfinished
+from airflow_provider_describer.errors import BadInput, DescriberError, RejectedImage, Unfinished, UnreadableImage
 from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.http.flow import VendorCalls
 from airflow_provider_describer.images.prepare import Transport, choose_transport, needs_visibility
@@ -247,7 +247,11 @@ class Job:
             if request.flaw:
                 continue
             location, scaled = parse_uri(request.image.uri), bool(request.spec.preprocessing)
-            visibility = reader.visibility(location) if needs_visibility(vendor, account, location) else None
+            try:
+                visibility = reader.visibility(location) if needs_visibility(vendor, account, location) else None
+            except (RejectedImage, UnreadableImage):
+                # It is met again, and recorded, when the image is read.
+                continue
             transport = choose_transport(vendor, account, location, visibility, scaled=scaled)
             if not isinstance(location, LocalFile):
                 chosen[transport] += 1

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
 
-from airflow_provider_describer.errors import BadInput, BucketError
+from airflow_provider_describer.errors import BadConnection, BadInput, BucketError
 from airflow_provider_describer.hooks.connection import missing_connection, quiet_masker, read_connection
 from airflow_provider_describer.storage.address import Scheme, bucket_address, mask_query
 from airflow_provider_describer.storage.bucket import Bucket, Signed, Signer
@@ -53,20 +53,49 @@ def buckets_of(storage_conn_id: str | None = None) -> OpenBucket:
     return open_bucket
 
 
-def open_ahead(open_bucket: OpenBucket, uris: Iterable[str | None]) -> None:
-    """Open the bucket of every uri that has one, before an event loop runs."""
-    for scheme, name in {(key.scheme, key.bucket) for uri in uris if uri and (key := bucket_address(uri))}:
-        open_bucket(scheme, name)
+def open_ahead(open_bucket: OpenBucket, needed: Iterable[str | None], images: Iterable[str] = ()) -> OpenBucket:
+    """
+    Open the bucket of every uri that has one, before an event loop runs; return what gives the opened buckets.
+
+    Some images may be in a bucket that cannot be opened. Its error is raised when such an image is read.
+
+    :param needed: uris without which nothing can be done, such as the store's.
+    :raises DescriberError: for one of these, where no image at all is in a bucket that can be opened, and for a
+        ``storage_conn_id`` that is wrong.
+    """
+    for key in filter(None, map(bucket_address, filter(None, needed))):
+        open_bucket(key.scheme, key.bucket)
+    buckets = {(key.scheme, key.bucket) if key else None for key in map(bucket_address, images)}
+    failed: dict[tuple[Scheme, str], BadInput | BucketError] = {}
+    for bucket in filter(None, buckets):
+        try:
+            open_bucket(*bucket)
+        except BadConnection:
+            raise
+        except (BadInput, BucketError) as error:
+            failed[bucket] = error
+    if failed and buckets == set(failed):
+        raise next(iter(failed.values()))
+
+    def opened(scheme: Scheme, name: str) -> Bucket:
+        if error := failed.get((scheme, name)):
+            raise error.with_traceback(None)
+        return open_bucket(scheme, name)
+
+    return opened
 
 
 def _is_of(conn_id: str, scheme: Scheme) -> bool:
-    conn_type: str = read_connection(conn_id, f"storage_conn_id is {conn_id!r}", _CONN_TYPES[scheme]).conn_type
+    try:
+        conn_type = read_connection(conn_id, f"storage_conn_id is {conn_id!r}", _CONN_TYPES[scheme]).conn_type
+    except BadInput as error:
+        raise BadConnection(str(error)) from None
     if conn_type not in _CONN_TYPES.values():
-        raise BadInput(
+        raise BadConnection(
             f"storage_conn_id is {conn_id!r}, a connection of type {conn_type!r}; expected one of type "
             f"{' or '.join(map(repr, _CONN_TYPES.values()))}."
         )
-    return conn_type == _CONN_TYPES[scheme]
+    return bool(conn_type == _CONN_TYPES[scheme])
 
 
 def _needs(scheme: Scheme, name: str, conn_id: str) -> str:
@@ -241,7 +270,10 @@ def _gcs_signer(name: str, conn_id: str, credentials: Any, endpoint: str | None)
     from google.auth.exceptions import GoogleAuthError
     from google.cloud import storage
 
-    bucket = storage.Client(project="", credentials=credentials).bucket(name)
+    try:
+        bucket = storage.Client(project="", credentials=credentials).bucket(name)
+    except ValueError as error:
+        raise BadInput(f"gs://{name} cannot be opened: {error}") from None
     at_endpoint = {"api_access_endpoint": endpoint} if endpoint else {}
 
     def sign(key: str, seconds: float) -> Signed:

@@ -250,13 +250,21 @@ def _url_of(address: str) -> httpx.URL:
     shown = repr(mask_query(address))
     try:
         url = httpx.URL(address)
-    except httpx.InvalidURL as error:
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise BadInput(f"{shown} is not a URL: {error}", kind="bad_address") from None
     if not url.host or (url.port or 0) > 65535:
         raise BadInput(f"{shown} has no host, or a port above 65535.", kind="bad_address")
     if url.scheme not in ("http", "https"):
         raise BadInput(f"{shown} cannot be requested: expected http:// or https://.", kind="bad_address")
     return url
+
+
+def ascii_address(address: str) -> str:
+    """Return the address with a host of other letters in the form that is sent (``xn--…``); others unchanged.
+
+    :raises BadInput: no host has such a name.
+    """
+    return address if address.isascii() else str(_url_of(address))
 
 
 def _headers(request: Request, url: httpx.URL) -> dict[str, str]:

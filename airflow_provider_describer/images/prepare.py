@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.errors import BadInput, DescriberError, RejectedImage, UnreadableImage
+from airflow_provider_describer.http.client import ascii_address
 from airflow_provider_describer.images.checks import HEAD, check_content, check_head
 from airflow_provider_describer.images.reading import Head, Reader, Visibility
 from airflow_provider_describer.images.scaling import scale_down
@@ -192,7 +193,7 @@ async def _prepare_address(
     if not version:
         # Only its bytes tell whether it is the image that was described before.
         sha256 = hashlib.sha256((await reader.read(location, vendor.max_bytes)).data).hexdigest()
-    return PreparedImage(Picture(kind, url=image.uri), False, sha256, version, size)
+    return PreparedImage(Picture(kind, url=ascii_address(location.url)), False, sha256, version, size)
 
 
 _ETAG = re.compile(r"[0-9a-f]{32}(-\d+)?")

@@ -185,7 +185,12 @@ class Reader:
     def _bucket(self, location: ObjectKey) -> Bucket:
         if self._open_bucket is None:
             raise BadInput(f"{location}: no bucket can be opened here; give a storage_conn_id.")
-        return self._open_bucket(location.scheme, location.bucket)
+        try:
+            return self._open_bucket(location.scheme, location.bucket)
+        except BadInput as error:
+            raise RejectedImage(f"{location}: {error}", kind="bucket_not_opened") from None
+        except BucketError as error:
+            raise _object_error(location, error, None) from None
 
 
 def _object_error(location: ObjectKey, error: BucketError, max_bytes: int | None) -> Exception:
@@ -214,11 +219,11 @@ def _fetch(location: WebUrl, headers: dict[str, str], max_bytes: int, trust: Tru
         if response.status not in (301, 302, 303, 307, 308) or not redirect:
             raise _status_error(name, response.status)
         try:
-            target = urljoin(target, redirect)
-            is_web = isinstance(parse_uri(target), WebUrl)
+            to = parse_uri(urljoin(target, redirect))
         except ValueError:
-            target, is_web = redirect, False
-        if not is_web:
+            to = None
+        target = to.url if isinstance(to, WebUrl) else redirect
+        if not isinstance(to, WebUrl):
             raise RejectedImage(f"{name}: redirects to {mask_query(target)}, which is no web address.", kind="missing")
     raise RejectedImage(f"{name}: more than {REDIRECTS} redirects.", kind="missing")
 
@@ -235,8 +240,7 @@ def _get(name: str, url: str, headers: dict[str, str], max_bytes: int) -> Flow[R
     except BadInput as error:
         if error.kind not in ("bad_address", "forbidden_address"):
             raise
-        kind = "missing" if error.kind == "bad_address" else error.kind
-        raise RejectedImage(f"{name}: {error}", kind=kind) from None
+        raise RejectedImage(f"{name}: {error}", kind=error.kind) from None
     except UnexpectedAnswer:
         raise _too_large(name, None, max_bytes) from None
     return response

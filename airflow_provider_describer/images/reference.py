@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isnan
@@ -14,7 +15,7 @@ from airflow_provider_describer.errors import BadInput, RejectedImage
 from airflow_provider_describer.images.listing_file import is_listing_file, read_listing
 from airflow_provider_describer.images.scaling import preprocessing_of
 from airflow_provider_describer.models import DescribeRequest, Image, Spec
-from airflow_provider_describer.storage.address import bucket_address, check_reference, local_path, masked
+from airflow_provider_describer.storage.address import bucket_address, check_reference, is_web, local_path, masked
 from airflow_provider_describer.vendors.vendor import Vendor
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ _CONNECTION = re.compile(r"((?:s3|gs)://)[^/]*@", re.IGNORECASE)
 _FULL = re.compile(r"(?:s3|s3a|s3n|gs|gcs|https?|file)://", re.IGNORECASE)
 _LONGEST_NUMBER = 20
 """Digits of a size; Python reads no number of thousands of digits."""
+_LONGEST_URI = 4096
+"""Characters of what is given as address that a row keeps; no file or object has a longer name."""
+_AROUND = f"{string.whitespace}\ufeff\u00a0"
+"""What editors and spreadsheets leave around an address."""
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -128,7 +133,7 @@ def _request(
     place: str, item: object, vendor: Vendor, prompt: str | None, lang: str, base: Base | None, preprocessing: str
 ) -> DescribeRequest:
     given: Mapping[str, Any] = item if isinstance(item, Mapping) else {"uri": item}
-    uri, id_ = _full_uri(given.get("uri"), base), None
+    uri, id_ = _full_uri(given, base), None
     try:
         if isinstance(item, BadInput):
             raise item
@@ -141,19 +146,26 @@ def _request(
             filled = _fill_prompt(prompt if _is_missing(own_prompt) else own_prompt, given.get("fields"))
             spec = vendor.spec(filled, lang if _is_missing(own_lang) else own_lang or lang)
         except BadInput as error:
-            raise BadInput(f"{place} ({masked(uri)}): {error}") from None
+            raise BadInput(f"{place} ({_brief(uri)}): {error}") from None
     except BadInput as error:
         flaw = RejectedImage(str(error), kind="bad_address" if error.kind == "bad_address" else "bad_entry")
         spec = replace(vendor.spec(lang=lang), prompt=None, preprocessing=preprocessing)
-        return DescribeRequest(Image(uri or place), spec, id_, flaw)
+        return DescribeRequest(Image(uri[:_LONGEST_URI] if uri else place), spec, id_, flaw)
     return DescribeRequest(image, replace(spec, preprocessing=preprocessing) if preprocessing else spec, id_)
 
 
-def _full_uri(given: object, base: Base | None) -> str | None:
+def _full_uri(given: Mapping[str, Any], base: Base | None) -> str | None:
     """Return the entry's whole address; None where it has no text."""
-    uri = as_path(given)
-    if not isinstance(uri, str) or not uri.strip():
+    uri = as_path(given.get("uri"))
+    if not isinstance(uri, str) or not uri.strip(_AROUND):
         return None
+    bare = uri.strip(_AROUND)
+    if is_web(bare) or (base and is_web(base.text) and "://" not in bare):
+        uri = bare
+    elif _FULL.match(bare):
+        # A key may end in a space; one in a line break is known from a listing, which tells its version too.
+        uri = uri.lstrip(_AROUND)
+        uri = uri if given.get("version") else uri.rstrip("\r\n")
     full = uri if base is None else base.join(uri)
     return _CONNECTION.sub(r"\1", full, count=1) if "@" in full else full
 
@@ -174,7 +186,7 @@ def _check_entry(place: str, given: Mapping[str, Any], uri: str | None) -> None:
             raise BadInput("it has a NUL character; no image can have such a name.")
         check_reference(uri)
     except BadInput as error:
-        raise BadInput(f"{place} ({masked(uri)}): {error}", kind="bad_address") from None
+        raise BadInput(f"{place} ({_brief(uri)}): {error}", kind="bad_address") from None
 
 
 def _is_missing(value: object) -> bool:
@@ -261,6 +273,11 @@ def _fill_prompt(given: object, fields: Any) -> str | None:
         return str(filled[name])
 
     return _PLACEHOLDER.sub(fill, prompt)
+
+
+def _brief(uri: str) -> str:
+    shown = masked(uri)
+    return f"{shown[:200]}…" if len(shown) > 200 else shown
 
 
 def _shown(value: object) -> str:

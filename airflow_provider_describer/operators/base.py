@@ -209,7 +209,7 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
         if given.skip_if_empty and not requests:
             raise AirflowSkipException("There are no images to describe.")
         uris = (request.image.uri for request in requests if not request.flaw)
-        open_ahead(open_bucket, [given.store, vendor_calls.account.limits_path, *uris])
+        open_bucket = open_ahead(open_bucket, [given.store, vendor_calls.account.limits_path], uris)
         self._job = Job(
             vendor_calls=vendor_calls,
             requests=requests,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from airflow_provider_describer.errors import BadInput
 
@@ -13,6 +14,11 @@ Scheme = Literal["s3", "gs"]
 
 _OTHER_SPELLINGS = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
 """Schemes that other tools use, and ours for the same."""
+# An address with one slash or none, which would otherwise be taken for a path.
+_HALF_ADDRESS = re.compile(r"(https?|(?:ftp|s3|gs|gcs|file)(?=:/)):(?!//)", re.IGNORECASE)
+_SECRETS = re.compile(r"(https?:/*)(?:[^/?#]*@)?([^?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+_SAFE = "!#$%&'()*+,/:;=?@[]~"
+"""What an address may hold beside letters, digits and ``-._``. ``%`` too, so that nothing is encoded twice."""
 _LAST_CHARACTER = "\U0010fffd"
 
 
@@ -41,7 +47,7 @@ class LocalFile:
 
 @dataclass(frozen=True, slots=True)
 class WebUrl:
-    """An http(s) address. Its text leaves the query out, which may be a secret."""
+    """An http(s) address, encoded as it is sent. Its text leaves the query out, which may be a secret."""
 
     url: str
 
@@ -55,16 +61,25 @@ Location = ObjectKey | LocalFile | WebUrl
 def parse_uri(uri: str) -> Location:
     """Return where a uri leads: a path, ``file://``, ``http(s)://``, ``s3://`` or ``gs://``.
 
+    A web address is encoded as browsers do it: spaces, quotes, letters that are not ASCII. Nothing is encoded twice.
+
     :raises BadInput: for a uri that can never be read; the message says why.
     """
     if (found := bucket_address(uri)) is not None:
         return found
     path = local_path(uri)
-    return WebUrl(uri) if path is None else LocalFile(uri, path)
+    return WebUrl(_encoded(uri)) if path is None else LocalFile(uri, path)
 
 
 def check_reference(uri: str) -> None:
-    """Raise `BadInput` for a uri that cannot name an image: as `parse_uri` does, and for a bucket without a key."""
+    """Raise `BadInput` for a uri that cannot name an image: as `parse_uri` does, and for what is no path in fact."""
+    if half := _HALF_ADDRESS.match(uri):
+        slashes = "/// (three slashes)" if half[1].lower() == "file" else "// (two slashes)"
+        raise BadInput(f"{masked(uri)!r} is no address; after {half[1]}: come {slashes}.")
+    if uri[:5].lower() == "data:":
+        raise BadInput("an image within its address (data:) is not read; write it to a file or a bucket.")
+    if uri == "~" or uri.startswith("~/"):
+        raise BadInput(f"{uri!r}: '~' is not replaced by a home folder; write the whole path.")
     found = parse_uri(uri)
     if isinstance(found, ObjectKey) and not found.key:
         raise BadInput(f"{uri!r} names a bucket and no image in it; list it first (ListImagesOperator).")
@@ -145,15 +160,41 @@ def local_path(uri: str) -> Path | None:
 
 
 def _check_url(url: str) -> None:
+    if problem := _url_problem(url):
+        raise BadInput(
+            f"{mask_query(url)!r} is not a valid address: {problem}; expected something like "
+            "'https://example.com/a.jpg'."
+        )
+
+
+def _url_problem(url: str) -> str | None:
+    if any(c < " " or c == "\x7f" for c in url):
+        return "it has a control character"
+    if any("\ud800" <= c <= "\udfff" for c in url):
+        return "it has half a character"
+    if "\\" in re.split("[?#]", url, maxsplit=1)[0]:
+        return "it has a backslash, of which programs make different things"
     try:
         parts = urlsplit(url)
-        valid = bool(parts.hostname) and parts.port != 0 and not any(c < " " or c == "\x7f" for c in url)
-    except ValueError:
-        valid = False
-    if not valid:
-        raise BadInput(
-            f"{mask_query(url)!r} is not a valid address; expected something like 'https://example.com/a.jpg'."
-        )
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        return str(error)
+    if not host:
+        return "it names no host"
+    if port == 0:
+        return "no server has the port 0"
+    if re.search(r"[\s\"<>^`{|}]", host):
+        return "its host has a character that no host has"
+    return None
+
+
+def _encoded(url: str) -> str:
+    """Return a checked web address with all but its host encoded."""
+    scheme, colons, rest = url.partition("://")
+    end = re.search("[/?#]|$", rest)
+    cut = end.start() if end else len(rest)
+    user, at, host = rest[:cut].rpartition("@")
+    return f"{scheme}{colons}{quote(user, safe=_SAFE)}{at}{host}{quote(rest[cut:], safe=_SAFE)}"
 
 
 def is_web(uri: str) -> bool:
@@ -171,6 +212,9 @@ def masked(uri: str) -> str:
 
     In a path and in a key, ``?`` and ``#`` are part of the name and stay.
     """
+    if half := _SECRETS.match(uri):
+        # Also where a slash is missing.
+        return f"{half[1]}{half[2]}" + ("?…" if "?" in half[3] else "")
     keeps_query = is_local(uri) or uri[:5].lower() in ("s3://", "gs://")
     return uri if keeps_query else mask_query(uri)
 

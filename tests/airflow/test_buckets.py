@@ -509,6 +509,37 @@ def test_a_bucket_is_opened_once_and_ahead(s3: Cloud, gcs: Cloud, aws: Connect, 
     assert repr(s3_bucket) == f"Bucket('{s3.uri}/')"
 
 
+def test_a_bucket_that_cannot_be_opened_is_told_by_its_own_images(s3: Cloud, gcs: Cloud, aws: Connect) -> None:
+    # Google's default connection is not there.
+    aws()
+    images = [f"{s3.uri}/a.jpg", f"{gcs.uri}/b.jpg", "/data/c.jpg"]
+    open_bucket = open_ahead(buckets_of("minio"), [f"{s3.uri}/store", None], images)
+    assert open_bucket("s3", s3.name).read("x") is None
+    for _ in range(2):
+        with pytest.raises(BadInput, match=r"gs://.* needs the connection 'google_cloud_default'"):
+            open_bucket("gs", gcs.name)
+
+
+def test_a_bucket_that_is_needed_or_the_only_one_must_open(s3: Cloud, gcs: Cloud, aws: Connect) -> None:
+    aws()
+    good, bad = f"{s3.uri}/a.jpg", f"{gcs.uri}/b.jpg"
+    for needed, images in (([bad], [good]), ([], [bad]), ([good], [bad, bad])):
+        with pytest.raises(BadInput, match="needs the connection 'google_cloud_default'"):
+            open_ahead(buckets_of("minio"), needed, images)
+    # A setting of the task is blamed on no image.
+    with pytest.raises(BadInput, match="storage_conn_id is 'nowhere', but there is no such connection"):
+        open_ahead(buckets_of("nowhere"), [], [good, "/data/c.jpg"])
+
+
+@pytest.mark.parametrize("name", ["-shop", "shop-", "_"])
+def test_a_name_that_no_bucket_has(gcs: Cloud, google: Connect, name: str) -> None:
+    google("google_cloud_default")
+    open_bucket = open_ahead(buckets_of(), [], [f"{gcs.uri}/a.jpg", f"gs://{name}/a.jpg"])
+    assert open_bucket("gs", gcs.name).read("x") is None
+    with pytest.raises(BadInput, match=f"gs://{name} cannot be opened"):
+        open_bucket("gs", name)
+
+
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
 def test_another_type_of_connection(connect: Connect, scheme: Any) -> None:
     connect("web", conn_type="http", password="hush", host="h")

@@ -17,6 +17,7 @@ import pytest
 from airflow_provider_describer.engine.job import MAX_INLINE
 from airflow_provider_describer.errors import BadInput, Unfinished
 from airflow_provider_describer.images.reference import parse_images
+from airflow_provider_describer.storage.address import masked
 from airflow_provider_describer.store.rows import Row
 
 if TYPE_CHECKING:
@@ -94,6 +95,38 @@ def test_a_web_image_is_fetched_by_the_vendor_and_its_query_kept_nowhere(
     assert [entry["image_via"] for entry in result.ledger["entries"]] == ["url"]
     kept = "".join(path.read_text(errors="replace") for path in shop.store.rglob("*") if path.is_file())
     assert "hush" not in f"{kept}{result.manifest}{result.lines}"
+
+
+@pytest.mark.parametrize("way", ["auto", "inline"])
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("a b.jpg", "/a%20b.jpg"),
+        ("a b%20c.jpg \n", "/a%20b%20c.jpg"),
+        ("é|.jpg", "/%C3%A9%7C.jpg"),
+        ('a"<b>.jpg?q= x', "/a%22%3Cb%3E.jpg?q=%20x"),
+    ],
+)
+def test_a_web_image_with_a_name_that_browsers_encode(
+    shop: Shop, loopback: type[Loopback], draw: Callable[..., bytes], name: str, asked: str, way: str
+) -> None:
+    lines: list[str] = []
+
+    async def serve(visit: Visit) -> None:
+        while received := await visit.request():
+            lines.append(received.line)
+            visit.answer(draw(1), "200 OK", 'etag: "abc"')
+
+    async def scene() -> Any:
+        async with loopback(serve) as server:
+            return await shop.job([f" {server.url}/{name}"], fields={"image_transport": way}).arun()
+
+    result = shop.result(asyncio.run(scene()), [])
+    (row,) = result.rows
+    assert (row["status"], result.ledger["billed"]) == ("described", 1)
+    # Ours, and the vendor's own where it fetches the image.
+    assert set(lines) == {f"GET {asked} HTTP/1.1"} and len(lines) >= 2
+    assert row["uri"].endswith(f"/{masked(f'http://h/{name.strip()}')[9:]}")
 
 
 def test_prompts_and_languages_reach_the_vendor(shop: Shop, pictures: Pictures) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_describer.account import Account, account_from_connection
 from airflow_provider_describer.errors import BadInput, DescriberError, RejectedImage, UnreadableImage
-from airflow_provider_describer.http.client import AsyncClient
+from airflow_provider_describer.http.client import AsyncClient, ascii_address
 from airflow_provider_describer.images.prepare import PreparedImage, Transport, choose_transport, prepare
 from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.models import DescribeRequest, Image
@@ -275,3 +275,21 @@ def test_an_image_that_only_the_other_vendor_takes(tmp_path: Path, draw: Callabl
     found = asyncio.run(prepared(str(tmp_path / "a.jpg"), account("segmind")))
     assert isinstance(found, RejectedImage) and found.kind == "unsupported_type"
     assert "Segmind takes no image/gif" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("address", "sent"),
+    [
+        ("https://h.example/a?b", "https://h.example/a?b"),
+        ("https://bücher.example/%C3%BC.jpg?x=%20", "https://xn--bcher-kva.example/%C3%BC.jpg?x=%20"),
+        ("https://日本語。jp/x", "https://xn--wgv71a119e.jp/x"),
+    ],
+)
+def test_a_host_of_other_letters_is_sent_in_ascii(address: str, sent: str) -> None:
+    assert ascii_address(address) == sent
+
+
+@pytest.mark.parametrize("uri", ["https://i\u2764.example/a.jpg", "https://xn--\u2764.example/a.jpg"])
+def test_a_host_that_cannot_be_a_name_is_a_bad_address(uri: str) -> None:
+    error = asyncio.run(prepared(uri, account()))
+    assert isinstance(error, RejectedImage) and error.kind == "bad_address" and "IDNA" in str(error)

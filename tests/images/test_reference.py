@@ -205,6 +205,39 @@ def test_what_is_said_of_an_image_is_checked_for_each(about: dict[str, Any], say
     assert str(found).startswith(f"images[1] (a.jpg): {says}") and found.kind == "bad_entry"
 
 
+@pytest.mark.parametrize(
+    ("given", "uri"),
+    [
+        (" https://h.example/a.jpg ", "https://h.example/a.jpg"),
+        ("https://h.example/a.jpg\r\n", "https://h.example/a.jpg"),
+        ("\ufeffhttps://h.example/a.jpg\u00a0", "https://h.example/a.jpg"),
+        ("\tHTTPS://h.example/a b.jpg", "HTTPS://h.example/a b.jpg"),
+        (" s3://shop/a .jpg", "s3://shop/a .jpg"),
+        ("s3://shop/a.jpg ", "s3://shop/a.jpg "),
+        ("s3://shop/a.jpg\r\n", "s3://shop/a.jpg"),
+        ("gs://shop/ a.jpg \n", "gs://shop/ a.jpg "),
+        ("\nfile:///data/a%20b.jpg\n", "file:///data/a%20b.jpg"),
+        (" a.jpg ", " a.jpg "),
+        ("/data/a.jpg ", "/data/a.jpg "),
+        # What worked before has the name by which the store knows it.
+        ('https://h.example/é|.jpg?q="', 'https://h.example/é|.jpg?q="'),
+    ],
+)
+def test_blanks_around_an_address_are_none_of_it(given: str, uri: str) -> None:
+    assert uris([given]) == uris([{"uri": given}]) == [uri]
+
+
+def test_a_key_from_a_listing_is_literal() -> None:
+    assert uris([{"uri": "s3://shop/a.jpg\n", "version": "v"}]) == ["s3://shop/a.jpg\n"]
+    assert uris(["a.jpg ", " b.jpg\n"], images_base="s3://shop/") == ["s3://shop/a.jpg ", "s3://shop/ b.jpg\n"]
+    assert uris([" a b.jpg\n"], images_base="https://h.example/x/") == ["https://h.example/x/a b.jpg"]
+
+
+def test_an_image_within_its_address_is_kept_nowhere() -> None:
+    (_, bad) = requests(["a.jpg", f"data:image/png;base64,{'A' * 100_000}"])
+    assert bad.flaw and bad.flaw.kind == "bad_address" and len(str(bad.flaw)) < 500 and len(bad.image.uri) == 4096
+
+
 def test_a_row_of_a_bad_entry_can_be_found_again() -> None:
     (_, bad, worse) = requests(
         ["a.jpg", {"uri": "ftp://h/b.jpg", "id": 7, "lang": "xx"}, {"id": 8}], images_base="/data"

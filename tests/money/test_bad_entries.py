@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_describer.engine.job import MAX_INLINE
-from airflow_provider_describer.errors import TooManyRejected
+from airflow_provider_describer.errors import BadInput, BucketError, DescriberError, TooManyRejected, Unfinished
 from airflow_provider_describer.storage.address import masked
 
 if TYPE_CHECKING:
+    from clouds import Cloud
+
     from tests.conftest import Result, Shop
 
 DrawInto = Callable[..., list[Path]]
@@ -177,3 +179,42 @@ def test_the_first_ones_answer_is_that_of_its_copies(
     assert len({row["text"] for row in result.rows}) == 2
     assert [row["cost_usd"] for row in result.rows[::2]][:2] == [0.015, 0.0]
     assert result.ledger["requests"] == 2
+
+
+@pytest.mark.parametrize("transport", ["auto", "url"])
+@pytest.mark.parametrize("vendor", ["image_describer", "segmind"])
+def test_a_bucket_that_cannot_be_opened_is_its_images_fault(
+    shop: Shop, tmp_path: Path, draw_into: DrawInto, s3: Cloud, vendor: str, transport: str
+) -> None:
+    shop.vendor = vendor
+    shop.fields["image_transport"] = transport if transport == "auto" else vendor_way(vendor)
+    errors: dict[str, DescriberError] = {
+        "unset": BadInput("gs://unset needs the connection 'google_cloud_default', but there is none."),
+        "refused": BucketError("s3://refused: the role was refused.", kind="denied"),
+        "silent": BucketError("s3://silent: no answer.", kind="unreachable"),
+    }
+
+    def open_bucket(scheme: Any, name: str) -> Any:
+        if name in errors:
+            raise errors[name]
+        return s3.open_bucket(scheme, name)
+
+    paths = draw_into(tmp_path, 8)
+    s3.bucket().put("a.jpg", paths.pop().read_bytes())
+    lost = ["gs://unset/a.jpg", "s3://refused/a.jpg", "s3://nowhere-at-all/a.jpg", "s3://silent/a.jpg"]
+    listed = {"uri": "s3://nowhere-at-all/b.jpg", "version": "v", "size": 7}
+    result = shop.describe([lost[0], *paths, *lost[1:], listed, f"{s3.uri}/a.jpg"], open_bucket=open_bucket)
+    found = {row["uri"]: (row["status"], row["error"] and row["error"]["kind"]) for row in result.rows}
+    assert [found[uri] for uri in (*lost, str(listed["uri"]))] == [
+        ("rejected", "bucket_not_opened"),
+        ("rejected", "denied"),
+        ("rejected", "no_such_bucket"),
+        ("pending", "unreachable"),
+        ("rejected", "no_such_bucket"),
+    ]
+    assert result.counts["described"] == result.ledger["billed"] == 8 and isinstance(result.error, Unfinished)
+    assert set(result.ledger["by_image"].values()) == {1}
+
+
+def vendor_way(vendor: str) -> str:
+    return "file" if vendor == "image_describer" else "inline"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.storage.address import (
@@ -13,8 +15,10 @@ from airflow_provider_describer.storage.address import (
     ObjectKey,
     WebUrl,
     bucket_address,
+    check_reference,
     is_plain,
     just_before,
+    masked,
     parse_uri,
 )
 
@@ -104,3 +108,111 @@ def test_a_uri_is_parsed_and_shown_without_secrets(uri: str, location: Location,
 def test_a_uri_that_can_never_be_read_is_refused(uri: str) -> None:
     with pytest.raises(BadInput):
         parse_uri(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "sent"),
+    [
+        ("http://h/a b.jpg", "http://h/a%20b.jpg"),
+        ("http://h/a%20b.jpg", "http://h/a%20b.jpg"),
+        ("http://h/a%20b c.jpg", "http://h/a%20b%20c.jpg"),
+        ("http://h/50%.jpg", "http://h/50%.jpg"),
+        ("http://h/é.jpg", "http://h/%C3%A9.jpg"),
+        ("http://h/日本/a.jpg", "http://h/%E6%97%A5%E6%9C%AC/a.jpg"),
+        ('http://h/a|b"c<d>e^f`g{h}.jpg', "http://h/a%7Cb%22c%3Cd%3Ee%5Ef%60g%7Bh%7D.jpg"),
+        ('http://h/a?q=x y|z&é="', "http://h/a?q=x%20y%7Cz&%C3%A9=%22"),
+        ("http://h/a?q=a\\b", "http://h/a?q=a%5Cb"),
+        ("http://h?q=x y", "http://h?q=x%20y"),
+        ("http://h/a.jpg#x y", "http://h/a.jpg#x%20y"),
+        (
+            "https://b.example/k?X-Amz-Signature=ab%2Fc&d=e+f/g==",
+            "https://b.example/k?X-Amz-Signature=ab%2Fc&d=e+f/g==",
+        ),
+        ("http://h/~a/(b)!$&'*+,;=:@[c]-._.jpg", "http://h/~a/(b)!$&'*+,;=:@[c]-._.jpg"),
+        ("http://u ser:p@h:81/a b", "http://u%20ser:p@h:81/a%20b"),
+        ("http://[::1]:81/a b", "http://[::1]:81/a%20b"),
+        ("HTTP://H/a b.jpg", "HTTP://H/a%20b.jpg"),
+        ("http://bücher.example/ü.jpg", "http://bücher.example/%C3%BC.jpg"),
+    ],
+)
+def test_a_web_address_is_encoded_as_browsers_do_it_and_only_once(uri: str, sent: str) -> None:
+    assert parse_uri(uri) == WebUrl(sent)
+    assert parse_uri(sent) == WebUrl(sent)
+
+
+@given(path=st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\\")))
+def test_what_is_sent_is_encoded_once(path: str) -> None:
+    found = parse_uri(f"https://h.example/{path}")
+    assert isinstance(found, WebUrl) and found.url.isascii() and " " not in found.url
+    assert parse_uri(found.url) == found
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("http:/h/a.jpg", "after http: come // (two slashes)"),
+        ("http:h/a.jpg", "after http: come // (two slashes)"),
+        ("HTTPS:\\\\h\\a.jpg", "after HTTPS: come // (two slashes)"),
+        ("s3:/b/k", "after s3: come // (two slashes)"),
+        ("file:/data/a.jpg", "after file: come /// (three slashes)"),
+        ("http:///a.jpg", "it names no host"),
+        ("http://", "it names no host"),
+        ("http://:80/a.jpg", "it names no host"),
+        ("http://h\\a.jpg", "it has a backslash"),
+        ("http://h/a\\b.jpg", "it has a backslash"),
+        ("http://h/a\tb.jpg", "it has a control character"),
+        ("http://h/a\nb.jpg", "it has a control character"),
+        ("http://h/\udcff.jpg", "it has half a character"),
+        ("http://h:0/a.jpg", "no server has the port 0"),
+        ("http://h:70000/a.jpg", "Port out of range"),
+        ("http://h:x/a.jpg", "Port could not be cast"),
+        ("http://[::1/a.jpg", "Invalid IPv6 URL"),
+        ("http://a b.example/c.jpg", "its host has a character that no host has"),
+        ("ftp://h/a.jpg", "not ftp://"),
+        ("ftp:/h/a.jpg", "after ftp: come // (two slashes)"),
+        ("sftp://h/a.jpg", "not sftp://"),
+        ("azure://h/a.jpg", "not azure://"),
+        ("data:image/png;base64,iVBORw0KGgo=", "an image within its address (data:) is not read"),
+        ("~/a.jpg", "'~' is not replaced by a home folder"),
+        ("file://data/a.jpg", "three slashes"),
+    ],
+)
+def test_what_is_no_reference_is_refused_for_its_true_reason(uri: str, says: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        check_reference(uri)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http",
+        "https.jpg",
+        "s3:notes.jpg",
+        "./http:x.jpg",
+        "/data/http:/x.jpg",
+        "C:\\a.jpg",
+        "a~b.jpg",
+        "~a/b.jpg",
+        "//h/a",
+    ],
+)
+def test_a_file_may_have_such_a_name(uri: str) -> None:
+    check_reference(uri)
+    assert parse_uri(uri) == LocalFile(uri, Path(uri))
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("http:/u:hush@h/a.jpg?sig=hush", "http:/h/a.jpg?…"),
+        ("https:h/a.jpg?sig=hush#hush", "https:h/a.jpg?…"),
+        ("https://u:hush@h/a@b.jpg?sig=hush", "https://h/a@b.jpg?…"),
+        ("HTTPS://h/a.jpg#hush", "HTTPS://h/a.jpg"),
+        ("ftp://u:hush@h/a.jpg?sig=hush", "ftp://h/a.jpg?…"),
+        ("/data/a?b#c@d.jpg", "/data/a?b#c@d.jpg"),
+        ("s3://b/a?b#c@d.jpg", "s3://b/a?b#c@d.jpg"),
+    ],
+)
+def test_no_secret_of_an_address_is_shown(uri: str, shown: str) -> None:
+    assert masked(uri) == shown
