@@ -30,6 +30,7 @@ Every class survives pickling with its attributes. No message holds a secret of 
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 Billed = Literal["no", "yes", "unknown"]
@@ -41,8 +42,16 @@ MAX_ANSWER_CHARS = 65536
 """How many characters of it an error keeps."""
 
 
+_BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def one_line(text: str) -> str:
+    """Return the text with control characters and line breaks as escapes: keys and file names may hold them."""
+    return _BREAKS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 class DescriberError(Exception):
-    """Base of all errors of this package.
+    """Base of all errors of this package. Its message is one line.
 
     ``kind`` is the stable word in a row's ``error``; ``billed`` says whether the failed call was paid for;
     ``request_id`` is the vendor's id of it, if there is one.
@@ -55,7 +64,7 @@ class DescriberError(Exception):
     def __init__(
         self, message: str, *, kind: str | None = None, billed: Billed | None = None, request_id: str | None = None
     ) -> None:
-        super().__init__(message)
+        super().__init__(one_line(message))
         self.kind = kind or self.kind
         self.billed = billed or self.billed
         self.request_id = request_id

@@ -144,3 +144,11 @@ def test_any_answer_can_be_logged_stored_and_sent(message: str, answer: str) -> 
     if not any("\ud800" <= character <= "\udfff" for character in message):
         str(error).encode()
     assert seen(pickle.loads(pickle.dumps(error))) == seen(error)
+
+
+@pytest.mark.parametrize("code", [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029])
+def test_a_message_is_one_line_whatever_name_it_quotes(code: int) -> None:
+    error = errors.RejectedImage(f"s3://shop/a{chr(code)}b.jpg: é 日本 \\ is not there")
+    assert len(str(error).splitlines()) == 1 and chr(code) not in str(error)
+    assert str(error).startswith("s3://shop/a\\") and "b.jpg: é 日本 \\ is" in str(error)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)

@@ -10,6 +10,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow_provider_describer.arguments import check_seconds, parse_whole
+from airflow_provider_describer.errors import one_line
 from airflow_provider_describer.images.listing import ImageFilter, ListedImage, list_images
 from airflow_provider_describer.storage.address import is_local
 
@@ -125,13 +126,14 @@ class ArrivalTerms:
             return None
         youngest = max(images, key=lambda image: image.modified)
         if (age := now - youngest.modified) < self.settle_seconds:
-            return f"{youngest.uri} was changed {max(age, 0.0):.0f} s ago, waiting for {self.settle_seconds:.0f} s"
+            age_s, wanted_s = max(age, 0.0), self.settle_seconds
+            return f"{one_line(youngest.uri)} was changed {age_s:.0f} s ago, waiting for {wanted_s:.0f} s"
         local = [image for image in images if is_local(image.uri)]
         if not local:
             return None
         pause(min(self.settle_seconds, LOOK_AGAIN_S))
         changing = next((image.uri for image in local if not _is_as_listed(image)), None)
-        return changing and f"{changing} is still changing"
+        return changing and f"{one_line(changing)} is still changing"
 
     def settles_at(self, images: Sequence[ListedImage]) -> float | None:
         """Return the epoch second at which these images may be handed over; None where they are too few."""

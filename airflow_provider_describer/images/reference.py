@@ -182,7 +182,7 @@ def _check_entry(place: str, given: Mapping[str, Any], uri: str | None) -> None:
             "'https://…/a.jpg'."
         )
     try:
-        if "\0" in uri:
+        if "\0" in uri and bucket_address(uri) is None:
             raise BadInput("it has a NUL character; no image can have such a name.")
         check_reference(uri)
     except BadInput as error:

@@ -214,20 +214,23 @@ def _parse_page(body: bytes) -> tuple[list[Entry], str]:
     :raises NotAListing: the server that answers is no object store.
     """
     root = ElementTree.fromstring(body)  # noqa: S314  # from the store that is also trusted with credentials
-    if not root.tag.endswith("ListBucketResult"):
+    # The clouds' namespaces differ.
+    namespace, is_listing, _ = root.tag.partition("ListBucketResult")
+    if not is_listing:
         raise NotAListing
-    about = {_tag(element): element.text or "" for element in root}
-    encoded = about.get("EncodingType") == "url"
-    entries = [_entry(element, encoded=encoded) for element in root if _tag(element) == "Contents"]
-    more = about.get("IsTruncated", "").lower() == "true"
-    return entries, about.get("NextContinuationToken", "") if more else ""
+    encoded = root.findtext(f"{namespace}EncodingType") == "url"
+    names = [f"{namespace}{name}" for name in ("Key", "Size", "ETag", "LastModified")]
+    entries = [_entry(*map(one.findtext, names), encoded=encoded) for one in root.iterfind(f"{namespace}Contents")]
+    more = root.findtext(f"{namespace}IsTruncated", "").lower() == "true"
+    return entries, root.findtext(f"{namespace}NextContinuationToken", "") if more else ""
 
 
-def _entry(element: ElementTree.Element, *, encoded: bool) -> Entry:
-    about = {_tag(field): field.text or "" for field in element}
-    key = unquote_plus(about["Key"], errors="surrogateescape") if encoded else about["Key"]
-    modified = datetime.fromisoformat(about["LastModified"]).timestamp()
-    return Entry(key, int(about["Size"]), about.get("ETag", "").strip('"') or None, modified)
+def _entry(key: str | None, size: str | None, etag: str | None, modified: str | None, *, encoded: bool) -> Entry:
+    if not key or not size or not modified:
+        raise NotAListing
+    if encoded:
+        key = unquote_plus(key, errors="surrogateescape")
+    return Entry(key, int(size), (etag or "").strip('"') or None, datetime.fromisoformat(modified).timestamp())
 
 
 def _json_entry(item: Mapping[str, str]) -> Entry:
@@ -235,7 +238,3 @@ def _json_entry(item: Mapping[str, str]) -> Entry:
     version = b64decode(item["md5Hash"]).hex() if "md5Hash" in item else f"-{item['etag']}"
     modified = datetime.fromisoformat(item["updated"]).timestamp()
     return Entry(item["name"], int(item["size"]), version, modified)
-
-
-def _tag(element: ElementTree.Element) -> str:
-    return element.tag.rpartition("}")[2]

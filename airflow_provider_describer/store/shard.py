@@ -20,6 +20,7 @@ VERSION = 1
 FOLDER = "journal"
 SUFFIX = ".jsonl"
 _FORMAT = "airflow-provider-describer journal"
+_NOT_PLAIN = re.compile("[\x85\u2028\u2029\ud800-\udfff]")
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _ASCII = json.JSONEncoder(separators=(",", ":"))
 _EVENT_START = re.compile(rb'\{"event":"(\w+)","call":"([^"\\]*)"')
@@ -41,12 +42,12 @@ def shard_namer(clock: Callable[[], float]) -> Callable[[], str]:
 
 
 def json_line(values: Event) -> bytes:
-    """Return the values as one line of JSON in valid UTF-8; parsing it gives the same values."""
-    try:
-        return _JSON.encode(values).encode() + b"\n"
-    except UnicodeEncodeError:
-        # A lone surrogate, as in a file name that is not UTF-8: JSON can write it as an escape.
-        return _ASCII.encode(values).encode() + b"\n"
+    """Return the values as one line of JSON in valid UTF-8, for every reader; parsing it gives the same values."""
+    text = _JSON.encode(values)
+    # What some readers take for the end of a line, and a lone surrogate, as in a file name that is not UTF-8: JSON can
+    # write them as escapes.
+    is_plain = text.isascii() or not _NOT_PLAIN.search(text)
+    return (text if is_plain else _ASCII.encode(values)).encode() + b"\n"
 
 
 def encode_shard(lines: Iterable[bytes]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -132,6 +133,66 @@ def test_every_name_that_an_object_may_have(
     ran = run_dag(dag, {}, file="clouds.py", bucket=cloud.name, store=f"{cloud.uri}/descriptions/")
     assert {row["uri"]: row["sha256"] for row in rows_of(cloud, ran.xcom("describe"))} == sums
     assert accounts.ledger(entries=False)["billed"] == len(ODD_NAMES)
+
+
+ODD_KEYS = [
+    "a.jpg",
+    "/a.jpg",
+    "photos//a.jpg",
+    "photos/./b.jpg",
+    "photos/../b.jpg",
+    "photos/a.jpg/",
+    "tab\t.jpg",
+    "\x1b[31m.jpg",
+    "/50% off+ #1?.jpg",
+]
+
+
+@pytest.mark.parametrize("vendor", ["segmind", "image_describer"])
+def test_keys_that_no_path_would_have_are_listed_and_described_once(
+    accounts: EmulatorProcess, s3: Cloud, connected: Any, run_dag: Callable[..., Any], vendor: str
+) -> None:
+    connected(s3)
+    sums = {}
+    for number, key in enumerate([*ODD_KEYS, "new\nline.jpg"]):
+        s3.put_any(key, jpeg(number))
+        sums[f"{s3.uri}/{key}"] = hashlib.sha256(jpeg(number)).hexdigest()
+    packed = gzip.compress(jpeg(99))
+    s3.put_any("/packed.jpg", packed, "gzip")
+    sums[f"{s3.uri}//packed.jpg"] = hashlib.sha256(jpeg(99)).hexdigest()
+    for marker in ("photos/", "/", "photos//"):
+        s3.put_any(marker, b"")
+    conf = {
+        "images": f"{s3.uri}/**",
+        "store": f"{s3.uri}/descriptions/",
+        "describer_conn_id": f"{vendor}_default",
+        "chunk_size": 100,
+    }
+    ran = run_dag("s3_catalog", {}, file="s3_catalog.py", **conf)
+    assert set(ran.states.values()) == {"success"}
+    ledger = accounts.ledger()
+    assert ledger["by_image"] == dict.fromkeys(sums.values(), 1)
+    if vendor == "segmind":
+        # Where programs would fetch something else at the signed address, the bytes are sent.
+        signed = {asked.path for asked in s3.server.requests if "X-Amz-Signature" in asked.query}
+        fetched = [key for key in ODD_KEYS if key not in ("photos/./b.jpg", "photos/../b.jpg")]
+        assert signed == {f"/{s3.name}/{key}" for key in [*fetched, "new\nline.jpg"]}
+    again = run_dag("s3_catalog", {}, file="s3_catalog.py", **conf)
+    assert again.states["list_new"] == "skipped" and accounts.ledger(entries=False)["billed"] == len(sums)
+
+
+def test_odd_names_of_gcs_are_listed_and_described_once(
+    accounts: EmulatorProcess, gcs: Cloud, connected: Any, run_dag: Callable[..., Any]
+) -> None:
+    connected(gcs)
+    for number, key in enumerate(ODD_KEYS):
+        gcs.put_any(key, jpeg(number))
+    gcs.put_any("/packed.jpg", gzip.compress(jpeg(99)), "gzip")
+    ran = run_dag("listed", {}, file="listing.py", path=gcs.uri, store=f"{gcs.uri}/descriptions/")
+    rows = {row["uri"]: row["sha256"] for row in rows_of(gcs, ran.xcom("describe"))}
+    sums = {f"{gcs.uri}/{key}": hashlib.sha256(jpeg(number)).hexdigest() for number, key in enumerate(ODD_KEYS)}
+    assert rows == {**sums, f"{gcs.uri}//packed.jpg": hashlib.sha256(jpeg(99)).hexdigest()}
+    assert accounts.ledger(entries=False)["billed"] == len(ODD_KEYS) + 1
 
 
 def test_segmind_fetches_private_objects_by_signed_addresses(

@@ -111,3 +111,10 @@ def test_names_sort_by_time():
     names = [shard_name(moment, "w") for moment in (0.001, 1.0, 1.5, 86400.0, 1e9, 1.7e9, 4e9)]
     assert names == sorted(names) and len(set(names)) == len(names)
     assert names[4] == "journal/20010909T014640.000-w.jsonl"
+
+
+@pytest.mark.parametrize("character", [*map(chr, range(0x20)), "\x7f", "\x85", "\u2028", "\u2029", "\udcff", "日"])
+def test_a_line_is_one_line_for_every_reader(character: str) -> None:
+    values = {"event": "outcome", "call": "1", "uri": f"s3://shop/a{character}b.jpg", "text": "é"}
+    line = json_line(values)
+    assert len(line.decode().splitlines()) == 1 and json.loads(line) == values
