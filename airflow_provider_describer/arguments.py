@@ -7,6 +7,7 @@ the value itself or its text, and returns the same for both. Its errors name the
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import math
 import os
@@ -40,6 +41,11 @@ def is_template(value: object) -> bool:
     return hasattr(type(value), "iter_references") or callable(value)
 
 
+def is_undefined(value: object) -> bool:
+    """Return whether it is what Jinja renders natively of a name that it does not know; it raises at every look."""
+    return any(kind.__module__ == "jinja2.runtime" for kind in type(value).__mro__)
+
+
 def is_none(value: object) -> bool:
     """Return whether the value is None, a blank text, or ``None`` as templates write it."""
     return value is None or (isinstance(value, str) and value.strip() in ("", "None"))
@@ -58,7 +64,7 @@ def as_path(value: object) -> object:
 
     The text of Airflow's ObjectStoragePath names the connection before the bucket; it is left out.
     """
-    if isinstance(value, str):
+    if isinstance(value, str) or is_undefined(value):
         return value
     protocol, path = getattr(value, "protocol", None), getattr(value, "path", None)
     if isinstance(protocol, str) and isinstance(path, str):
@@ -161,7 +167,9 @@ def parse_time(name: str, value: object, now: float) -> float | None:
     moment = value if isinstance(value, date) else _iso_date(value)
     if moment is not None:
         day = moment if isinstance(moment, datetime) else datetime(moment.year, moment.month, moment.day)  # noqa: DTZ001
-        number = _number((day if day.tzinfo else day.replace(tzinfo=UTC)).timestamp())
+        # pandas' NaT is a datetime without a time.
+        with contextlib.suppress(ValueError, OverflowError):
+            number = _number((day if day.tzinfo else day.replace(tzinfo=UTC)).timestamp())
     elif isinstance(value, str):
         number = None
     if number is None:

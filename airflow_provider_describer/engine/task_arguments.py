@@ -17,6 +17,7 @@ from airflow_provider_describer.arguments import (
     check_seconds,
     is_none,
     is_template,
+    is_undefined,
     list_in,
     parse_bool,
     parse_choice,
@@ -52,6 +53,9 @@ def read_arguments(given: Mapping[str, object], now: float) -> SimpleNamespace:
     """
     times = dict.fromkeys(("modified_after", "modified_before"), partial(parse_time, now=now))
     readers: Mapping[str, Reader] = {**READERS, **times}
+    for name, value in given.items():
+        if is_undefined(value):
+            raise BadInput(f"{name} is a template that names something undefined; expected one that has a value.")
     return SimpleNamespace(**{name: readers[name](name, value) for name, value in given.items()})
 
 
@@ -80,7 +84,7 @@ def _read_lang(name: str, value: object) -> str | list[str]:
     if not langs:
         raise BadInput(f"{name} is an empty list, expected a language such as 'en', or a list of them.")
     for number, lang in enumerate(langs):
-        if lang not in known:
+        if not isinstance(lang, str) or lang not in known:
             raise BadInput(f"{name} is {shown(lang)}, expected one of {', '.join(known)}, or a list of them.")
         if lang in langs[:number]:
             raise BadInput(f"{name} names {lang!r} twice, expected each language once.")

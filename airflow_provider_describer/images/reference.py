@@ -143,8 +143,8 @@ def _request(
             id_ = _own_text("id", given.get("id"))
             image = Image(uri, _own_text("version", given.get("version")), _own_size(given.get("size")))
             own_prompt, own_lang = given.get("prompt"), given.get("lang")
-            filled = _fill_prompt(prompt if _is_missing(own_prompt) else own_prompt, given.get("fields"))
-            spec = vendor.spec(filled, lang if _is_missing(own_lang) else own_lang or lang)
+            filled = _fill_prompt(prompt if _is_left_out(own_prompt) else own_prompt, given.get("fields"))
+            spec = vendor.spec(filled, lang if _is_left_out(own_lang) else own_lang or lang)
         except BadInput as error:
             raise BadInput(f"{place} ({_brief(uri)}): {error}") from None
     except BadInput as error:
@@ -194,8 +194,13 @@ def _is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and isnan(value)) or type(value).__name__ in ("NAType", "NaTType")
 
 
+def _is_left_out(value: object) -> bool:
+    """Whether a key of an image has no value: its cell is empty, or says None as templates write it."""
+    return _is_missing(value) or (isinstance(value, str) and value.strip() == "None")
+
+
 def _own_text(name: str, value: object) -> str | None:
-    if _is_missing(value) or value == "":
+    if _is_left_out(value) or value == "":
         return None
     if isinstance(value, bool | bytes) or (isinstance(value, Iterable) and not isinstance(value, str)):
         raise BadInput(f"{name} is {_shown(value)}, expected a text or a number.")
@@ -203,7 +208,7 @@ def _own_text(name: str, value: object) -> str | None:
 
 
 def _own_size(value: Any) -> int | None:
-    if _is_missing(value) or value == "":
+    if _is_left_out(value) or value == "":
         return None
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) < _LONGEST_NUMBER:
         return int(value)

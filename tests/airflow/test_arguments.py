@@ -5,20 +5,26 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 from airflow.providers.common.compat.sdk import BaseOperator
 from airflow.sdk import DAG, ObjectStoragePath, literal
 
 from airflow_provider_describer.emulator.process import EmulatorProcess
+from airflow_provider_describer.engine.task_arguments import read_arguments
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.operators.describe import DescribeImageOperator, DescribeImagesOperator
 from airflow_provider_describer.operators.list_images import ListImagesOperator
 from airflow_provider_describer.sensors.credits import CreditsSensor
 from airflow_provider_describer.sensors.images import DescribeImagesSensor, NewImagesSensor
 
+numpy: Any = pytest.importorskip("numpy")
+pandas: Any = pytest.importorskip("pandas")
+AIRFLOW = tuple(int(part) for part in version("apache-airflow-core").split(".")[:2])
 REQUIRED = inspect.Parameter.empty
 DEFERRABLE = {"deferrable": False}
 DESCRIBER = {
@@ -402,3 +408,76 @@ def test_no_images_are_a_normal_night_or_skipped(
             assert set(manifest["counts"].values()) == {0} and manifest["calls"] == 0
             assert Path(manifest["results"]).read_text() == ""
     assert accounts.ledger(entries=False)["billed"] == 1, "the one image of the task for one"
+
+
+@pytest.mark.parametrize("rendered", ["text", "native"])
+def test_a_name_that_is_not_defined_is_not_taken_for_a_value(
+    accounts: EmulatorProcess, run_all: Any, rendered: str
+) -> None:
+    """By default Airflow refuses it; a DAG may allow it."""
+    ran = run_all(f"undefined_{rendered}")
+    # As text it is blank, which means None where that is the default.
+    blank = {"max_cost", "max_calls"} if rendered == "text" else set()
+    for task in ran.states:
+        if task in blank:
+            assert ran.states[task] == "success", ran.errors
+        elif rendered == "native" and AIRFLOW < (3, 2):
+            # Airflow itself meets it when it stores the rendered values.
+            assert ran.states[task] != "success"
+        else:
+            assert ran.failed_for_good(task).startswith(f"BadInput: {task} is ")
+    assert accounts.ledger(entries=False)["billed"] == 2 * len(blank)
+
+
+@pytest.mark.parametrize("kind", [jinja2.Undefined, jinja2.StrictUndefined, jinja2.ChainableUndefined])
+@pytest.mark.parametrize("name", MINE)
+def test_what_jinja_knows_no_value_of_is_refused(name: str, kind: type[jinja2.Undefined]) -> None:
+    for value in (kind(name="nope"), [kind(name="nope")]):
+        try:
+            found = read_arguments({name: value}, 0.0)
+        except BadInput as error:
+            said = str(error)
+        else:
+            # Each image is looked at by itself.
+            assert name == "images" and found.images is value
+            continue
+        assert said.startswith(f"{name} is ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "found"),
+    [
+        ("max_calls", numpy.int64(7), 7),
+        ("max_calls", numpy.uint8(7), 7),
+        ("max_cost", numpy.float32(0.5), 0.5),
+        ("max_cost", numpy.int16(2), 2.0),
+        ("dry_run", numpy.bool_(False), False),
+        ("dry_run", numpy.int64(1), True),
+        ("settle_seconds", numpy.float64(1.5), 1.5),
+        ("lang", numpy.array(["de", "en"]), ["de", "en"]),
+        ("prompt", numpy.str_("x"), "x"),
+        ("modified_after", pandas.Timestamp("2026-01-01", tz="UTC"), 1767225600.0),
+        ("modified_after", pandas.Timedelta(hours=-1), 3600.0),
+    ],
+)
+def test_numbers_of_numpy_are_numbers(name: str, value: Any, found: Any) -> None:
+    assert getattr(read_arguments({name: value}, 0.0), name) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_calls", numpy.bool_(True)),
+        ("max_calls", numpy.float64(7.5)),
+        ("max_cost", numpy.float64("nan")),
+        ("max_cost", numpy.array([1.0])),
+        ("max_cost", pandas.NA),
+        ("dry_run", numpy.int64(2)),
+        ("dry_run", numpy.array([True, False])),
+        ("modified_after", pandas.NaT),
+        ("prompt", pandas.NA),
+    ],
+)
+def test_what_is_none_of_them_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(BadInput, match=f"^{name} is "):
+        read_arguments({name: value}, 0.0)

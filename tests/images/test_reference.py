@@ -168,10 +168,14 @@ class NAType:
     __hash__ = object.__hash__
 
 
-@pytest.mark.parametrize("empty", [None, float("nan"), NAType(), ""])
+@pytest.mark.parametrize("empty", [None, float("nan"), NAType(), "", "None", " None "])
 def test_an_empty_cell_beside_the_uri_counts_as_left_out(empty: object) -> None:
     item = {"uri": "a.jpg", "version": empty, "size": empty, "lang": empty, "id": empty}
     assert requests([item, {"uri": "b.jpg"}]) == requests(["a.jpg", "b.jpg"])
+    if not isinstance(empty, str) or empty:
+        assert requests([{"uri": "a.jpg", "prompt": empty}], prompt="What is it?") == requests(
+            ["a.jpg"], prompt="What is it?"
+        )
     if not isinstance(empty, str):
         assert requests([{"uri": "a.jpg", "prompt": empty, "fields": empty}]) == requests(["a.jpg"])
         assert "fields have colour" in refusal(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jinja2
 from airflow.sdk import DAG, task
 
 from airflow_provider_describer.operators.describe import DescribeImageOperator, DescribeImagesOperator
@@ -78,6 +79,19 @@ for native in (False, True):
     ) as found:
         for name, (kind, _) in KINDS.items():
             kind(task_id=name, **templated(kind), **(WAITS if "Sensor" in kind.__name__ else {}))
+    globals()[found.dag_id] = found
+
+for native in (False, True):
+    with DAG(
+        f"undefined_{'native' if native else 'text'}",
+        params=PARAMS,
+        render_template_as_native_obj=native,
+        template_undefined=jinja2.Undefined,  # Airflow's own is stricter
+        default_args={"retries": 3, "retry_delay": 0},
+    ) as found:
+        given = {"images": template("images"), "describer_conn_id": template("describer_conn_id")}
+        for name in ("images", "describer_conn_id", "store", "dry_run", "max_cost", "max_calls", "prompt", "lang"):
+            DescribeImagesOperator(task_id=name, **{**given, name: "{{ no_such_name }}"})
     globals()[found.dag_id] = found
 
 with DAG("mapped_wrongly", params=PARAMS, default_args={"retries": 3, "retry_delay": 0}) as mapped_wrongly:
