@@ -9,6 +9,7 @@ import pytest
 from airflow import __version__
 
 from airflow_provider_describer.account import Account, account_from_connection
+from airflow_provider_describer.emulator.process import EmulatorProcess
 from airflow_provider_describer.hooks.describer import DescriberHook, ImageDescriberHook, SegmindHook
 from airflow_provider_describer.hooks.form import FORMS, conn_fields
 from airflow_provider_describer.provider_info import get_provider_info
@@ -45,6 +46,35 @@ def hook_meta(airflow_db: None) -> dict[str, dict[str, Any]]:
         del sys.modules[name]
     assert answer.status_code == 200, answer.text
     return {meta["connection_type"]: meta for meta in answer.json() if meta["connection_type"] in FIELDS}
+
+
+def test_the_test_button_works_for_a_connection_with_port_0(
+    airflow_in_process: None, accounts: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, conn_type: str
+) -> None:
+    """The page posts port 0 where none is stored. 3.3.2 takes that for another server, unless 0 is stored (README)."""
+    from airflow.api_fastapi.app import create_app
+    from airflow.api_fastapi.auth.managers.simple.services.login import SimpleAuthManagerLogin
+    from airflow.models import Connection
+    from airflow.utils.session import create_session
+    from fastapi.testclient import TestClient
+
+    monkeypatch.setenv("AIRFLOW__CORE__TEST_CONNECTION", "Enabled")
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
+    stored = {"conn_id": "button", "conn_type": conn_type, "host": accounts.url, "port": 0}
+    with create_session() as session:
+        session.add(Connection(**stored, password=accounts.keys[conn_type]))
+    try:
+        browser = TestClient(create_app(apps="core"))
+        key = {"authorization": f"Bearer {SimpleAuthManagerLogin.create_token_all_admins()}"}
+        body = {"connection_id": "button", "conn_type": conn_type, "host": accounts.url, "port": 0, "password": "***"}
+        # As the page posts fields that are empty or hidden.
+        body |= {"description": "", "extra": "{}", "login": "", "schema": ""}
+        answer = browser.post("/api/v2/connections/test", json=body, headers=key)
+        assert answer.status_code == 200 and answer.json()["status"] is True, answer.text
+    finally:
+        with create_session() as session:
+            session.query(Connection).filter_by(conn_id="button").delete()
+    assert accounts.ledger(entries=False)["billed"] == 0
 
 
 def test_the_browser_is_shown_both_types(hook_meta: dict[str, Any]) -> None:
