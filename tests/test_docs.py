@@ -28,7 +28,7 @@ def texts(node: ast.AST | None) -> Iterator[str]:
 
 
 def kinds_in(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """The kinds of error that a module names: ``kind="x"``, ``kind = "x"``, what …KIND… holds and …kind…() gives."""
+    """The kinds of error that a module names: ``kind="x"``, ``kind = "x"``, and what …KIND… and …FAILURES hold."""
     for node in ast.walk(tree):
         found: list[ast.AST | None] = []
         if isinstance(node, ast.keyword) and node.arg == "kind":
@@ -36,9 +36,9 @@ def kinds_in(tree: ast.AST) -> Iterator[tuple[str, int]]:
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names = [target.id for target in targets if isinstance(target, ast.Name)]
-            if any(name == "kind" or "KIND" in name for name in names):
+            if any("kind" in name.lower() or "FAILURES" in name for name in names):
                 found = [node.value]
-        elif isinstance(node, ast.FunctionDef) and "kind" in node.name:
+        elif isinstance(node, ast.FunctionDef) and re.search("kind|_failure", node.name):
             found = [inner.value for inner in ast.walk(node) if isinstance(inner, ast.Return)]
         for text in (text for value in found for text in texts(value)):
             yield text, getattr(node, "lineno", 0)
@@ -72,6 +72,10 @@ def test_every_kind_of_error_is_explained() -> None:
         f"{RESULTS.relative_to(ROOT)} does not explain these kinds of error (each with where it is raised). Add it to "
         "the table that fits, as a line such as: | `kind` | what it means | what to do |"
     )
+
+
+def test_no_kind_is_explained_that_is_not_there() -> None:
+    assert documented_kinds() - set(named_kinds()) == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -95,6 +95,12 @@ class Admission:
         return self._quota.idle_at
 
     @property
+    def paused_until(self) -> float | None:
+        """The epoch second before which the vendor takes no call, as far as is known here; None if it takes calls."""
+        moment = self._quota.paused_until
+        return moment if moment > self._clock() else None
+
+    @property
     def admits_no_more(self) -> bool:
         """Whether no further call will be admitted: the run is stopping, its budget is spent, or it must wait."""
         return self.stopping or self._totals.budget_reached or self._defer_policy.is_leaving

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Self
 
 from airflow_provider_describer.engine.deferral import CarriedTotals
@@ -114,8 +115,12 @@ class Totals:
         }
 
 
-def progress_line(totals: Totals, now: float) -> str:
-    """Return one line: done/total, rate, rejected, cost so far, time left. ``now`` as of ``time.monotonic()``."""
+def progress_line(totals: Totals, now: float, paused_until: float | None = None) -> str:
+    """Return one line: done/total, rate, rejected, cost so far, time left.
+
+    :param now: as of ``time.monotonic()``.
+    :param paused_until: epoch seconds before which the vendor takes no call; None if it takes calls now.
+    """
     elapsed = max(now - totals.began, 1e-9)
     rate = (totals.done - totals.known_before) / elapsed
     left = (totals.requested - totals.recorded) / rate if rate else None
@@ -128,6 +133,9 @@ def progress_line(totals: Totals, now: float) -> str:
         parts.append(f"{totals.unknown_calls} {calls} of unknown outcome (up to {more} more)")
     if totals.saved_bytes > 0:
         parts.append(f"{totals.saved_bytes / 1e6:.1f} MB less to send")
+    if paused_until is not None and totals.recorded < totals.requested:
+        until = datetime.fromtimestamp(paused_until, UTC)
+        parts.append(f"the vendor takes no call until {until:%Y-%m-%dT%H:%M:%SZ}")
     parts.append(f"took {_span(elapsed)}" if totals.recorded >= totals.requested else f"{_span(left)} left")
     return ", ".join(parts)
 
@@ -171,8 +179,14 @@ def verdict(
 
 
 def run_warning(totals: Totals, limits: TaskLimits) -> str | None:
-    """Return what the log of a run warns of, or None: a limit has stopped it with images left, or images are held."""
+    """Return what the log of a run warns of, or None.
+
+    It warns of images that were rejected but not too many, that a limit has left, and that are held.
+    """
     warnings = []
+    if (rejected := totals.newly_rejected) and too_many_rejected(totals, limits.max_failure_ratio) is None:
+        was = plural(rejected, "was", "were")
+        warnings.append(f"{_of_all(rejected, totals)} {was} rejected; the last one: {totals.last_rejection}")
     left, held, most = totals.counts["pending"], totals.held, limits.max_lost_calls
     if totals.budget_reached and left:
         warnings.append(

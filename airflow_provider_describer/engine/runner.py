@@ -255,7 +255,7 @@ class Runner:
                 self.recorder.record_without_call(other, "reused" if status == "described" else status, result)
 
     def _report(self) -> None:
-        self.report(progress_line(self.recorder.totals, time.monotonic()))
+        self.report(progress_line(self.recorder.totals, time.monotonic(), self.admission.paused_until))
 
     async def _report_often(self) -> None:
         while True:

@@ -60,9 +60,9 @@ def test_the_test_button_works_for_a_connection_with_port_0(
 
     monkeypatch.setenv("AIRFLOW__CORE__TEST_CONNECTION", "Enabled")
     monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
-    stored = {"conn_id": "button", "conn_type": conn_type, "host": accounts.url, "port": 0}
     with create_session() as session:
-        session.add(Connection(**stored, password=accounts.keys[conn_type]))
+        stored = Connection("button", conn_type, host=accounts.url, port=0, password=accounts.keys[conn_type])
+        session.add(stored)
     try:
         browser = TestClient(create_app(apps="core"))
         key = {"authorization": f"Bearer {SimpleAuthManagerLogin.create_token_all_admins()}"}

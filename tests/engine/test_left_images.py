@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_describer.engine.limits import Allowance, TaskLimits, tightest
+from airflow_provider_describer.engine.progress import Totals, progress_line
 from airflow_provider_describer.models import plural
 
 if TYPE_CHECKING:
@@ -110,6 +111,35 @@ def test_the_tightest_limit_counts_what_was_spent(shop: Shop) -> None:
     assert tightest(TaskLimits(max_cost=0.15), account, calls=4, spent=0.06) == Allowance(6, "max_cost ($0.15)")
     assert tightest(TaskLimits(max_calls=5, max_cost=0.15), account, 4, 0.06) == Allowance(1, "max_calls (5)")
     assert tightest(TaskLimits(max_calls=5), account, 9) == Allowance(0, "max_calls (5)")
+
+
+def test_images_that_were_rejected_are_told_of_with_a_reason(shop: Shop, pictures: Pictures) -> None:
+    paths = pictures(6)
+    paths[0].write_bytes(b"no image")
+    outcome = asyncio.run(shop.job(paths).arun())
+    assert outcome.error is None and outcome.warning is not None
+    assert outcome.warning.startswith(f"1 of 6 images was rejected; the last one: {paths[0]}: not an image")
+    refused = asyncio.run(shop.job(paths, max_failure_ratio=0.0).arun())
+    assert "1 of 6 images was rejected" in str(refused.error) and refused.warning is None, "once is enough"
+
+
+def test_a_pause_that_the_vendor_asks_for_is_told() -> None:
+    totals = Totals(requested=3)
+    waiting = progress_line(totals, totals.began + 1, 1_767_225_600.0)
+    assert "the vendor takes no call until 2026-01-01T00:00:00Z, unknown time left" in waiting
+    assert "takes no call" not in progress_line(totals, totals.began + 1, None)
+
+
+def test_a_refused_call_tells_until_when(shop: Shop, pictures: Pictures) -> None:
+    shop.vendor = "segmind"
+    shop.faults(requests_per_minute=2, rate_window_s=2)
+    lines: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("airflow_provider_describer.engine.runner.REPORT_EVERY_S", 0.05)
+        outcome = shop.job(pictures(4), concurrency=1, report=lines.append).run()
+    assert outcome.manifest["counts"]["described"] == 4
+    assert any("the vendor takes no call until " in line for line in lines[:-1])
+    assert "takes no call" not in lines[-1]
 
 
 @pytest.mark.parametrize(("count", "words"), [(0, "images"), (1, "image"), (2, "images"), (1000, "images")])
