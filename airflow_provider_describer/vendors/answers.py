@@ -9,7 +9,10 @@ import re
 
 from airflow_provider_describer.arguments import as_float
 
-_ERROR_NAMES = frozenset({"err", "exception", "fault", "failure", "failurereason", "haserror", "iserror", "traceback"})
+_ERROR_NAMES = frozenset(
+    {"err", "exception", "fault", "failure", "failurereason", "traceback"}
+    | {"failed", "aborted", "cancelled", "canceled", "rejected", "timedout"}
+)
 _SUCCESS_NAMES = frozenset({"success", "succeed", "succeeded", "successful", "issuccess", "ok"})
 _STATE_NAMES = frozenset({"status", "state", "taskstatus", "jobstatus", "type"})
 _CODE_NAMES = frozenset({"code", "status", "statuscode", "httpstatus", "httpcode", "httpstatuscode"})
@@ -19,7 +22,7 @@ _FALSE = frozenset({"", "false", "no", "0", "null", "none", "failed", "failure",
 _BAD_STATE = re.compile(
     r"error|fail|fault|invalid|reject|refus|den[iy]|cancel|abort|time[\s_-]?d?[\s_-]?out|unavailable|overload|exception"
     r"|expired|unauthori|forbidden|not[\s_-]?found|exceeded|blocked|terminated|crash|queued|pending|processing|running"
-    r"|starting|progress|submitted|waiting|bad[\s_-]|too[\s_-]many",
+    r"|starting|progress|submitted|waiting|bad[\s_-]|too[\s_-]many|unprocessable|^(nok|ko|ng|down)$",
     re.IGNORECASE,
 )
 _GATEWAY_WORDS = re.compile(
@@ -63,7 +66,12 @@ _FORM_OF_REQUEST = re.compile(
 _IMAGE_AT_FAULT = re.compile(r"\b(images?|pictures?|photos?|files?|urls?|pixels?)\b", re.IGNORECASE)
 _SHORT = 80
 """Characters: a description is longer, or has none of the words of errors."""
-_ADDRESS = re.compile(r"\s*(https?://|data:)\S+\s*")
+_NO_TEXT = re.compile(
+    r"\s*((https?://|data:)\S+\s*$|<(!doctype|html|\?xml|head|body)\b"
+    r"|\W*((?-i:[A-Z]\w*(Error|Exception))|error|exception|fatal|traceback)\b\s*[:(\[-])",
+    re.IGNORECASE,
+)
+"""An address, a page, or what begins as an error does."""
 
 
 def says_error(value: object, depth: int = 0) -> bool:
@@ -84,8 +92,8 @@ def is_gateway_error(text: str) -> bool:
 
 
 def describes(text: str) -> bool:
-    """Whether a text can be a description: neither blank, nor an address, nor the words of an error."""
-    if not text.strip() or _ADDRESS.fullmatch(text) or is_gateway_error(text):
+    """Whether a text can be a description: neither blank, nor an address, nor a page, nor the words of an error."""
+    if not text.strip() or _NO_TEXT.match(text) or is_gateway_error(text):
         return False
     return len(text) > _SHORT or not _WORDS_OF_ERRORS.search(text)
 
@@ -100,10 +108,19 @@ def is_false(value: object) -> bool:
     return not value or (isinstance(value, str) and value.strip().lower() in _FALSE)
 
 
+def is_nothing(value: object) -> bool:
+    """Whether the value of a field such as ``error`` or ``message`` names no problem."""
+    if isinstance(value, dict):
+        return all(map(is_nothing, value.values()))
+    if isinstance(value, list):
+        return all(map(is_nothing, value))
+    return not value or (isinstance(value, str) and value.strip().lower() in _NOTHING)
+
+
 def _is_error(name: str, value: object) -> bool:
     name = re.sub(r"[^a-z]", "", name.lower())
     if name.startswith("error") or name.endswith("error") or name in _ERROR_NAMES:
-        return not _is_nothing(value)
+        return not is_nothing(value)
     if name in _SUCCESS_NAMES:
         return is_false(value)
     if name in _CODE_NAMES and (number := as_float(value)) is not None:
@@ -113,11 +130,3 @@ def _is_error(name: str, value: object) -> bool:
     if name == "status":
         return value is False
     return name in _MESSAGE_NAMES and isinstance(value, str) and is_gateway_error(value)
-
-
-def _is_nothing(value: object) -> bool:
-    if isinstance(value, dict):
-        return all(map(_is_nothing, value.values()))
-    if isinstance(value, list):
-        return all(map(_is_nothing, value))
-    return not value or (isinstance(value, str) and value.strip().lower() in _NOTHING)

@@ -160,7 +160,8 @@ class ImageDescriber(Vendor):
                 )
             case 10004:
                 return errors.RejectedImage(f"Image Describer cannot take the image: {reason}", kind="invalid_param")
-            case 500 if response.status < 500 or response.json_object():
+            # A gateway's {"code": 500} is not the vendor's SERVER_ERROR.
+            case 500 if {"msg", "succeed"} & set(response.json_object()):
                 return self.unavailable(response, reason)
         return None
 

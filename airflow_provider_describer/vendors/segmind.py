@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -15,7 +16,7 @@ from airflow_provider_describer import errors
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.arguments import as_float
 from airflow_provider_describer.models import Description, Picture, Running, Spec
-from airflow_provider_describer.vendors.answers import blames_request, describes, says_error
+from airflow_provider_describer.vendors.answers import blames_request, describes, is_nothing, says_error
 from airflow_provider_describer.vendors.secrets import secrets_in
 from airflow_provider_describer.vendors.vendor import Vendor
 from airflow_provider_describer.vendors.wire import Request, Response, one_line
@@ -142,7 +143,7 @@ class Segmind(Vendor):
     def parse_upload(self, account: Account, response: Response) -> str:
         """Return the asset's address; the SDK reads ``file_urls``, the documentation shows ``urls``."""
         if response.status >= 300:
-            raise self._error(account, response, billable=False)
+            raise self._error(replace(account, base_url=account.storage_url), response, billable=False)
         answer = response.json_object()
         urls = answer.get("file_urls") or answer.get("urls")
         url = urls[0] if isinstance(urls, list) and urls else None
@@ -257,6 +258,7 @@ def _text_of(response: Response) -> str | None:
 
 
 _TEXT_NAMES: tuple[str, ...] = ("descriptions", "output", "text", "description", "data")
+_MESSAGE_NAMES = ("detail", "message", "msg", "reason")
 _INPUT_NAMES = (
     "image_file",
     "image",
@@ -273,18 +275,23 @@ _INPUT_NAMES = (
 def _text_in(value: object, depth: int = 0) -> str | None:
     """Return the text in a JSON value of any known shape, or None; never an empty text.
 
-    ``prompt`` is the description only where no other field is: beside one, or beside an input, it is an echo.
+    ``prompt`` is the description only where no other field is: beside one, an input or a message, it is an echo.
     """
-    if isinstance(value, str):
-        return value if describes(value) else None
     if depth > 8:
         return None
+    if isinstance(value, str):
+        # JSON within a text is what it says, too.
+        within = Response(200, {}, value.encode()).json() if value.lstrip().startswith(("{", "[")) else None
+        if isinstance(within, dict | list):
+            return None if says_error(within) else _text_in(within, depth + 1)
+        return value if describes(value) else None
     if isinstance(value, list):
         texts = [text for item in value if (text := _text_in(item, depth + 1)) is not None]
         return "\n\n".join(texts) or None
     if isinstance(value, dict):
         names = _TEXT_NAMES
-        if not any(name in value for name in (*_TEXT_NAMES, *_INPUT_NAMES)):
+        others = (*_TEXT_NAMES, *_INPUT_NAMES)
+        if not any(name in value for name in others) and all(is_nothing(value.get(name)) for name in _MESSAGE_NAMES):
             names = ("prompt",)
         return next((text for name in names if (text := _text_in(value.get(name), depth + 1)) is not None), None)
     return None

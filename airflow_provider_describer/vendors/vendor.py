@@ -183,8 +183,8 @@ class Vendor(ABC):
 
     def _wrong_endpoint(self, account: Account, words: str) -> errors.DescriberError:
         return errors.WrongEndpoint(
-            f"{words} at {account.base_url}, where {self.title}'s API is not. Correct the host of connection "
-            f"{account.conn_id!r}; it is {self.base_url} unless a proxy stands before it."
+            f"{words} at {account.base_url}, where {self.title}'s API is not. Correct host and storage_host of "
+            f"connection {account.conn_id!r}; both are empty unless a proxy stands before the vendor."
         )
 
     def unavailable(self, response: Response, reason: str) -> errors.VendorUnavailable:

@@ -30,7 +30,8 @@ def test_an_error_in_a_200_is_no_description(any_shop: Shop, pictures: Pictures,
     assert {row["uri"] for row in result.of("described")} == {str(path) for path in paths if path not in bad}
     for path in bad:
         (row,) = [row for row in result.rows if row["uri"] == str(path)]
-        assert row["text"] is None and row["billed"] in ("yes", "unknown")
+        assert (row["status"], row["text"]) == ("unknown", None)
+        assert row["billed"] in ("yes", "unknown")
         assert row["error"]["kind"] == "unexpected_answer"
         assert "answer" in row["error"], "it may have been paid for"
     assert result.ledger["billed"] == result.ledger["requests"] == 12
@@ -41,6 +42,33 @@ def test_an_error_in_a_200_is_no_description(any_shop: Shop, pictures: Pictures,
     again = any_shop.describe(paths, on_unknown="hold")
     assert again.counts["reused"] == 10, "and no error is reused"
     assert again.ledger["billed"] == 12
+
+
+@pytest.mark.parametrize(
+    "kind", ["error_in_200", "plain_error", "html", "proxy_error", "gzip_cut", "zstd", "truncated", "empty"]
+)
+def test_an_image_is_sent_twice_at_most_for_answers_that_say_nothing(
+    any_shop: Shop, pictures: Pictures, kind: str
+) -> None:
+    paths = pictures(3)
+    any_shop.breaks(kind, images=[sha(paths[1])])
+    results = [any_shop.describe(paths, concurrency=1) for _ in range(4)]
+    for result in results:
+        (row,) = result.of("unknown")
+        assert row["uri"] == str(paths[1])
+    assert results[-1].ledger["requests"] == 2 + 2
+    assert results[-1].counts["reused"] == 2
+
+
+@pytest.mark.parametrize("kind", ["error_in_200", "plain_error", "html", "gzip_cut", "broken_utf8"])
+def test_one_strange_answer_leaves_nothing_for_ever(any_shop: Shop, pictures: Pictures, kind: str) -> None:
+    paths = pictures(3)
+    any_shop.breaks(kind, images=[sha(paths[1])], attempts=1)
+    any_shop.describe(paths, concurrency=1)
+    again = any_shop.describe(paths, concurrency=1)
+    assert again.error is None
+    assert again.counts["described"] + again.counts["reused"] == 3
+    assert again.ledger["billed"] == (3 if kind == "broken_utf8" else 4)
 
 
 @pytest.mark.parametrize("kind", ["proxy_error", "gzip_cut", "zstd"])

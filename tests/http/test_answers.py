@@ -219,6 +219,18 @@ def test_an_answer_shorter_than_it_says_is_lost(tools: Tools, serve: Serve, sent
     assert type(error) is AmbiguousCall, error
 
 
+@pytest.mark.parametrize("encoding", PACKERS)
+def test_a_packed_answer_that_is_longer_than_it_says_is_lost(tools: Tools, serve: Serve, encoding: str) -> None:
+    content = PACKERS[encoding](JSON)
+
+    async def cut(visit: Visit) -> None:
+        await visit.request()
+        visit.answer(content, "200 OK", f"content-encoding: {encoding}", length=len(content) - 3)
+
+    error, _ = tools.send_once(serve, cut, b"picture")
+    assert type(error) is AmbiguousCall, error
+
+
 @pytest.mark.parametrize("body", [b"", b"5\r\nwh", b"5\r\nwhole", b"5\r\nwhole\r\n", b"5\r\nwhole\r\n0\r\n"])
 def test_a_chunked_answer_without_its_end_is_lost(tools: Tools, serve: Serve, body: bytes) -> None:
     async def cut(visit: Visit) -> None:

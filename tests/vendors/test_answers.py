@@ -59,6 +59,10 @@ ERRORS: list[dict[str, Any]] = [
     {"code": "SERVER_ERROR"},
     {"status_code": 429},
     {"statusCode": 500},
+    {"isError": True},
+    {"failed": True},
+    {"status": "Unprocessable Entity"},
+    {"status": "NOK"},
     {"message": "Internal Server Error"},
     {"detail": "Bad Gateway"},
 ]
@@ -172,6 +176,13 @@ def test_v2_says_it_beside_its_output(reader: Reader) -> None:
         {"description": "Model overloaded"},
         "Bad Gateway",
         ["null"],
+        {"prompt": "a mug", "detail": "CUDA out of memory"},
+        {"prompt": "a mug", "message": "The request could not be completed"},
+        '{"error": "Model overloaded", "prompt": "a"}',
+        {"output": '{"status": "error", "text": "A red enamel mug on a table"}'},
+        {"output": "<html><body>Sign in</body></html>"},
+        "Error: HTTPSConnectionPool(host='images.example.com', port=443): Max retries exceeded with url /a/b/c/d.jpg",
+        {"text": "RuntimeError: CUDA error: an illegal memory access was encountered while the model ran"},
     ],
     ids=json.dumps,
 )
@@ -179,7 +190,23 @@ def test_what_segmind_was_sent_or_failed_with_is_no_description(reader: Reader, 
     if reader.vendor.name == "segmind":
         with pytest.raises(UnexpectedAnswer) as caught:
             read(reader, value)
-        assert caught.value.billed == "yes"
+        assert caught.value.billed != "no"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"prompt": MUG, "message": "Success"},
+        {"prompt": MUG, "id": "8f2d"},
+        json.dumps({"descriptions": [{"text": MUG}]}),
+        {"output": json.dumps([MUG])},
+    ],
+    ids=json.dumps,
+)
+def test_what_segmind_says_in_other_forms_is_a_description(reader: Reader, value: object) -> None:
+    if reader.vendor.name == "segmind":
+        found = read(reader, value)
+        assert isinstance(found, Description) and found.text == MUG
 
 
 NO_DESCRIPTIONS = [

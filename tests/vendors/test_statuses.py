@@ -103,6 +103,19 @@ def test_a_poll_never_says_that_the_request_was_free(reader: Reader) -> None:
         assert isinstance(error, RetryLater | AccountError | AmbiguousCall), status
 
 
+@pytest.mark.parametrize("status", [200, 500, 502, 524])
+def test_a_gateways_code_is_not_image_describers_own(reader: Reader, status: int) -> None:
+    if reader.vendor.name == "image_describer":
+        gateways = outcome(
+            reader, "describe", Response(status, {}, b'{"code": 500, "message": "Internal server error"}')
+        )
+        assert gateways.billed == "unknown"
+        own = outcome(
+            reader, "describe", Response(status, {}, b'{"code": 500, "succeed": false, "msg": "SERVER_ERROR"}')
+        )
+        assert (type(own), own.billed) == (VendorUnavailable, "no")
+
+
 def test_segminds_own_503_is_an_error_of_its_own(reader: Reader) -> None:
     if reader.vendor.name == "segmind":
         error = outcome(reader, "describe", Response(503, {}, b'{"error": "no GPU is free"}'))
