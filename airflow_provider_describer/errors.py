@@ -18,7 +18,7 @@
     │   ├── RateLimited
     │   └── VendorUnavailable
     ├── AmbiguousCall        the call was sent and its response lost: it may have been billed
-    │   └── RequestExpired   the result of a v2 request was not fetched in time
+    │   └── RequestExpired   the result of a v2 request did not come, or was not fetched, in time
     ├── UnexpectedAnswer     a response in no known form: shows its first 200 characters
     ├── TooManyRejected      more images were rejected than the task allows: look at them, a retry does not help
     ├── Unfinished           some images are not described yet, through no fault of their own: run again
@@ -187,7 +187,7 @@ class AmbiguousCall(DescriberError):
 
 
 class RequestExpired(AmbiguousCall):
-    """The vendor no longer has a v2 request whose result was never fetched; it may have been billed."""
+    """The vendor no longer has a v2 request whose result was never fetched, or did not finish it in time."""
 
     kind = "request_expired"
 

@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.types import Receive, Scope, Send
 
 CONNECTION = "describer_emulator.connection"
+DRIP_S = 0.1
 # The errors of a gateway in front of a vendor; their answers are HTML pages.
 GATEWAY_WORDS = (
     "Internal Server Error",
@@ -50,6 +51,18 @@ class DroppedConnection(HangingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[CONNECTION].transport.abort()
         await super().__call__(scope, receive, send)
+
+
+class DrippingResponse(HangingResponse):
+    """Begin a good answer and send a byte of it now and then, without an end."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        head = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        gone = asyncio.ensure_future(super().__call__(scope, receive, send))
+        while not gone.done():
+            await send({"type": "http.response.body", "body": b" ", "more_body": True})
+            await asyncio.wait([gone], timeout=DRIP_S)
 
 
 def html_page(status: int) -> HTMLResponse:

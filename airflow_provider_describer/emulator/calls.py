@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from airflow_provider_describer.emulator.bad_responses import (
     CONNECTION,
     ClientConnection,
+    DrippingResponse,
     DroppedConnection,
     HangingResponse,
     damaged,
@@ -176,6 +177,9 @@ class Vendor(ABC):
             return DroppedConnection()
         if faults.error == "quoted_image":
             raise RefusedError(self.refusal, f"Could not use the image {quoted(call.image_uri, faults.variant)}")
+        if faults.kind == "stuck" and "stuck" not in self.result_kinds:
+            entry.outcome = faults.kind
+            return HangingResponse()
         answer = await self.work(request, call, faults, entry)
         # `work` raises an error at once; only a v2 job is accepted first and fails with it later.
         if faults.kind is None or faults.error:
@@ -186,7 +190,8 @@ class Vendor(ABC):
         if faults.kind in self.result_kinds:
             return answer
         if faults.kind in LOST_ANSWERS:
-            return DroppedConnection() if faults.kind == "drop_after_bill" else HangingResponse()
+            lost = {"drop_after_bill": DroppedConnection, "drip_after_bill": DrippingResponse}
+            return lost.get(faults.kind, HangingResponse)()
         return damaged(faults.kind, answer, self.wrong_types[faults.variant % len(self.wrong_types)], faults.variant)
 
 

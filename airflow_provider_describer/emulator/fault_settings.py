@@ -31,7 +31,7 @@ BAD_ANSWERS = ("html", "empty", "truncated", "wrong_types", "blank")
 # The vendor has worked and bills; the client gets an error, or an answer that only some clients can read.
 ERRORS_AS_ANSWERS = ("error_in_200", "plain_error", "proxy_error")
 STRANGE_FORMS = ("gzip_cut", "zstd", "raw_newline", "broken_utf8", "byte_order_mark", "utf16")
-LOST_ANSWERS = ("drop_before_bill", "drop_after_bill", "hang_after_bill")
+LOST_ANSWERS = ("drop_before_bill", "drop_after_bill", "hang_after_bill", "drip_after_bill")
 BILLED_KINDS = (*BAD_ANSWERS, *ERRORS_AS_ANSWERS, *STRANGE_FORMS, *LOST_ANSWERS)
 COMMON_KINDS = (*TEMPORARY_ERRORS, *LASTING_ERRORS, *BILLED_KINDS)
 VENDOR_KINDS = {
@@ -39,7 +39,10 @@ VENDOR_KINDS = {
         *("SERVER_ERROR", "INSUFFICIENT_CREDITS", "INVALID_PARAM"),
         *("HARMFUL_CONTENT", "INVALID_API_KEY", "INVALID_SIGNATURE"),
     ),
-    SEGMIND: ("bad_request", "missing_key", "unauthorized", "not_found", "method_not_allowed", "invalid_content_type"),
+    SEGMIND: (
+        *("bad_request", "missing_key", "unauthorized", "not_found", "method_not_allowed", "invalid_content_type"),
+        "stuck",
+    ),
 }
 ANSWER_STYLES = ("descriptions", "list", "objects", "output", "text", "description", "prompt", "string", "plain")
 

@@ -41,7 +41,7 @@ class CallFaults:
     @property
     def error(self) -> str | None:
         """The kind, if the vendor answers with an error; None for a damaged or a lost answer."""
-        return None if self.kind in BILLED_KINDS else self.kind
+        return None if self.kind in (*BILLED_KINDS, "stuck") else self.kind
 
 
 class FaultInjector:

@@ -69,7 +69,7 @@ class SegmindV2(Segmind):
     """v2: a timer finishes and bills each job, whether or not a client polls."""
 
     path = "/v2/ideogram-describe"
-    result_kinds = ("error_in_200", "raw_newline", "broken_utf8", "byte_order_mark", "utf16")
+    result_kinds = ("error_in_200", "raw_newline", "broken_utf8", "byte_order_mark", "utf16", "stuck")
     wrong_types = ({"request_id": 17, "status": ["QUEUED"]}, {"status": "QUEUED"}, ["QUEUED"], "QUEUED", None)
 
     def __init__(self, state: EmulatorState) -> None:
@@ -93,7 +93,8 @@ class SegmindV2(Segmind):
         self.jobs[job.id] = job
         loop = asyncio.get_running_loop()
         loop.call_later(job.delay_s * QUEUED_SHARE, self.start, job)
-        loop.call_later(job.delay_s, self.finish, job)
+        if faults.kind != "stuck":
+            loop.call_later(job.delay_s, self.finish, job)
         loop.call_later(self.settings.v2_expire_s, self.jobs.pop, job.id, None)
         return JSONResponse(job.pending_answer(request.base_url), headers={"x-request-id": job.id})
 

@@ -209,7 +209,7 @@ class Admission:
 
         :raises RunStopping: if the run leaves such requests; it does when it has only polled for too long.
         """
-        if self._defer_policy.polls_too_long(time.monotonic()):
+        if self._defer_policy.polls_too_long(time.monotonic(), seconds):
             self.stop(leave_running=True)
         await _sleep(seconds, self._leaving)
 

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any, Self
 
 from airflow_provider_describer.errors import BadInput
+from airflow_provider_describer.http.flow import RESULTS_KEPT_S
 from airflow_provider_describer.models import Running
 
 SHORTEST_S = 15.0
@@ -18,7 +19,13 @@ SHORTEST_S = 15.0
 FETCH_WITHIN_S = 45 * 60.0
 """Segmind keeps a finished request for about an hour after its submission; a resumed run is back well before."""
 MAX_POLLED = 100
-"""Running requests that are polled during a deferral; when the oldest have ended, there is work to resume for."""
+"""Running requests that are polled during a deferral: the oldest."""
+ENOUGH = 0.5
+"""When this share of them has ended, the others are waited for only while they go on ending."""
+QUIET_S = 60.0
+"""They do not go on ending if none has for this long."""
+LONGEST_AFTER_FIRST_S = 300.0
+"""The longest that a request which has ended waits for the others: a resumed run takes a worker slot and plans anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +64,60 @@ class ResumeCondition:
     until: float | None = None
     requests: Sequence[tuple[str, float]] = ()
 
-    def not_later_than(self) -> float | None:
-        """Return when to resume whatever the requests do: while their results can still be fetched."""
+    def not_later_than(self, began: float = 0.0) -> float | None:
+        """Return when to resume whatever is known of the requests; None for a run that waits for nothing.
+
+        That is while results can still be fetched. A request that runs on past that moment is waited for until the
+        vendor has forgotten it, which the resumed run records.
+
+        :param began: epoch seconds at which the deferral began.
+        """
         moments = [] if self.until is None else [self.until]
-        if self.requests:
-            moments.append(min(at for _, at in self.requests) + FETCH_WITHIN_S)
+        for _, at in self.requests:
+            fetch_at = at + FETCH_WITHIN_S
+            moments.append(fetch_at if fetch_at > began else at + RESULTS_KEPT_S)
         return min(moments, default=None)
+
+
+class ResumePolicy:
+    """Whether a deferred run is to be resumed, from what polls have shown. Decides; neither polls nor waits.
+
+    It is to be resumed when there is work for it: its moment has come, all of its requests have ended, or enough of
+    them, and the others take long. A request that never ends keeps no results of others, and one that has ended late is
+    fetched at once.
+
+    :param began: epoch seconds at which the deferral began.
+    """
+
+    def __init__(self, condition: ResumeCondition, began: float) -> None:
+        self._submitted = dict(condition.requests)
+        self._until = condition.until
+        self.not_later_than = condition.not_later_than(began)
+        """Epoch seconds at which it is due in any case, or None."""
+        self.to_poll = [
+            request for request, at in condition.requests if condition.until is None or at + FETCH_WITHIN_S <= began
+        ]
+        """Requests that are worth a poll: where a moment is waited for, only those that have little time left."""
+        self._ended: dict[str, float] = {}
+
+    def note_ended(self, requests: Iterable[str], now: float) -> None:
+        """A poll at ``now`` has shown that these requests have ended, well or not."""
+        for request in requests:
+            self._ended.setdefault(request, now)
+        self.to_poll = [request for request in self.to_poll if request not in self._ended]
+
+    def is_due(self, now: float) -> bool:
+        """Return whether to resume at ``now`` (epoch seconds)."""
+        if self.not_later_than is None or now >= self.not_later_than:
+            return True
+        if any(now >= self._submitted[request] + FETCH_WITHIN_S for request in self._ended):
+            return True
+        if self._until is not None or not self._ended:
+            return False
+        if len(self._ended) == len(self._submitted) or now >= min(self._ended.values()) + LONGEST_AFTER_FIRST_S:
+            return True
+        is_quiet = now >= max(self._ended.values()) + QUIET_S
+        return is_quiet and len(self._ended) >= ENOUGH * len(self._submitted)
 
 
 def longest_wait(defer_after: float, *, can_defer: bool) -> float | None:
@@ -116,10 +171,16 @@ class DeferPolicy:
         """Let the run be left and resumed at ``until`` (epoch seconds)."""
         self._until, self.is_leaving = max(self._until or 0.0, until), True
 
-    def polls_too_long(self, now: float) -> bool:
-        """A request that runs at the vendor is polled at ``now``; return whether nothing else happened for too long."""
+    def polls_too_long(self, now: float, seconds: float) -> bool:
+        """Return whether a run that does nothing but poll is to be left.
+
+        :param now: when it has last polled (monotonic); nothing else has happened for too long then,
+        :param seconds: or the next poll comes so late, as the vendor allows none before.
+        """
         self._progress_at = now if self._progress_at is None else self._progress_at
-        if self.max_wait is None or now - self._progress_at <= self.max_wait:
+        if self.max_wait is None or (
+            now - self._progress_at <= self.max_wait and seconds <= max(self.max_wait, SHORTEST_S)
+        ):
             return False
         self.is_leaving = True
         return True

@@ -22,6 +22,7 @@ from airflow_provider_describer.errors import (
     AmbiguousCall,
     DescriberError,
     RejectedImage,
+    RequestExpired,
     UnexpectedAnswer,
     Unfinished,
     UnknownOutcome,
@@ -123,7 +124,7 @@ class Runner:
                 self.left_running.append(call.running)
             await self._record(entry, call, "pending", self.admission.why_left())
         except DescriberError as error:
-            status = self._judge(error)
+            status = self._judge(error, entry)
             if status == "pending" and call.running and not call.in_journal:
                 # It may be billed, and no later run would find it.
                 status = "unknown"
@@ -187,7 +188,7 @@ class Runner:
         else:
             self.copies += [(found, image) for image in (call.image, *others)]
 
-    def _judge(self, error: DescriberError) -> Status:
+    def _judge(self, error: DescriberError, entry: PlannedImage) -> Status:
         """Return what has become of the image, and stop the run where the error concerns more than the image."""
         match error:
             case RejectedImage():
@@ -198,7 +199,9 @@ class Runner:
             case UnexpectedAnswer() | AmbiguousCall():
                 # Calls that were under way together may have lost their answers together.
                 together = self.limits.concurrency if isinstance(error, AmbiguousCall) else 0
-                self._count_in_a_row(error, GIVE_UP_AFTER + together)
+                # A request of an earlier run that has expired meanwhile says nothing about calls that are made now.
+                if not (isinstance(error, RequestExpired) and entry.action == "attach"):
+                    self._count_in_a_row(error, GIVE_UP_AFTER + together)
                 if self.on_unknown == "fail":
                     message = f"{error} With on_unknown='fail' nothing more is sent."
                     self.admission.stop(UnknownOutcome(message, billed="unknown"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from math import inf
 from typing import Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseHook
@@ -88,9 +89,10 @@ class DescriberHook(BaseHook):
         """Return the vendor, the account and the retry policy of all calls through this hook."""
         return VendorCalls(self.vendor, self.account, policy or self.policy)
 
-    def client(self, connections: int = 1) -> AsyncClient:
-        """Return a new HTTP client for the vendor, with the connection's timeout."""
-        return AsyncClient(timeout=self.account.timeout, connections=connections, transport=self._transport)
+    def client(self, connections: int = 1, *, timeout: float = inf) -> AsyncClient:
+        """Return a new HTTP client for the vendor, with the connection's timeout, or with a shorter one."""
+        seconds = min(timeout, self.account.timeout)
+        return AsyncClient(timeout=seconds, connections=connections, transport=self._transport)
 
     def image_client(self) -> AsyncClient:
         """Return a new HTTP client for images, which connects only to addresses that the connection allows."""

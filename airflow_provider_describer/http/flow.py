@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import inf
 from typing import Any, TypeVar
 
 from airflow_provider_describer.account import Account
-from airflow_provider_describer.errors import DescriberError, RateLimited, VendorUnavailable
+from airflow_provider_describer.errors import DescriberError, RateLimited, RequestExpired, VendorUnavailable
 from airflow_provider_describer.http.retry import RetryPolicy
 from airflow_provider_describer.models import Description, Picture, Running, Spec
 from airflow_provider_describer.vendors.secrets import parse_masked
@@ -25,6 +26,10 @@ T = TypeVar("T")
 
 POLL_ATTEMPTS = 20
 """About ten minutes of failed polls: a request that runs at the vendor is being paid for, and polls are free."""
+RESULTS_KEPT_S = 3600.0
+"""How long after its submission the vendor keeps a request: what has not been fetched by then never will be."""
+LAST_POLLS_S = 60.0
+"""How long polls of a request that is older may be tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +87,21 @@ class VendorCalls:
         """Wait for a request that runs at the vendor. Sends only GETs, which are free and safe to repeat.
 
         :param secrets: of the request itself, where they are known: its result may quote them.
-        :raises RequestExpired: the vendor no longer knows it.
+        :raises RequestExpired: the vendor no longer knows it, or has not finished it within `RESULTS_KEPT_S`.
         """
         polls = 0
         policy = replace(self.policy, attempts=max(self.policy.attempts, POLL_ATTEMPTS))
+        until = max(running.submitted_at + RESULTS_KEPT_S, self.clock() + LAST_POLLS_S)
         while True:
             yield Sleep(poll_pause(polls) if running.status != "COMPLETED" else 0.0)
             try:
                 parse = partial(self.vendor.parse_poll, self.account, spec, running)
                 poll = self.vendor.build_poll(self.account, running)
                 poll = replace(poll, secrets=tuple(dict.fromkeys((*poll.secrets, *secrets))))
-                answer = yield from self._attempts(poll, parse, policy)
+                answer = yield from self._attempts(poll, parse, policy, until)
             except DescriberError as error:
+                if isinstance(error, VendorUnavailable) and self._is_too_old(running):
+                    raise _expired(running, f"the last poll failed: {error}") from None
                 if error.request_id is None:
                     # The error says nothing about the request, which may go on and be billed.
                     error.request_id, error.billed = running.request_id, "unknown"
@@ -102,6 +110,12 @@ class VendorCalls:
                 return answer
             polls += 1
             running = answer
+            # A finished one has its result fetched, however old it is.
+            if running.status != "COMPLETED" and self._is_too_old(running):
+                raise _expired(running, f"its status is {running.status}")
+
+    def _is_too_old(self, running: Running) -> bool:
+        return self.clock() >= running.submitted_at + RESULTS_KEPT_S
 
     def upload(self, picture: Picture) -> Flow[Picture]:
         """Put the picture on the vendor's storage and return it with its address there. Free of charge."""
@@ -145,8 +159,12 @@ class VendorCalls:
         request: Request | Callable[[], Flow[Request]],
         parse: Callable[[Response], T],
         policy: RetryPolicy | None = None,
+        until: float = inf,
     ) -> Flow[T]:
-        """Send until there is an answer or the policy gives up. Attempts are counted per type of error."""
+        """Send until there is an answer or the policy gives up. Attempts are counted per type of error.
+
+        :param until: epoch seconds after which no attempt follows.
+        """
         policy = policy or self.policy
         failed: dict[type[DescriberError], int] = {}
         while True:
@@ -155,11 +173,20 @@ class VendorCalls:
                 return parse_masked(parse, (yield ready), ready.secrets)
             except DescriberError as error:
                 attempt = failed[type(error)] = failed.get(type(error), 0) + 1
-                wait = policy.wait(error, attempt=attempt, jitter=self.jitter(), now=self.clock())
-                if wait is None:
+                now = self.clock()
+                wait = policy.wait(error, attempt=attempt, jitter=self.jitter(), now=now)
+                if wait is None or now + wait > until:
                     raise
                 reason = error
             yield Sleep(wait, because=reason)
+
+
+def _expired(running: Running, found: str) -> RequestExpired:
+    return RequestExpired(
+        f"request {running.request_id} has brought no description within {RESULTS_KEPT_S / 60:.0f} min of its "
+        f"submission ({found}), and the vendor keeps none for longer; it may have been billed, or be billed yet",
+        request_id=running.request_id,
+    )
 
 
 def poll_pause(polls: int) -> float:

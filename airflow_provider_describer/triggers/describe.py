@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_describer.engine.deferral import SHORTEST_S, ResumeCondition
+from airflow_provider_describer.engine.deferral import SHORTEST_S, ResumeCondition, ResumePolicy
 from airflow_provider_describer.hooks.describer import DescriberHook
 
 POLL_EVERY_S = 15.0
 """Seconds between two polls of all running requests."""
 CONNECTIONS = 4
 """How many requests are polled at the same time."""
+POLL_TIMEOUT_S = 15.0
+"""The longest that one poll may take, in seconds; the connection's ``timeout`` is meant for calls."""
+ROUND_S = 60.0
+"""The longest that a poll of all running requests may take."""
 
 
 class VendorTrigger(BaseTrigger):
-    """Waits until a given time, or until requests that run at the vendor have ended. It sends only free GETs.
+    """Waits until a given time, or until enough requests that run at the vendor have ended. It sends only free GETs.
 
     It may run again from the start, or twice at once: it changes nothing. It may fire too early, but never too late:
     the operator plans again from its store.
@@ -58,18 +63,18 @@ class VendorTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire once with ``{"carried": …, "began": …}``."""
         started = time.time()
-        wait = ResumeCondition(self.until, tuple((str(request_id), float(at)) for request_id, at in self.requests))
-        latest = wait.not_later_than()
-        if wait.until is None and wait.requests:
-            await self._poll(wait, latest)
-        elif latest is not None:
-            await asyncio.sleep(max(0.0, latest - time.time()))
+        requests = tuple((str(request_id), float(at)) for request_id, at in self.requests)
+        policy = ResumePolicy(ResumeCondition(self.until, requests), started)
+        if policy.to_poll:
+            await self._poll(policy)
+        elif policy.not_later_than is not None:
+            await asyncio.sleep(max(0.0, policy.not_later_than - time.time()))
         # The wait may have been over at once.
         await asyncio.sleep(max(0.0, started + SHORTEST_S - time.time()))
         yield TriggerEvent({"carried": self.carried, "began": self.began})
 
-    async def _poll(self, wait: ResumeCondition, latest: float | None) -> None:
-        """Poll until no request runs any more, or until the vendor will soon forget their results."""
+    async def _poll(self, policy: ResumePolicy) -> None:
+        """Poll until the run is to be resumed."""
         hook = DescriberHook(self.describer_conn_id)
         try:
             # A triggerer of Airflow 3.1 dies if a trigger is cancelled while it waits for an answer of its supervisor.
@@ -78,11 +83,15 @@ class VendorTrigger(BaseTrigger):
             self.log.warning("The connection cannot be read here: %s", error)
             return
         vendor_calls = hook.vendor_calls()
-        running = [request_id for request_id, _ in wait.requests]
-        async with hook.client(CONNECTIONS) as client:
-            while running and (latest is None or time.time() < latest):
+        async with hook.client(CONNECTIONS, timeout=POLL_TIMEOUT_S) as client:
+
+            async def look(request: str) -> None:
+                if await client.arun(vendor_calls.has_ended(request)):
+                    policy.note_ended([request], time.time())
+
+            while not policy.is_due(time.time()):
                 await asyncio.sleep(POLL_EVERY_S)
-                ended = await asyncio.gather(
-                    *(client.arun(vendor_calls.has_ended(request_id)) for request_id in running)
-                )
-                running = [request_id for request_id, over in zip(running, ended, strict=True) if not over]
+                # Without an end to the round, slow answers could delay it past the moment to resume.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(ROUND_S):
+                        await asyncio.gather(*map(look, policy.to_poll))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -72,6 +73,34 @@ def test_a_task_defers_until_its_account_may_call_again(
     assert deferrals[0].requests == []
     assert deferrals[0].until is not None
     assert ledger["entries"][1]["at"] < deferrals[0].until <= ledger["entries"][2]["at"]
+
+
+@pytest.mark.slow
+def test_one_stuck_request_keeps_no_result_of_others(
+    emulator: EmulatorProcess,
+    connect: Connect,
+    run: Run,
+    listing: str,
+    pictures: list[str],
+    tmp_path: Path,
+    deferrals: list[VendorTrigger],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It fetches the two others when they have ended, defers again for the one, and ends when that is forgotten."""
+    monkeypatch.setattr("airflow_provider_describer.engine.deferral.QUIET_S", 1.0)
+    stuck = hashlib.sha256(Path(pictures[1]).read_bytes()).hexdigest()
+    fields = {"conn_type": "segmind", "password": emulator.keys["segmind"], "host": emulator.url}
+    connect("shop", **fields, extra=json.dumps({"api_version": "v2"}))
+    rules = [{"kind": "stuck", "images": [stuck]}]
+    emulator.faults({"segmind": {"v2_delay_s": 25, "v2_expire_s": 100, "errors": rules}})
+    ran = run("waiting", file="waiting.py", listing=listing, store=str(tmp_path / "store"))
+    ledger = emulator.ledger()
+    assert (ledger["requests"], ledger["billed"]) == (3, 2)
+    assert [len(one.requests) for one in deferrals] == [3, 1]
+    manifest = ran.xcom("describe", key="manifest")
+    counts = manifest["counts"]
+    assert (counts["described"], counts["unknown"], counts["pending"]) == (2, 1, 0)
+    assert (manifest["calls"], manifest["unknown_calls"]) == (3, 1)
 
 
 def test_a_wait_that_would_be_too_short_to_defer_is_refused(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import importlib
 import json
 import urllib.request
@@ -12,16 +13,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
 from airflow_provider_describer.emulator.process import EmulatorProcess
-from airflow_provider_describer.engine.deferral import FETCH_WITHIN_S, SHORTEST_S, CarriedTotals
+from airflow_provider_describer.engine.deferral import FETCH_WITHIN_S, QUIET_S, SHORTEST_S, CarriedTotals
 from airflow_provider_describer.hooks.describer import DescriberHook
+from airflow_provider_describer.http.flow import RESULTS_KEPT_S
 from airflow_provider_describer.triggers import describe as triggers
 from airflow_provider_describer.triggers.describe import POLL_EVERY_S, VendorTrigger
+
+if TYPE_CHECKING:
+    from tests.conftest import Loopback, Visit
 
 Connect = Callable[..., None]
 Run = Callable[..., Any]
@@ -55,9 +60,8 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(triggers, "time", SimpleNamespace(time=clock.time))
-    monkeypatch.setattr(
-        triggers, "asyncio", SimpleNamespace(sleep=clock.sleep, gather=asyncio.gather, shield=asyncio.shield)
-    )
+    real = {name: getattr(asyncio, name) for name in ("gather", "shield", "timeout")}
+    monkeypatch.setattr(triggers, "asyncio", SimpleNamespace(sleep=clock.sleep, **real))
     return clock
 
 
@@ -156,6 +160,77 @@ def test_running_requests_are_polled_at_a_pace_until_all_have_ended(
     assert len(asked.polled) == 8
     assert set(asked.polled) == {"/v2/requests/one/status", "/v2/requests/two/status"}
     assert clock.elapsed == 4 * POLL_EVERY_S
+
+
+class Stuck:
+    """Of its requests these never end; the others have ended."""
+
+    def __init__(self, *stuck: str) -> None:
+        self.stuck = stuck
+        self.polled: list[str] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        assert request.method == "GET", f"{request.method} {request.url}"
+        self.polled.append(request.url.path.split("/")[3])
+        return httpx.Response(200, json=(RUNS if self.polled[-1] in self.stuck else DONE)[1])
+
+
+@pytest.fixture
+def stuck(monkeypatch: pytest.MonkeyPatch, connect: Connect) -> Callable[..., Stuck]:
+    def stand_in(*requests: str) -> Stuck:
+        connect("shop", conn_type="segmind", password=KEY, host="http://127.0.0.1:9", extra='{"api_version": "v2"}')
+        vendor = Stuck(*requests)
+        monkeypatch.setattr(triggers, "DescriberHook", partial(DescriberHook, transport=httpx.MockTransport(vendor)))
+        return vendor
+
+    return stand_in
+
+
+def test_one_stuck_request_keeps_99_results_for_a_minute(clock: Clock, stuck: Callable[..., Stuck]) -> None:
+    asked = stuck("r7")
+    assert fired(trigger(*(f"r{number}" for number in range(100)))) == [EVENT]
+    assert clock.elapsed == POLL_EVERY_S + QUIET_S
+    assert len(asked.polled) == 100 + QUIET_S / POLL_EVERY_S
+
+
+@pytest.mark.parametrize("until", [None, STARTED + 6 * 3600])
+def test_a_stuck_request_is_waited_for_to_its_end(
+    clock: Clock, stuck: Callable[..., Stuck], until: float | None
+) -> None:
+    """Past the moment at which it was to be fetched at the latest, and not in steps of 15 s."""
+    stuck("r7")
+    fired(trigger("r7", submitted=STARTED - FETCH_WITHIN_S, until=until))
+    assert clock.elapsed == RESULTS_KEPT_S - FETCH_WITHIN_S
+
+
+def test_polls_that_drip_hold_no_results_of_others(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, connect: Connect, loopback: type[Loopback]
+) -> None:
+    """With real sockets: a server that answers about some requests a byte at a time, without an end."""
+    for name, seconds in (("POLL_TIMEOUT_S", 0.2), ("ROUND_S", 0.5)):
+        monkeypatch.setattr(triggers, name, seconds)
+
+    async def answer(visit: Visit) -> None:
+        with contextlib.suppress(ConnectionError):
+            while received := await visit.request():
+                body = json.dumps(DONE[1]).encode()
+                if "/drips" not in received.line:
+                    visit.answer(body)
+                    continue
+                visit.answer(b"", length=1_000_000)
+                while True:
+                    visit.writer.write(b" ")
+                    await visit.writer.drain()
+                    await asyncio.sleep(0.02)
+
+    async def scene() -> list[Any]:
+        async with loopback(answer) as server:
+            connect("shop", conn_type="segmind", password=KEY, host=server.url, extra='{"api_version": "v2"}')
+            waiting = trigger("drips-1", "drips-2", *(f"r{number}" for number in range(8)))
+            return [event.payload async for event in waiting.run()]
+
+    assert asyncio.run(scene()) == [EVENT]
+    assert clock.elapsed == POLL_EVERY_S + QUIET_S
 
 
 def test_a_request_that_has_ended_is_not_asked_about_again(clock: Clock, vendor: Callable[..., Vendor]) -> None:

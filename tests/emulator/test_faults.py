@@ -141,6 +141,46 @@ def test_a_hanging_call_is_billed_and_never_answered(
 
 
 @pytest.mark.parametrize("way", ["describe", "v1", "v2"])
+def test_a_dripping_answer_is_billed_and_never_ends(
+    call: Caller, eventually: Callable[[Callable[[], bool]], None], way: str
+) -> None:
+    call.emulator.faults({"all": everything("drip_after_bill"), "segmind": {"v2_delay_s": 0}})
+    send = call.http.send
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(call.http, "send", lambda request, **settings: send(request, **{**settings, "stream": True}))
+        response = getattr(call, way)()
+    pieces = response.iter_raw()
+    assert (response.status_code, [next(pieces) for _ in range(3)]) == (200, [b" "] * 3)
+    response.close()
+    eventually(lambda: call.emulator.ledger(entries=False)["in_flight"] == 0)
+    (entry,) = call.emulator.ledger()["entries"]
+    assert (entry["outcome"], entry["billed"], entry["answered"]) == ("drip_after_bill", True, False)
+
+
+def test_a_stuck_v2_request_runs_until_it_is_forgotten(
+    call: Caller, eventually: Callable[[Callable[[], bool]], None]
+) -> None:
+    call.emulator.faults({"segmind": {**everything("stuck"), "v2_delay_s": 0, "v2_expire_s": 0.5}})
+    answer = call.v2().json()
+
+    def poll() -> httpx.Response:
+        return call.http.get(answer["status_url"], headers=call.key)
+
+    assert answer["status"] == "QUEUED"
+    eventually(lambda: poll().json().get("status") == "PROCESSING")
+    eventually(lambda: poll().status_code == 404)
+    assert (call.emulator.ledger()["requests"], call.emulator.ledger()["billed"]) == (1, 0)
+
+
+def test_a_stuck_v1_call_is_neither_answered_nor_billed(call: Caller) -> None:
+    call.emulator.faults({"segmind": everything("stuck")})
+    call.http.timeout = httpx.Timeout(60, read=0.2)
+    with pytest.raises(httpx.ReadTimeout):
+        call.v1()
+    assert (call.emulator.ledger()["requests"], call.emulator.ledger()["billed"]) == (1, 0)
+
+
+@pytest.mark.parametrize("way", ["describe", "v1", "v2"])
 @pytest.mark.parametrize("kind", ["html", "empty", "truncated", "wrong_types", "blank"])
 def test_a_damaged_answer_is_a_200_and_billed(
     call: Caller, eventually: Callable[[Callable[[], bool]], None], way: str, kind: str
