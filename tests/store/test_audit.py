@@ -54,6 +54,13 @@ def test_check_of_a_whole_store(store, run):
     assert "3 images without a description for which 3 calls may have been paid for" in out
 
 
+@pytest.mark.parametrize("path", ["store", "./store", "store/", "../{name}/store"])
+def test_a_path_may_be_relative_where_a_person_types_it(store, run, monkeypatch, tmp_path, path):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run("check", path.format(name=tmp_path.name))
+    assert code == 0 and "5 shards, 5 whole" in out
+
+
 def test_check_lists_every_damaged_shard(store, run):
     for name in ("2", "4"):
         shard = store.path / "journal" / f"{name}.jsonl"
