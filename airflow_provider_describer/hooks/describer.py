@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
 from airflow_provider_describer.account import Account, account_from_connection
+from airflow_provider_describer.arguments import is_none
 from airflow_provider_describer.engine.single import describe_one
+from airflow_provider_describer.engine.task_arguments import read_arguments
 from airflow_provider_describer.errors import BadConnection, DescriberError, UnexpectedAnswer
 from airflow_provider_describer.hooks.connection import aread_connection, read_connection
 from airflow_provider_describer.hooks.form import form_of_3_1
@@ -112,6 +114,8 @@ class DescriberHook(BaseHook):
         Without a ``limits_path``, all hooks of the connection in this process count together. A wait for the rate up to
         the policy's ``max_wait`` is sat out.
 
+        Text that a template renders is read as the operators read it: a ``prompt`` of ``None`` is no prompt.
+
         :param image: a uri or path, or a dict ``{"uri", "prompt"?, "lang"?, "fields"?}``.
         :param prompt: what to say about it; by default the vendor's own wording. Segmind's model takes none.
         :param lang: the language of the description; English by default.
@@ -126,11 +130,14 @@ class DescriberHook(BaseHook):
         self, image: Any, *, prompt: str | None = None, lang: str | None = None, storage_conn_id: str | None = None
     ) -> Description:
         """Describe one image as :meth:`describe` does, in a running event loop."""
+        asked = {"image": image, "prompt": prompt, "storage_conn_id": storage_conn_id}
+        given = read_arguments(asked if is_none(lang) else {**asked, "lang": lang}, now=0.0)
         account = await self.aload()
-        self.warn_of_ignored(prompt)
+        self.warn_of_ignored(given.prompt)
         vendor_calls = self.vendor_calls()
-        open_bucket = buckets_of(storage_conn_id)
-        request = parse_image(image, vendor_calls.vendor, prompt=prompt, lang=lang or vendor_calls.vendor.languages[0])
+        open_bucket = buckets_of(given.storage_conn_id)
+        lang = getattr(given, "lang", vendor_calls.vendor.languages[0])
+        request = parse_image(given.image, vendor_calls.vendor, prompt=given.prompt, lang=lang)
         # Reading the storage connection blocks, perhaps on the network.
         await asyncio.to_thread(open_ahead, open_bucket, [account.limits_path, request.image.uri])
         async with self.client() as client, self.image_client() as images:

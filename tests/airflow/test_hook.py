@@ -271,3 +271,36 @@ def test_the_key_is_shown_nowhere(
     shown += [caplog.text, *capsys.readouterr(), json.dumps(hook.test_connection())]
     assert KEY not in "".join(shown)
     assert redact(f"the key is {KEY}") == "the key is ***"
+
+
+# --- arguments as templates write them ---
+
+
+@pytest.mark.parametrize("none", [None, "None", " None "])
+def test_none_as_templates_write_it_is_none(accounts: EmulatorProcess, pictures: list[str], none: str | None) -> None:
+    image = str({"uri": pictures[0], "prompt": none, "version": None})
+    DescriberHook("image_describer_default").describe(image, prompt=none, lang=none, storage_conn_id=none)
+    (entry,) = accounts.ledger()["entries"]
+    assert (entry["prompt"], entry["lang"]) == ("Describe this image in detail.", "en")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"image": None},
+        {"image": "None"},
+        {"image": " "},
+        {"image": "['/a.jpg']"},
+        {"prompt": " "},
+        {"prompt": 7},
+        {"lang": "englsh"},
+        {"lang": ["en", "de"]},
+        {"storage_conn_id": 7},
+    ],
+)
+def test_a_wrong_argument_is_named_and_nothing_is_sent(
+    accounts: EmulatorProcess, vendor: str, pictures: list[str], wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(BadInput, match=f"^{next(iter(wrong))} is "):
+        DescriberHook(f"{vendor}_default").describe(**{"image": pictures[0], **wrong})
+    assert accounts.ledger(entries=False)["requests"] == 0
