@@ -1,16 +1,20 @@
-"""Finds an image's size, whether it is animated and whether it is complete, from its headers and its end, undecoded.
+"""Finds an image's size, whether it is animated and whether it is complete, from its headers and its end.
 
-Pure and lenient: it reports a flaw only where image data is missing or no program could read the file.
+Undecoded, but for a JPEG without an end marker. Pure and lenient: it reports a flaw only where image data is missing or
+no program could read the file.
 """
 
 from __future__ import annotations
 
+import io
 import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+_MOST_TO_DECODE = 178_956_970
+"""Pixels; Pillow's own limit."""
 _MOST_PARTS = 100_000
 """Segments, chunks or blocks that are read: images have fewer, and a hostile file with more would take long."""
 
@@ -71,7 +75,7 @@ def _jpeg(content: bytes) -> Measured:
         marker = content[at - 1]
         if marker == 0xDA:
             # Thumbnails in the metadata come before this; padding, a film or more pictures may follow the end.
-            whole = content.rfind(b"\xff\xd9", at) >= 0
+            whole = content.rfind(b"\xff\xd9", at) >= 0 or _is_whole_without_end(content, at)
             return Measured(width, height, flaw=None if whole else "it ends before its picture does (no end marker)")
         if marker in _LONE_MARKERS:
             continue
@@ -81,7 +85,44 @@ def _jpeg(content: bytes) -> Measured:
     return Measured(width, height, flaw="it holds no picture data")
 
 
-_PNG_END = b"IEND\xaeB\x60\x82"
+# In a picture's data, FF is followed by 00 or by a restart marker; and zeros are what an unfinished download leaves.
+_END_OF_DATA = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]|\x00{16}")
+_LOOKAHEAD = 12
+"""Bytes behind the last block that a decoder wants to see before it takes that one for whole."""
+_SHORTEST_TRAILER = 8
+"""Fewer bytes are the rest of what was cut."""
+
+
+def _is_whole_without_end(content: bytes, at: int) -> bool:
+    """Whether a JPEG's picture can be decoded in full, and something else follows it instead of the end marker.
+
+    Some cameras and tools write such files, and every program shows them. Only decoding tells them from one that is
+    cut; where Pillow is not installed they count as cut.
+
+    :param at: where the first scan begins.
+    """
+    found = _END_OF_DATA.search(content, at)
+    data = content[: found.start() if found else len(content)].rstrip(b"\0\xff")
+    filler = content[len(data) : len(data) + _LOOKAHEAD].replace(b"\xff", b"\0")
+    if 0 < len(filler) < _SHORTEST_TRAILER:
+        return False
+    # As it is, for what decoders make of the rest; and its data alone, as a decoder makes up what a marker cuts off.
+    return _decodes(content) and (not filler or _decodes(data + filler))
+
+
+def _decodes(content: bytes) -> bool:
+    try:
+        from PIL.JpegImagePlugin import JpegImageFile
+
+        with JpegImageFile(io.BytesIO(content)) as picture:
+            if picture.width * picture.height > _MOST_TO_DECODE:
+                return False
+            # An eighth of the size, for speed; all data is read.
+            picture.draft("L", (1, 1))
+            picture.load()
+    except Exception:  # noqa: BLE001  # a damaged file makes Pillow raise nearly any class
+        return False
+    return True
 
 
 def _png(content: bytes) -> Measured:
@@ -94,14 +135,15 @@ def _png(content: bytes) -> Measured:
             if zlib.crc32(content[at + 4 : at + 8 + size]) != _number(content, at + 8 + size, 4):
                 return Measured(flaw="its header's checksum is wrong")
             width, height = _number(content, at + 8, 4), _number(content, at + 12, 4)
-        elif name == b"acTL":
+        elif name == b"acTL" and size == 8:
             # With any other number the picture is shown as a still one.
             number = _number(content, at + 8, 4)
             frames = number if 0 < number < 1 << 31 else 1
         elif name in (b"IDAT", b"IEND"):
             break
         at += 12 + size
-    whole = content.rfind(_PNG_END, at) >= 0
+    # Of its checksum only the presence counts: decoders do not look at it.
+    whole = 0 <= content.rfind(b"IEND", at) <= len(content) - 8
     return Measured(width, height, frames, None if whole else "it ends before its picture does (no IEND chunk)")
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_describer.errors import BadInput, RejectedImage
 from airflow_provider_describer.images.checks import HEAD, MOST_PIXELS, media_type
 from airflow_provider_describer.images.dimensions import measure
+from airflow_provider_describer.images.png import LARGEST_PROFILE, readable_png
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,8 +23,6 @@ FEWEST_PIXELS = 1024
 JPEG_QUALITY = 90
 PNG_LEVEL = 4
 """Takes a third of the default level's time, for 7 % more bytes."""
-LARGEST_PROFILE = 4_000_000
-"""Bytes of a colour profile; a larger one is left out. The largest of printing presses have 3 MB."""
 LONGEST_EDGE = 65_500
 """The longest edge of a JPEG that its library writes."""
 
@@ -72,8 +71,9 @@ def scale_down(content: bytes, max_pixels: int, *, uri: str = "the image") -> by
     require_pillow()
     doing = "decoded"
     try:
-        with _opened(content, kind, uri) as image:
-            profile = image.info.get("icc_profile")
+        shown, profile = readable_png(content) if kind == "image/png" else (content, None)
+        with _opened(shown, kind, uri) as image:
+            profile = profile or image.info.get("icc_profile")
             small = _upright(image, _shrunk(image, max_pixels))
         doing = "scaled down"
         return _encoded(small, profile)

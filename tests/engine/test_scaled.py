@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,3 +110,30 @@ def test_a_fault_of_ours_in_one_image_ends_no_run(
     again = shop.describe(paths)
     assert (again.counts["reused"], again.counts["described"]) == (5, 1)
     assert again.ledger["by_image"] == dict.fromkeys(again.ledger["by_image"], 1) and again.ledger["billed"] == 6
+
+
+@pytest.mark.parametrize("max_pixels", [None, 2_000])
+def test_images_that_every_program_shows_are_described(
+    shop: Shop, draw: Callable[..., bytes], tmp_path: Path, max_pixels: int | None
+) -> None:
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    png, jpeg = draw(1, "PNG", (90, 60)), draw(2, "JPEG", (90, 60))
+    text = chunk(b"iTXt", b"Comment\0\x01\0\0\0" + zlib.compress(bytes(3_000_000)))
+    profile = chunk(b"iCCP", b"profile\0\0" + zlib.compress(bytes(2_000_000)))
+    contents = [jpeg[:-2] + b"SEFT\x64\0\0\0 a trailer"]
+    if max_pixels:
+        # As it is, the emulator does not take such a PNG either: it reads images with Pillow.
+        contents += [png[:33] + text + png[33:], png[:33] + profile + png[33:]]
+    paths = [tmp_path / f"{number}.img" for number in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    # Half of one is refused before it is paid for.
+    half = tmp_path / "half.jpg"
+    half.write_bytes(jpeg[: len(jpeg) // 2] + b"SEFT\x64\0\0\0 a trailer")
+    job = shop.job([])
+    job.requests = parse_images([*paths, half], job.vendor_calls.vendor, max_pixels=max_pixels)
+    result = shop.result(job.run(), [])
+    assert [(row["uri"], row["error"]["kind"]) for row in result.of("rejected")] == [(str(half), "corrupt")]
+    assert result.counts["described"] == result.ledger["billed"] == len(contents)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from functools import cache
@@ -15,7 +16,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from airflow_provider_describer.errors import RejectedImage
 from airflow_provider_describer.images.dimensions import Measured, measure
+from airflow_provider_describer.images.png import readable_png
+from airflow_provider_describer.images.scaling import scale_down
 
 WIDTH, HEIGHT = 61, 43
 MODES = {
@@ -124,6 +128,130 @@ def test_pictures_behind_the_first_are_not_looked_at() -> None:
     content = written(noise(), "MPO", save_all=True, append_images=[noise("RGB", (20, 10))])
     assert measure(content, "image/jpeg") == Measured(WIDTH, HEIGHT)
     assert measure(content[:-100], "image/jpeg").flaw is None, "the second one is cut, which is not read"
+
+
+TRAILERS = [b"SEFH and more", bytes(700), b"\xff\xe0\0\x10" + b"ab" * 70, b"\0" * 20 + b"SEFH" * 9, b"\xff" * 300]
+PLAIN_JPEGS = [number for number, way in enumerate(WAYS["JPEG"]) if not way.get("progressive")]
+
+
+@pytest.mark.parametrize("mode", MODES["JPEG"])
+@pytest.mark.parametrize("number", PLAIN_JPEGS)
+@pytest.mark.parametrize("trailer", TRAILERS[:-1])
+def test_a_jpeg_with_a_trailer_in_place_of_its_end_is_whole_if_decoders_show_it(
+    mode: str, number: int, trailer: bytes
+) -> None:
+    whole = sample("JPEG", mode, number)
+    content = whole[:-2] + trailer
+    assert decoded(content) == decoded(whole)
+    assert measure(content, "image/jpeg") == Measured(WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("form", MODES["JPEG"])
+@pytest.mark.parametrize("number", range(len(WAYS["JPEG"])))
+@pytest.mark.parametrize("trailer", TRAILERS)
+@pytest.mark.parametrize("part", [0.2, 0.5, 0.9])
+def test_a_cut_jpeg_is_not_made_whole_by_a_trailer(form: str, number: int, trailer: bytes, part: float) -> None:
+    whole = sample("JPEG", form, number)
+    scan = whole.rfind(b"\xff\xda")
+    content = whole[: scan + int((len(whole) - scan) * part)] + trailer
+    assert measure(content, "image/jpeg").flaw == "it ends before its picture does (no end marker)"
+
+
+def test_without_pillow_a_jpeg_without_an_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL.JpegImagePlugin", None)
+    assert measure(sample("JPEG")[:-2] + TRAILERS[0], "image/jpeg").flaw
+
+
+def png_chunk(name: bytes, body: bytes, *, crc: int | None = None) -> bytes:
+    crc = zlib.crc32(name + body) if crc is None else crc
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", crc)
+
+
+ODD_CHUNKS = [
+    png_chunk(b"iTXt", b"Comment\0\x01\0\0\0" + zlib.compress(bytes(3_000_000))),
+    png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(70_000_000))),
+    png_chunk(b"zTXt", b"Comment\0\0not zlib"),
+    png_chunk(b"tEXt", b"Comment\0" + bytes(2_000_000)),
+    png_chunk(b"iCCP", b"profile\0\0" + zlib.compress(bytes(2_000_000))),
+    png_chunk(b"iCCP", b"profile\0\0not zlib"),
+    png_chunk(b"iCCP", b"profile"),
+    png_chunk(b"eXIf", b"nonsense"),
+    png_chunk(b"tEXt", b"Comment\0x", crc=7),
+    png_chunk(b"pHYs", b"\0"),
+    png_chunk(b"cHRM", bytes(7)),
+    png_chunk(b"gAMA", b""),
+    png_chunk(b"tRNS", b"\0"),
+    png_chunk(b"acTL", b"\0"),
+    png_chunk(b"fcTL", b"\0"),
+    png_chunk(b"prVt", b"private"),
+    png_chunk(b"abCd", b"", crc=0),
+]
+"""Chunks beside the picture that are large, unknown or broken; every browser shows what is in the others."""
+
+
+@pytest.mark.parametrize("chunk", ODD_CHUNKS, ids=range(len(ODD_CHUNKS)))
+@pytest.mark.parametrize("last", [False, True])
+def test_what_lies_beside_the_picture_of_a_png_is_no_damage(chunk: bytes, last: bool) -> None:
+    whole = sample("PNG")
+    at = whole.rfind(b"IEND") - 4 if last else 33
+    content = whole[:at] + chunk + whole[at:]
+    assert measure(content, "image/png") == Measured(WIDTH, HEIGHT)
+    shown, _ = readable_png(content)
+    assert decoded(shown) == decoded(whole)
+    small = scale_down(content, 1024)
+    assert measure(small, "image/jpeg").flaw is None and decoded(small)
+
+
+def test_a_png_is_made_readable_without_its_picture_being_touched() -> None:
+    for mode in MODES["PNG"]:
+        for number in range(len(WAYS["PNG"])):
+            content = sample("PNG", mode, number)
+            assert decoded(readable_png(content)[0]) == decoded(content)
+    for end in (b"", b"trailer", bytes(50)):
+        assert readable_png(sample("PNG") + end)[0] == sample("PNG")
+
+
+def test_a_profile_of_a_png_is_kept_up_to_a_size() -> None:
+    for size, kept in ((2_000_000, True), (4_000_000, True), (4_000_001, False)):
+        profile = random.Random(size).randbytes(size)
+        assert readable_png(written(noise(), "PNG", icc_profile=profile))[1] == (profile if kept else None)
+
+
+@given(content=st.binary(max_size=200))
+def test_no_bytes_are_too_strange_to_be_made_readable(content: bytes) -> None:
+    readable_png(content)
+    shown, _ = readable_png(sample("PNG")[:33] + content)
+    assert shown.startswith(sample("PNG")[:33])
+
+
+@pytest.mark.parametrize("damage", ["header", "data", "cut", "critical"])
+def test_damage_of_a_png_is_not_made_readable(damage: str) -> None:
+    whole = sample("PNG")
+    at = whole.find(b"IDAT")
+    content = {
+        "header": whole[:16] + b"\xff" + whole[17:],
+        "data": whole[: at + 2000] + bytes(40) + whole[at + 2040 :],
+        "cut": whole[: len(whole) // 2],
+        "critical": whole[:33] + png_chunk(b"PLTE", b"x", crc=1) + whole[33:],
+    }[damage]
+    with pytest.raises(RejectedImage):
+        scale_down(content, 1024)
+
+
+def test_the_checksum_of_an_end_says_nothing() -> None:
+    whole = sample("PNG")
+    for tail in (bytes(4), bytes(4) + b"trailer"):
+        assert measure(whole[:-4] + tail, "image/png").flaw is None
+        assert decoded(scale_down(whole[:-4] + tail, 1024))
+
+
+@pytest.mark.parametrize("number", range(len(WAYS["JPEG"])))
+def test_a_film_or_a_second_picture_behind_a_jpeg_is_no_damage(number: int) -> None:
+    film = b"MotionPhoto_Data" + b"\0\0\0\x18ftypmp42" + random.Random(1).randbytes(5000)
+    for behind in (film, sample("JPEG", "L"), bytes(100_000), b"\xff" * 999):
+        content = sample("JPEG", "RGB", number) + behind
+        assert measure(content, "image/jpeg") == Measured(WIDTH, HEIGHT)
+        assert decoded(scale_down(content, 1024))
 
 
 def test_a_jpeg_may_hold_junk_and_fill_bytes_between_its_segments() -> None:
