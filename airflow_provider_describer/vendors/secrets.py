@@ -25,8 +25,8 @@ _GRAM = 10
 """Characters of a secret in a row that are masked in an error: a vendor may quote a part of it."""
 _EQUALS = r"(?:=|%(?:25)*3D|\\u003d|&#61;|&#x3d;|&equals;)"
 _RUN = r"""(?:[^\s"'<>\\]|\\u[0-9a-f]{4}|\\/)"""
-_QUESTION = r"(?:\?|%(?:25)*3F|\\u003f|&#63;|&#x3f;|&quest;)"
-_QUERY = re.compile(rf"(https?(?::|%(?:25)*3A|\\u003a)(?:(?!{_QUESTION}){_RUN})*){_QUESTION}{_RUN}*", re.IGNORECASE)
+_QUESTION = re.compile(r"\?|%(?:25)*3F|\\u003f|&#63;|&#x3f;|&quest;", re.IGNORECASE)
+_ADDRESS = re.compile(rf"https?(?::|%(?:25)*3A|\\u003a){_RUN}*", re.IGNORECASE)
 _USER = re.compile(r"""(https?:\\?/\\?/)[^/\s"'<>@\\]+@""", re.IGNORECASE)
 _SIGNED = re.compile(
     r"(?<![A-Za-z0-9])(?:X-(?:Amz|Goog|Oss|Cos|Obs)-[A-Za-z-]+|Signature|AWSAccessKeyId|GoogleAccessId|OSSAccessKeyId|"
@@ -83,7 +83,7 @@ def mask_quoted(text: str, secrets: Iterable[str]) -> str:
     """
     text = _DATA.sub(lambda data: f"{data[0][: -len(data[1])]}…" if len(data[1]) > 16 else data[0], text)
     text = _BASE64.sub(lambda data: f"…({len(data[0])} characters)", text)
-    text = _SIGNED.sub(_MASK, _USER.sub(r"\1", _QUERY.sub(r"\1?…", text)))
+    text = _SIGNED.sub(_MASK, _USER.sub(r"\1", _ADDRESS.sub(_without_query, text)))
     for secret in secrets:
         if not _is_ordinary(secret):
             text = _without_parts(mask(text, (secret,)), secret)
@@ -137,6 +137,11 @@ def _forms(secret: str) -> tuple[str, ...]:
     forms += [html.escape(secret), quote(secret), quote(secret, safe=""), quote(quote(secret, safe=""), safe="")]
     forms += [unquote_plus(secret)]
     return tuple(dict.fromkeys(forms))
+
+
+def _without_query(address: re.Match[str]) -> str:
+    head, *query = _QUESTION.split(address[0], maxsplit=1)
+    return f"{head}?…" if query else head
 
 
 def _without_parts(text: str, secret: str) -> str:
