@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from airflow_provider_describer.arguments import check_seconds, parse_whole
 from airflow_provider_describer.errors import one_line
 from airflow_provider_describer.images.listing import ImageFilter, ListedImage, list_images
+from airflow_provider_describer.models import plural
 from airflow_provider_describer.storage.address import is_local
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class ArrivalTerms:
         :param pause: sleeps for that many seconds.
         """
         if len(images) < self.min_images:
-            return f"{len(images)} new images, waiting for {self.min_images}"
+            return f"{len(images)} new {plural(len(images), 'image')}, waiting for {self.min_images}"
         if not self.settle_seconds:
             return None
         youngest = max(images, key=lambda image: image.modified)

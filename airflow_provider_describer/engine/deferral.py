@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.http.flow import RESULTS_KEPT_S
-from airflow_provider_describer.models import Running
+from airflow_provider_describer.models import Running, plural
 
 SHORTEST_S = 15.0
 """No deferral is shorter: Airflow may fail a task that resumes within seconds of deferring."""
@@ -63,6 +63,15 @@ class ResumeCondition:
 
     until: float | None = None
     requests: Sequence[tuple[str, float]] = ()
+
+    def __str__(self) -> str:
+        """What is waited for, for people."""
+        waits = []
+        if self.until is not None:
+            waits.append(f"{datetime.fromtimestamp(self.until, UTC):%Y-%m-%dT%H:%M:%SZ}")
+        if count := len(self.requests):
+            waits.append(f"{count} {plural(count, 'request')} at the vendor")
+        return " and ".join(waits) or "the vendor"
 
     def not_later_than(self, began: float = 0.0) -> float | None:
         """Return when to resume whatever is known of the requests; None for a run that waits for nothing.

@@ -123,7 +123,7 @@ def check_content(vendor: Vendor, uri: str, content: bytes, kind: str) -> Measur
     pixels, edge = measured.pixels or 0, max(measured.width or 0, measured.height or 0)
     if pixels > MOST_PIXELS or (edge > LONG_EDGE and pixels > len(content) * _PIXELS_PER_BYTE):
         raise RejectedImage(
-            f"{uri}: {measured.width} x {measured.height} pixels in a file of {len(content)} bytes are more than are "
+            f"{uri}: {measured.width} x {measured.height} pixels in a file of {len(content):,} bytes are more than are "
             f"taken (at most {MOST_PIXELS / 1e6:.0f} million). Scale it down.",
             kind="too_many_pixels",
         )

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from airflow_provider_describer.errors import BadInput, UnreadableImage
+from airflow_provider_describer.models import plural
 from airflow_provider_describer.storage.address import LocalFile, ObjectKey, parse_uri
 
 if TYPE_CHECKING:
@@ -168,8 +169,8 @@ def _csv_item(where: str, columns: list[str], row: list[str]) -> dict[str, Any] 
         return not_utf8
     if len(row) != len(columns):
         return BadInput(
-            f"{where} has {len(row)} cells, expected {len(columns)} as in the header; put a text with a comma in "
-            "quotes."
+            f"{where} has {len(row)} {plural(len(row), 'cell')}, expected {len(columns)} as in the header; "
+            "put a text with a comma in quotes."
         )
     return _row(dict(zip(columns, row, strict=True)))
 

@@ -106,8 +106,8 @@ class DescribeImagesOperator(DescribeImagesBaseOperator):
 
     Returns a small manifest: ``{"store", "results", "failures", "vendor", "counts": {"requested", "described",
     "reused", "rejected", "unknown", "pending"}, "calls", "cost_usd", "elapsed_s", …}``. Without a store, the rows (at
-    most 500) are in it too, under ``"descriptions"``. If the task fails after calls were made, the manifest is in XCom
-    under the key ``manifest``.
+    most 500) are in it too, under ``"descriptions"``, in the order of ``images``; a result file has them in the order
+    in which they were known. If the task fails after calls were made, the manifest is in XCom under ``manifest``.
 
     An image that cannot be described is recorded in its row and does not stop the others. A problem of the account
     (key, credits, permission) stops the run at once; everything described so far is kept.
@@ -159,7 +159,8 @@ class DescribeImagesOperator(DescribeImagesBaseOperator):
             job = self.plan_job(task_instance_key(context), limits, carried=carried, dry_run=self.given.dry_run)
             outcome = job.run()
         for name in ("counts", "results", "failures"):
-            self.log.info("%s: %s", name, outcome.manifest[name])
+            if (value := outcome.manifest[name]) is not None:
+                self.log.info("%s: %s", name, value)
         if outcome.warning and outcome.resume_condition is None:
             self.log.warning("%s", outcome.warning)
         if outcome.resume_condition is not None:
@@ -176,7 +177,7 @@ class DescribeImagesOperator(DescribeImagesBaseOperator):
         return longest_wait(given.defer_after, can_defer=can_defer)
 
     def _defer(self, wait: ResumeCondition, carried: CarriedTotals, began: float) -> None:
-        self.log.info("Waiting outside the worker: %s", wait)
+        self.log.info("Waiting outside the worker for %s.", wait)
         self.defer(
             trigger=VendorTrigger(
                 describer_conn_id=self.given.describer_conn_id,

@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow_provider_describer.engine.undescribed import list_undescribed
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.images.listing import ImageFilter, ListedImage, list_images
+from airflow_provider_describer.models import plural
 from airflow_provider_describer.operators.arguments import check_arguments
 from airflow_provider_describer.operators.base import ListImagesBaseOperator
 from airflow_provider_describer.operators.failures import airflow_errors
@@ -111,7 +112,8 @@ class ListImagesOperator(ListImagesBaseOperator):
         count = 0
         for count, image in enumerate(images, 1):  # noqa: B007  # the last one is the count
             yield image.to_dict()
-        self.log.info("%d %simages: %s", count, "new " if self.given.only_new else "", self.given.path)
+        new = "new " if self.given.only_new else ""
+        self.log.info("%s: %d %s%s", self.given.path, count, new, plural(count, "image"))
 
 
 def _filter(arguments: Any) -> ImageFilter:

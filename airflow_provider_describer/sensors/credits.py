@@ -9,6 +9,7 @@ from airflow.providers.common.compat.sdk import PokeReturnValue
 
 from airflow_provider_describer.errors import RetryLater
 from airflow_provider_describer.hooks.describer import DescriberHook, SegmindHook
+from airflow_provider_describer.models import format_usd
 from airflow_provider_describer.operators.arguments import check_arguments
 from airflow_provider_describer.operators.failures import airflow_errors
 from airflow_provider_describer.sensors.deferring import DeferringSensor
@@ -50,7 +51,8 @@ class CreditsSensor(DeferringSensor):
             except RetryLater as error:
                 self.log.warning("The balance is not known now: %s", error)
                 return PokeReturnValue(is_done=False)
-        self.log.info("The balance is $%.3f; waiting for $%.3f.", balance, given.min_credits)
+        wanted = f"waiting for {format_usd(given.min_credits)}" if balance < given.min_credits else "that is enough"
+        self.log.info("The balance is %s; %s.", format_usd(balance), wanted)
         return PokeReturnValue(is_done=balance >= given.min_credits, xcom_value=balance)
 
     def make_trigger(self, deadline: float) -> CreditsTrigger:

@@ -14,6 +14,7 @@ from airflow_provider_describer.engine.undescribed import undescribed_images
 from airflow_provider_describer.errors import BadInput, BucketError, StoreError, UnreadableImage
 from airflow_provider_describer.hooks.storage import buckets_of
 from airflow_provider_describer.images.listing import ImageFilter, ListedImage, list_images
+from airflow_provider_describer.models import plural
 from airflow_provider_describer.operators.arguments import check_arguments
 from airflow_provider_describer.operators.assets import announce_manifest
 from airflow_provider_describer.operators.base import (
@@ -107,7 +108,7 @@ class NewImagesSensor(ListImagesBaseOperator, DeferringSensor):
             self._fingerprint, self._until = listing.fingerprint, terms.settles_at(images)
             return PokeReturnValue(is_done=False)
         found = self.xcom_value(context, (image.to_dict() for image in images), folder)
-        self.log.info("%s: %d new images", given.path, len(images))
+        self.log.info("%s: %d new %s", given.path, len(images), plural(len(images), "image"))
         if folder is None:
             # Last, because what is seen is not returned again.
             context["ti"].xcom_push(key=SEEN, value=listing.seen.to_dict())

@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow_provider_describer.arguments import parse_int
 from airflow_provider_describer.errors import BadInput, StoreError
+from airflow_provider_describer.models import plural
 from airflow_provider_describer.storage.folder import Folder
 from airflow_provider_describer.store.rows import TaskInstanceKey
 from airflow_provider_describer.store.shard import json_line
@@ -44,8 +45,8 @@ def write_listing(
         return first if chunk_size is None else list(_chunks(iter(first), chunk_size, max_chunks))
     if folder is None:
         raise BadInput(
-            f"There are more than {inline} images, which do not fit XCom. Give a store (a folder), so that they are "
-            "listed in files, or a limit."
+            f"There are more than {inline} {plural(inline, 'image')}, which do not fit XCom. "
+            "Give a store (a folder), so that they are listed in files, or a limit."
         )
     name, images = task.path("listings"), chain(first, images)
     if chunk_size is None:
@@ -59,8 +60,8 @@ def _chunks(images: Images, size: int, max_chunks: int) -> Iterator[list[dict[st
     while chunk := list(islice(images, size)):
         if number == max_chunks:
             raise BadInput(
-                f"There are more than {max_chunks} chunks of {size} images, and Airflow maps no more tasks than that "
-                "([core] max_map_length). Give a larger chunk_size."
+                f"There are more than {max_chunks} chunks of {size} {plural(size, 'image')}, and Airflow maps no more "
+                "tasks than that ([core] max_map_length). Give a larger chunk_size."
             )
         yield chunk
         number += 1

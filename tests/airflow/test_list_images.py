@@ -34,7 +34,7 @@ WORDS = {
     "no_time": ["modified_after is 'yesterday'"],
     "no_chunk": ["chunk_size is '0'"],
     "new_without_a_store": ["only_new needs a store"],
-    "many_without_a_store": ["more than 1 images", "Give a store"],
+    "many_without_a_store": ["more than 1 image,", "Give a store"],
     "chunks_beyond_mapping": ["more than 3 chunks", "max_map_length"],
     "blank_store": ["store is blank"],
     "no_such_connection": ["storage_conn_id is 'nowhere'", "no such connection"],

@@ -153,7 +153,7 @@ def test_many_images_are_handed_over_in_a_file(inbox: Inbox) -> None:
 def test_terms_are_waited_for(folder: Inbox) -> None:
     watch = folder.watch(terms=ArrivalTerms(min_images=2))
     folder.put("a.jpg", b"1")
-    assert watch.look() is None and "1 new images, waiting for 2" in watch.status
+    assert watch.look() is None and "1 new image, waiting for 2" in watch.status
     folder.put("b.jpg", b"2")
     assert names(watch.look()) == ["a.jpg", "b.jpg"]
 

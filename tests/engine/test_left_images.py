@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_describer.engine.deferral import ResumeCondition
 from airflow_provider_describer.engine.limits import Allowance, TaskLimits, tightest
 from airflow_provider_describer.engine.progress import Totals, progress_line
 from airflow_provider_describer.models import plural
@@ -152,3 +153,15 @@ def test_one_is_told_as_one(shop: Shop, pictures: Pictures) -> None:
     result = shop.describe(pictures(1))
     assert "1 image: 1 new, 0 reused; at most 1 call, $0.015" in result.lines
     assert result.lines[-1].startswith("1/1 image, ")
+
+
+@pytest.mark.parametrize(
+    ("until", "requests", "words"),
+    [
+        (1_767_225_600.0, (), "2026-01-01T00:00:00Z"),
+        (None, (("r-1", 1.0),), "1 request at the vendor"),
+        (1_767_225_600.0, (("r-1", 1.0), ("r-2", 2.0)), "2026-01-01T00:00:00Z and 2 requests at the vendor"),
+    ],
+)
+def test_a_wait_outside_the_worker_is_told_in_words(until: float | None, requests: Any, words: str) -> None:
+    assert str(ResumeCondition(until, requests)) == words

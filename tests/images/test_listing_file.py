@@ -159,7 +159,7 @@ def test_a_table_of_uris_alone_has_no_fields(read: Callable[..., list[Any]]) -> 
         (b"URI,title\na.jpg,x\n", "has the columns 'URI', 'title'"),
         (b"uri;title\na.jpg;x\n", "commas between the columns"),
         (b"uri,title,title\na,b,c\n", "list.csv line 1 has the column 'title' twice"),
-        (b"uri,title\nb.jpg\n", "list.csv line 2 has 1 cells, expected 2 as in the header"),
+        (b"uri,title\nb.jpg\n", "list.csv line 2 has 1 cell, expected 2 as in the header"),
         (b"uri,title\na.jpg,red, round\n", "list.csv line 2 has 3 cells, expected 2"),
         (b'uri\n"a.jpg\n', "list.csv line 2 is not CSV"),
         (b'uri\n"a"b.jpg\n', "list.csv line 2 is not CSV"),
@@ -177,7 +177,7 @@ def test_a_table_without_a_row_that_can_be_read_is_no_listing(
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        (b"b.jpg", "has 1 cells, expected 2 as in the header"),
+        (b"b.jpg", "has 1 cell, expected 2 as in the header"),
         (b"b.jpg,red, round", "has 3 cells, expected 2"),
         (b'"b"b.jpg,x', "is not CSV"),
         (b'"b.jpg,x', "is not CSV"),

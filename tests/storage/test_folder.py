@@ -170,7 +170,7 @@ def test_a_publish_that_fails_leaves_nothing(store, tmp_path):
 )
 def test_an_impossible_store_is_bad_input(store):
     """A relative path is another folder for each process."""
-    with pytest.raises(BadInput, match="store(:| is) ") as caught:
+    with pytest.raises(BadInput, match=r"store(:| is) ") as caught:
         open_folder(store)
     assert "secret" not in str(caught.value)
 

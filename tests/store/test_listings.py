@@ -108,7 +108,7 @@ def test_more_chunks_than_can_be_mapped_are_refused_before_all_are_listed(folder
 
 
 def test_more_chunks_than_can_be_mapped_are_refused_inline() -> None:
-    with pytest.raises(BadInput, match="more than 5 chunks of 1 images"):
+    with pytest.raises(BadInput, match="more than 5 chunks of 1 image,"):
         hand(Images(6), chunk_size=1)
 
 
