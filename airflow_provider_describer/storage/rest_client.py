@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import random
+import socket
 import ssl
+import threading
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, unquote_plus, urlsplit
 from xml.etree import ElementTree
 
@@ -26,6 +29,8 @@ from airflow_provider_describer.storage.bucket_errors import AnswerRefused, NotA
 if TYPE_CHECKING:
     from airflow_provider_describer.storage.address import Scheme
 
+ANSWER_TIMEOUT_S = 120.0
+"""Seconds in which an answer must have come whole."""
 Authorize = Callable[[str, str, str], Mapping[str, str]]
 """``(host, path, query) -> headers`` for a GET; path and query are encoded as they are sent."""
 
@@ -46,6 +51,60 @@ class RetrySettings:
     first: float = 0.2
     longest: float = 10.0
     in_all: float = 60.0
+
+
+class _Line:
+    """One connection at a time, which is cut when an answer takes too long in all.
+
+    httpx limits the time between two bytes only, so a server that sends one now and then would hold a thread for ever.
+    """
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+        self._socket: socket.socket | None = None
+        self.is_overdue = False
+
+    @contextmanager
+    def get(self, url: str, headers: Mapping[str, str], target: str) -> Iterator[httpx.Response]:
+        """Send a GET; its answer must have been read within `ANSWER_TIMEOUT_S`."""
+        self.is_overdue = False
+        timer = threading.Timer(ANSWER_TIMEOUT_S, self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            extensions = {"target": target.encode(), "trace": self._trace}
+            with self._client.stream("GET", url, headers=headers, extensions=extensions) as answer:
+                yield answer
+                if self.is_overdue:
+                    # Without a length, an answer that was cut looks whole.
+                    raise httpx.ReadTimeout("late", request=answer.request)
+        finally:
+            timer.cancel()
+
+    def _trace(self, event: str, info: Mapping[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            self._forget()
+            # A copy: TLS takes the socket over, and it is to be cut during the handshake too.
+            self._socket = info["return_value"].get_extra_info("socket").dup()
+
+    def _cut(self) -> None:
+        self.is_overdue = True
+        if self._socket:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _forget(self) -> None:
+        if self._socket:
+            self._socket.close()
+        self._socket = None
+
+    def __enter__(self) -> Self:
+        self._client.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+        self._forget()
 
 
 @dataclass(frozen=True)
@@ -85,7 +144,7 @@ class RestClient:
                 if not token:
                     return
 
-    def _json_pages(self, client: httpx.Client, prefix: str, after: str | None) -> Iterator[Sequence[Entry]]:
+    def _json_pages(self, client: _Line, prefix: str, after: str | None) -> Iterator[Sequence[Entry]]:
         """Yield pages of GCS's JSON API, which expresses any name."""
         fields = "nextPageToken,items(name,size,md5Hash,etag,updated)"
         asked = {"prefix": prefix, "startOffset": after or "", "maxResults": str(PAGE), "fields": fields}
@@ -137,12 +196,12 @@ class RestClient:
             context.load_verify_locations(cadata=bytes(certificate).decode("ascii"))
         return context
 
-    def _client(self) -> httpx.Client:
-        return httpx.Client(verify=self._tls, timeout=httpx.Timeout(120.0, connect=5.0))
+    def _client(self) -> _Line:
+        return _Line(httpx.Client(verify=self._tls, timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=5.0)))
 
     def _get(
         self,
-        client: httpx.Client,
+        client: _Line,
         path: str,
         query: Mapping[str, str],
         headers: Mapping[str, str] | None = None,
@@ -165,16 +224,14 @@ class RestClient:
             wait = min(self.retry.longest, random.uniform(self.retry.first, wait * 3))  # noqa: S311  # not a secret
 
     def _get_once(
-        self, client: httpx.Client, path: str, query: str, headers: Mapping[str, str], max_bytes: int | None
+        self, client: _Line, path: str, query: str, headers: Mapping[str, str], max_bytes: int | None
     ) -> tuple[Mapping[str, str], bytes]:
         parts = urlsplit(self.url)
         # Not as part of the URL, whose path would be normalized: a key may have the part "..".
         target = f"{path or '/'}?{query}" if query else path or "/"
         authorized = {**headers, **self.authorize(parts.netloc, path or "/", query), "host": parts.netloc}
         try:
-            with client.stream(
-                "GET", f"{parts.scheme}://{parts.netloc}/", headers=authorized, extensions={"target": target.encode()}
-            ) as answer:
+            with client.get(f"{parts.scheme}://{parts.netloc}/", authorized, target) as answer:
                 if answer.status_code not in (200, 206):
                     _raise_refused(answer.status_code, answer.read()[:_ERROR_BYTES].decode(errors="replace"))
                 length = answer.headers.get("content-length", "")
@@ -184,7 +241,8 @@ class RestClient:
         except (httpx.HTTPError, httpx.StreamError, OSError) as error:
             if isinstance(error, AnswerRefused | ObjectNotThere):
                 raise
-            raise AnswerRefused(0, f"no answer from {parts.scheme}://{parts.netloc} ({type(error).__name__})") from None
+            why = f"not whole within {ANSWER_TIMEOUT_S:g} s" if client.is_overdue else type(error).__name__
+            raise AnswerRefused(0, f"no answer from {parts.scheme}://{parts.netloc} ({why})") from None
 
 
 def _total(headers: Mapping[str, str]) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_describer.errors import BucketError
+from airflow_provider_describer.storage import rest_client
 from airflow_provider_describer.storage.bucket import Bucket
 from airflow_provider_describer.storage.open_bucket import gcs_bucket, s3_bucket
 from airflow_provider_describer.storage.rest_client import RetrySettings
@@ -42,6 +43,28 @@ async def drip_body(visit: Visit) -> None:
         await asyncio.sleep(0.05)
 
 
+async def drip_without_length(visit: Visit) -> None:
+    await visit.request()
+    visit.writer.write(HEAD + b"\r\n<?xml version='1.0'?>")
+    while True:
+        visit.writer.write(b" ")
+        await visit.writer.drain()
+        await asyncio.sleep(0.05)
+
+
+async def never_shake_hands(visit: Visit) -> None:
+    # A handshake record of 16 KB that arrives a byte at a time.
+    visit.writer.write(b"\x16\x03\x03\x40\x00\x02")
+    while True:
+        visit.writer.write(b"\x00")
+        await visit.writer.drain()
+        await asyncio.sleep(0.05)
+
+
+DRIPS = (drip_headers, drip_body, drip_without_length, never_shake_hands)
+READS = ("aread", "read", "entries", "odd key")
+
+
 async def begin(bucket: Bucket, do: str) -> None:
     match do:
         case "aread":
@@ -50,6 +73,8 @@ async def begin(bucket: Bucket, do: str) -> None:
             await asyncio.to_thread(bucket.read, "a.jpg")
         case "entries":
             await asyncio.to_thread(lambda: list(bucket.entries("a")))
+        case "odd key":
+            await asyncio.to_thread(bucket.read, "/a//b.jpg")
         case "put":
             await asyncio.to_thread(bucket.put, "a.jpg", b"picture")
 
@@ -57,14 +82,19 @@ async def begin(bucket: Bucket, do: str) -> None:
 @pytest.mark.parametrize(
     ("talk", "do"),
     # S3 says in its headers whether an object was written.
-    [(drip_headers, "put"), *((talk, do) for talk in (drip_headers, drip_body) for do in ("aread", "read", "entries"))],
+    [(drip_headers, "put"), *((talk, do) for talk in DRIPS for do in READS)],
 )
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
-def test_a_store_that_drips_holds_nobody(loopback: type[Loopback], scheme: str, talk: Any, do: str) -> None:
+def test_a_store_that_drips_holds_nobody(
+    loopback: type[Loopback], monkeypatch: pytest.MonkeyPatch, scheme: str, talk: Any, do: str
+) -> None:
+    monkeypatch.setattr(rest_client, "ANSWER_TIMEOUT_S", 1.0)
+
     async def scene() -> None:
         async with loopback(talk) as server:
             new = s3_bucket if scheme == "s3" else gcs_bucket
-            bucket = new("shop", endpoint=server.url, **SOON)
+            url = server.url.replace("http:", "https:") if talk is never_shake_hands else server.url
+            bucket = new("shop", endpoint=url, **SOON)
             with pytest.raises(BucketError):
                 await begin(bucket, do)
 
