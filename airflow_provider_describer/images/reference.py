@@ -73,7 +73,8 @@ def parse_images(
             continue
         for one_lang in langs:
             request = _request(place, item, vendor, prompt, one_lang, base, preprocessing)
-            requests.append(replace(request, spec=specs.setdefault(request.spec, request.spec)))
+            spec = specs.setdefault(request.spec, request.spec)
+            requests.append(DescribeRequest(request.image, spec, request.id, request.flaw))
     flaws = [request.flaw for request in requests if request.flaw]
     if flaws and len(flaws) == len(requests) and len({flaw.kind for flaw in flaws}) == 1:
         raise BadInput(str(flaws[0]))
@@ -133,10 +134,11 @@ def _request(
     place: str, item: object, vendor: Vendor, prompt: str | None, lang: str, base: Base | None, preprocessing: str
 ) -> DescribeRequest:
     given: Mapping[str, Any] = item if isinstance(item, Mapping) else {"uri": item}
-    uri, id_ = _full_uri(given, base), None
+    uri = id_ = None
     try:
         if isinstance(item, BadInput):
             raise item
+        uri = _full_uri(given, base)
         _check_entry(place, given, uri)
         assert uri is not None
         try:
@@ -147,8 +149,10 @@ def _request(
             spec = vendor.spec(filled, lang if _is_left_out(own_lang) else own_lang or lang)
         except BadInput as error:
             raise BadInput(f"{place} ({_brief(uri)}): {error}") from None
-    except BadInput as error:
-        flaw = RejectedImage(str(error), kind="bad_address" if error.kind == "bad_address" else "bad_entry")
+    except Exception as error:  # noqa: BLE001  # nothing that is given as one entry may refuse the list
+        kind = "bad_address" if isinstance(error, BadInput) and error.kind == "bad_address" else "bad_entry"
+        odd = f"{place} cannot be read: {type(error).__name__}; expected an image uri or a dict with one."
+        flaw = RejectedImage(str(error) if isinstance(error, BadInput) else odd, kind=kind)
         spec = replace(vendor.spec(lang=lang), prompt=None, preprocessing=preprocessing)
         return DescribeRequest(Image(uri[:_LONGEST_URI] if uri else place), spec, id_, flaw)
     return DescribeRequest(image, replace(spec, preprocessing=preprocessing) if preprocessing else spec, id_)
@@ -165,7 +169,7 @@ def _full_uri(given: Mapping[str, Any], base: Base | None) -> str | None:
     elif _FULL.match(bare):
         # A key may end in a space; one in a line break is known from a listing, which tells its version too.
         uri = uri.lstrip(_AROUND)
-        uri = uri if given.get("version") else uri.rstrip("\r\n")
+        uri = uri.rstrip("\r\n") if _is_missing(given.get("version")) else uri
     full = uri if base is None else base.join(uri)
     return _CONNECTION.sub(r"\1", full, count=1) if "@" in full else full
 
@@ -191,7 +195,9 @@ def _check_entry(place: str, given: Mapping[str, Any], uri: str | None) -> None:
 
 def _is_missing(value: object) -> bool:
     """Whether a cell is empty: None, or what pandas writes for it."""
-    return value is None or (isinstance(value, float) and isnan(value)) or type(value).__name__ in ("NAType", "NaTType")
+    if value is None or isinstance(value, str | int):
+        return value is None
+    return isnan(value) if isinstance(value, float) else type(value).__name__ in ("NAType", "NaTType")
 
 
 def _is_left_out(value: object) -> bool:
@@ -263,19 +269,19 @@ def _fill_prompt(given: object, fields: Any) -> str | None:
         raise BadInput(f"fields is {_shown(fields)}, expected a dict such as {{'title': 'Red shoe'}}.")
     if prompt is None:
         return None
-    filled = {name: value for name, value in fields.items() if not _is_missing(value)} if fields else {}
 
     def fill(found: re.Match[str]) -> str:
         name = found.group(1)
         if name is None:
             return found.group(0)[0]
-        if name not in filled:
-            names = ", ".join(sorted(map(str, filled))) or "none"
+        value = None if _is_missing(fields) else fields.get(name)
+        if _is_missing(value):
+            given = () if _is_missing(fields) else (str(name) for name in fields if not _is_missing(fields[name]))
             raise BadInput(
-                f"prompt asks for {{{name}}}, but this image's fields have {names}. Add it, or write {{{{{name}}}}} "
-                "for the words themselves."
+                f"prompt asks for {{{name}}}, but this image's fields have {', '.join(sorted(given)) or 'none'}. Add "
+                f"it, or write {{{{{name}}}}} for the words themselves."
             )
-        return str(filled[name])
+        return str(value)
 
     return _PLACEHOLDER.sub(fill, prompt)
 

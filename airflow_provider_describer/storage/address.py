@@ -19,6 +19,8 @@ _HALF_ADDRESS = re.compile(r"(https?|(?:ftp|s3|gs|gcs|file)(?=:/)):(?!//)", re.I
 _SECRETS = re.compile(r"(https?:/*)(?:[^/?#]*@)?([^?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 _SAFE = "!#$%&'()*+,/:;=?@[]~"
 """What an address may hold beside letters, digits and ``-._``. ``%`` too, so that nothing is encoded twice."""
+_BROKEN = re.compile("([\0-\x1f\x7f])|([\ud800-\udfff])")
+_PLAIN_URL = re.compile(r"[\w!#$%&'()*+,./:;=?@\[\]~-]*", re.ASCII)
 _LAST_CHARACTER = "\U0010fffd"
 
 
@@ -168,10 +170,8 @@ def _check_url(url: str) -> None:
 
 
 def _url_problem(url: str) -> str | None:
-    if any(c < " " or c == "\x7f" for c in url):
-        return "it has a control character"
-    if any("\ud800" <= c <= "\udfff" for c in url):
-        return "it has half a character"
+    if broken := _BROKEN.search(url):
+        return "it has a control character" if broken[1] else "it has half a character"
     if "\\" in re.split("[?#]", url, maxsplit=1)[0]:
         return "it has a backslash, of which programs make different things"
     try:
@@ -190,6 +190,8 @@ def _url_problem(url: str) -> str | None:
 
 def _encoded(url: str) -> str:
     """Return a checked web address with all but its host encoded."""
+    if _PLAIN_URL.fullmatch(url):
+        return url
     scheme, colons, rest = url.partition("://")
     end = re.search("[/?#]|$", rest)
     cut = end.start() if end else len(rest)

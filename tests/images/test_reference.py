@@ -11,11 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_describer.errors import BadInput, RejectedImage
+from airflow_provider_describer.images.listing_file import is_listing_file
 from airflow_provider_describer.images.reference import parse_image, parse_images
 from airflow_provider_describer.models import DescribeRequest
 from airflow_provider_describer.vendors import get_vendor
 
 IMAGE_DESCRIBER, SEGMIND = get_vendor("image_describer"), get_vendor("segmind")
+
+
+KEYS = ("uri", "version", "size", "prompt", "lang", "fields", "id")
+
+
+def set_or_item(values: tuple[Any, ...]) -> Any:
+    """A set, or the value itself where a set cannot hold it."""
+    try:
+        return set(values)
+    except TypeError:
+        return values[0]
 
 
 def requests(images: Any, **options: Any) -> list[DescribeRequest]:
@@ -249,6 +261,30 @@ def test_a_row_of_a_bad_entry_can_be_found_again() -> None:
     assert (bad.image.uri, worse.image.uri) == ("ftp://h/b.jpg", "images[2]")
     (_, named) = requests(["a.jpg", {"uri": "b.jpg", "id": 7, "lang": "xx"}], images_base="/data")
     assert (named.image.uri, named.id) == ("/data/b.jpg", "7")
+
+
+@pytest.mark.parametrize("odd", ["digits", "uri", "id", "object"])
+def test_nothing_that_is_given_as_an_entry_refuses_the_list(odd: str) -> None:
+    # Python writes no number of so many digits.
+    entries = {"digits": 10**5000, "uri": {"uri": 10**5000}, "id": {"uri": "b.jpg", "id": 10**5000}, "object": object()}
+    assert flaw(["a.jpg", entries[odd]]).kind == "bad_entry"
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.dates(),
+    lambda inner: st.dictionaries(st.sampled_from([*KEYS, "x"]) | st.text(), inner) | st.tuples(inner).map(set_or_item),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(entries=st.lists(values | st.dictionaries(st.sampled_from(KEYS), values), max_size=8))
+def test_every_entry_is_one_request(entries: list[Any]) -> None:
+    # A name that ends like a listing's is a listing.
+    entries = [entry for entry in entries if not is_listing_file(entry)]
+    found = requests([*entries, "good.jpg"])
+    assert len(found) == len(entries) + 1 and not found[-1].flaw
+    assert all(request.image.uri and (not request.flaw or request.flaw.billed == "no") for request in found)
 
 
 def test_entries_that_are_bad_in_several_ways_are_no_fault_of_the_list() -> None:

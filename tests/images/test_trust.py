@@ -319,6 +319,23 @@ def test_the_last_of_several_redirects_is_judged_as_the_first(loopback: type[Loo
     assert len(server.requests) == 4
 
 
+@pytest.mark.parametrize(
+    ("location", "asked"),
+    [("/a b.jpg", "/a%20b.jpg"), ("b|c%20d.jpg?x=1 2", "/b%7Cc%20d.jpg?x=1%202"), ("/é.jpg", "/%C3%A9.jpg")],
+)
+def test_a_redirect_is_encoded_as_browsers_do_it(loopback: type[Loopback], location: str, asked: str) -> None:
+    async def further(visit: Visit) -> None:
+        while received := await visit.request():
+            if received.line.startswith("GET /0"):
+                visit.answer(b"", "302 Found", f"location: {location}")
+            else:
+                visit.answer(b"picture", "200 OK")
+
+    found, server = on_loopback(loopback, further, lambda url: read(f"{url}/0", Trust(allow_private_hosts=True)))
+    assert not isinstance(found, Exception)
+    assert {one.line for one in server.requests} == {"GET /0 HTTP/1.1", f"GET {asked} HTTP/1.1"}
+
+
 async def without_a_length(visit: Visit) -> None:
     await visit.request()
     visit.writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
