@@ -184,8 +184,13 @@ class DescriberHook(BaseHook):
         """Run async work from blocking code, with the connection already read in the blocking way."""
         if not in_event_loop():
             _ = self.account
-        # In an event loop this raises an error that says to await the async method.
-        return run(work())
+        try:
+            # In an event loop this raises an error that says to await the async method.
+            return run(work())
+        except DescriberError as error:
+            # A task's log shows the traceback: our own frames, and errors behind this one, say nothing more.
+            self.log.debug("%s", type(error).__name__, exc_info=error)
+            raise error.with_traceback(None) from None
 
 
 class ImageDescriberHook(DescriberHook):

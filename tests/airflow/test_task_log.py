@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 import pytest
 
 from airflow_provider_describer.emulator.process import EmulatorProcess
-from airflow_provider_describer.errors import BadInput
+from airflow_provider_describer.errors import BadInput, DescriberError
 from airflow_provider_describer.hooks.describer import DescriberHook
 from airflow_provider_describer.hooks.storage import buckets_of
+from airflow_provider_describer.http.retry import RetryPolicy
 
 TOO_SHORT = "Skipping masking for a secret"
 FRAMES = 10
@@ -100,6 +102,18 @@ def test_a_missing_connection_is_one_sentence_with_the_command(log_of: Callable[
     assert log.count("describer_conn_id is 'segmind_shop', but there is no such connection") == 1
     assert "airflow connections add segmind_shop --conn-type segmind --conn-password YOUR_API_KEY" in log
     assert frames(log) <= FRAMES + 1 and "isn't defined" not in log and "During handling" not in log
+
+
+@pytest.mark.parametrize("host", ["", "http://127.0.0.1:9"])
+def test_an_error_of_the_hook_has_a_short_traceback(
+    accounts: EmulatorProcess, connect: Callable[..., None], pictures: list[str], host: str
+) -> None:
+    connect("shop", conn_type="segmind", password="SG_wrong_0123", host=host or accounts.url)
+    hook = DescriberHook("shop", policy=RetryPolicy(attempts=1))
+    with pytest.raises(DescriberError) as caught:
+        hook.describe(pictures[0])
+    shown = "".join(traceback.format_exception(caught.value))
+    assert frames(shown) <= 3 and "During handling" not in shown and "direct cause" not in shown
 
 
 @pytest.mark.parametrize(
