@@ -193,7 +193,8 @@ class RestClient:
             return httpx.create_ssl_context(verify=False)
         context = httpx.create_ssl_context()
         if certificate := self.certificates.get("root_certificate"):
-            context.load_verify_locations(cadata=bytes(certificate).decode("ascii"))
+            # A file of certificates may have comments in any language.
+            context.load_verify_locations(cadata=bytes(certificate).decode("ascii", "ignore"))
         return context
 
     def _client(self) -> _Line:
