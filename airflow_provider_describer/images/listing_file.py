@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, TYPE_CHECKING, Any, Self
 
-from airflow_provider_describer.errors import BadInput, UnreadableImage
+from airflow_provider_describer.errors import BadInput, RejectedImage, UnreadableImage
+from airflow_provider_describer.images.encoding import unpack_object
 from airflow_provider_describer.models import plural
 from airflow_provider_describer.storage.address import LocalFile, ObjectKey, parse_uri
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet")
 KNOWN = ("uri", "version", "size", "prompt", "lang", "id")
 """Columns that are an item's keys; the value of any other column ``name`` fills ``{name}`` in a prompt."""
+LARGEST = 1 << 31
+"""Bytes of the largest listing that is unpacked, of one that is stored with a Content-Encoding."""
 
 Item = tuple[str, str | dict[str, Any] | BadInput]
 """An image's place in its file, for errors, and the image: a uri or a dict, or why the line is neither."""
@@ -76,7 +79,10 @@ def _open(path: str, open_bucket: OpenBucket | None) -> IO[bytes]:
             content = open_bucket(scheme, bucket).read(key)
             if content is None:
                 raise missing
-            return io.BytesIO(content.data)
+            try:
+                return io.BytesIO(unpack_object(path, content.data, content.encoding, LARGEST))
+            except RejectedImage as error:
+                raise BadInput(f"The listing cannot be read: {error}") from None
         case LocalFile(_, file):
             try:
                 return file.open("rb")

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_describer.errors import DescriberError, RejectedImage
+from airflow_provider_describer.errors import BadInput, DescriberError, RejectedImage
 from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.images.encoding import unpack_object
 from airflow_provider_describer.images.listing import list_images
+from airflow_provider_describer.images.listing_file import read_listing
 from airflow_provider_describer.images.prepare import PreparedImage
 from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.storage.address import WebUrl
@@ -188,6 +189,21 @@ def test_packed_objects_are_described_once_each(
     second = shop.describe(images, open_bucket=objects.opener(signer))
     assert second.counts == {**first.counts, "described": 0, "reused": 3}
     assert second.ledger["requests"] == 3
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", ""])
+def test_a_listing_file_that_is_stored_packed_is_read(objects: Objects, encoding: str) -> None:
+    """As ``gcloud storage cp --gzip-local=csv`` and ``gsutil cp -z csv`` leave it."""
+    text = b"uri\n/data/a.jpg\n"
+    packed = {"gzip": gzip.compress(text), "deflate": zlib.compress(text), "": text}[encoding]
+    objects.cloud.put_any("/list.csv", packed, encoding)
+    assert [item for _, item in read_listing(objects.uri("/list.csv"), objects.opener())] == [{"uri": "/data/a.jpg"}]
+
+
+def test_a_listing_file_that_cannot_be_unpacked_is_named(objects: Objects) -> None:
+    objects.cloud.put_any("list.csv", b"uri\n/data/a.jpg\n", "br")
+    with pytest.raises(BadInput, match=r"The listing cannot be read: .*/list\.csv: its Content-Encoding is 'br'"):
+        list(read_listing(objects.uri("list.csv"), objects.opener()))
 
 
 # -- the web -----------------------------------------------------------------------------------------------------------

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
+from loopback import Answer
 
 from airflow_provider_describer.images.listing import ImageFilter, list_images
 
 if TYPE_CHECKING:
+    from clouds import Cloud
+
     from tests.conftest import Shop
     from tests.images.conftest import Objects
 
@@ -128,3 +131,22 @@ def test_a_bucket_of_markers_has_no_images(objects: Objects) -> None:
     for marker in MARKERS:
         objects.cloud.put_any(marker, b"")
     assert list(list_images(objects.cloud.uri, objects.opener(), ALL)) == []
+
+
+def test_a_key_that_is_not_unicode_has_a_row_and_the_others_are_described(
+    shop: Shop, s3: Cloud, draw: Callable[..., bytes]
+) -> None:
+    """No cloud takes such a key, but some stores of S3's kind do."""
+    s3.put_any("a.jpg", draw(1))
+    about = "<ETag>e</ETag><Size>9</Size><LastModified>2025-01-14T08:00:00.000Z</LastModified>"
+    listed = "".join(f"<Contents><Key>{key}</Key>{about}</Contents>" for key in ("%FF.jpg", "a.jpg", "b%C3.jpg"))
+    page = f"<ListBucketResult><EncodingType>url</EncodingType>{listed}</ListBucketResult>"
+    s3.server.instead(Answer(200, page.encode(), {"Content-Type": "application/xml"}))
+    images = [one.to_dict() for one in list_images(s3.uri, s3.open_bucket)]
+    result = shop.describe(images, open_bucket=s3.open_bucket)
+    result.check_sums()
+    assert [row["uri"] for row in result.of("described")] == [f"{s3.uri}/a.jpg"]
+    bad = result.of("rejected")
+    assert [row["error"]["kind"] for row in bad] == ["bad_key", "bad_key"]
+    assert sorted("\\udcff.jpg" in row["error"]["message"] for row in bad) == [False, True]
+    assert result.ledger["billed"] == 1
