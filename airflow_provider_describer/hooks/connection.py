@@ -11,6 +11,7 @@ from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_describer.errors import BadInput
+from airflow_provider_describer.vendors import vendors
 
 _FIELDS = {
     "image_describer": "--conn-password YOUR_API_KEY",
@@ -46,10 +47,14 @@ async def aread_connection(conn_id: str, why: str, conn_type: str) -> Any:
 
 
 def missing_connection(conn_id: str, why: str, conn_type: str) -> BadInput:
-    """Return the error for a connection that Airflow does not have, or cannot read."""
+    """Return the error for a connection that Airflow does not have, or cannot read.
+
+    A vendor's has the kind ``no_connection``, which is worth another try of the task.
+    """
     return BadInput(
         f"{why}, but there is no such connection. Create it under Admin > Connections, or with: "
-        f"airflow connections add {conn_id} --conn-type {conn_type} {_FIELDS[conn_type]}"
+        f"airflow connections add {conn_id} --conn-type {conn_type} {_FIELDS[conn_type]}",
+        kind="no_connection" if conn_type in vendors() else None,
     )
 
 

@@ -23,6 +23,8 @@ NON_RETRYABLE = (
 NON_RETRYABLE_BUCKET_KINDS = ("no_such_bucket", "wrong_region", "unsupported")
 """Kinds of `BucketError` that need a correction; a refusal or a silence may be over by the next try."""
 
+RETRYABLE_KINDS = ("no_connection",)
+"""Kinds of `BadInput` that may be over by the next try: a secrets backend that is down looks like that to Airflow."""
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ def airflow_error(error: errors.DescriberError) -> Exception:
     says nothing more. That is logged at level DEBUG.
     """
     log.debug("The task fails with %s", type(error).__name__, exc_info=error)
-    for_good = isinstance(error, NON_RETRYABLE) or (
+    for_good = (isinstance(error, NON_RETRYABLE) and error.kind not in RETRYABLE_KINDS) or (
         isinstance(error, errors.BucketError) and error.kind in NON_RETRYABLE_BUCKET_KINDS
     )
     kind = AirflowFailException if for_good else AirflowException
