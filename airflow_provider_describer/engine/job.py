@@ -26,7 +26,7 @@ from airflow_provider_describer.engine.runner import Runner
 from airflow_provider_describer.errors import BadInput, DescriberError, RejectedImage, Unfinished, UnreadableImage
 from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.http.flow import VendorCalls
-from airflow_provider_describer.images.prepare import Transport, choose_transport, needs_visibility
+from airflow_provider_describer.images.prepare import Transport, choose_transport, needs_visibility, one_image
 from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.images.scaling import require_pillow
 from airflow_provider_describer.images.trust import Trust, guard_of
@@ -248,7 +248,8 @@ class Job:
                 continue
             location, scaled = parse_uri(request.image.uri), bool(request.spec.preprocessing)
             try:
-                visibility = reader.visibility(location) if needs_visibility(vendor, account, location) else None
+                with one_image(request.image.uri):
+                    visibility = reader.visibility(location) if needs_visibility(vendor, account, location) else None
             except (RejectedImage, UnreadableImage):
                 # It is met again, and recorded, when the image is read.
                 continue

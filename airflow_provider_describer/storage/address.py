@@ -19,6 +19,8 @@ _HALF_ADDRESS = re.compile(r"(https?|(?:ftp|s3|gs|gcs|file)(?=:/)):(?!//)", re.I
 _SECRETS = re.compile(r"(https?:/*)(?:[^/?#]*@)?([^?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 _SAFE = "!#$%&'()*+,/:;=?@[]~"
 """What an address may hold beside letters, digits and ``-._``. ``%`` too, so that nothing is encoded twice."""
+# Whether a bucket may be called so; with any other character the clouds' libraries fail in ways of their own.
+_BUCKET_NAME = re.compile("[A-Za-z0-9._-]+")
 _BROKEN = re.compile("([\0-\x1f\x7f])|([\ud800-\udfff])")
 _PLAIN_URL = re.compile(r"[\w!#$%&'()*+,./:;=?@\[\]~-]*", re.ASCII)
 _LAST_CHARACTER = "\U0010fffd"
@@ -83,6 +85,8 @@ def check_reference(uri: str) -> None:
     if uri == "~" or uri.startswith("~/"):
         raise BadInput(f"{uri!r}: '~' is not replaced by a home folder; write the whole path.")
     found = parse_uri(uri)
+    if isinstance(found, ObjectKey) and not _BUCKET_NAME.fullmatch(found.bucket):
+        raise BadInput(f"{uri!r} is in {found.bucket!r}; names of buckets have letters, digits, '-', '_' and '.' only.")
     if isinstance(found, ObjectKey) and not found.key:
         raise BadInput(f"{uri!r} names a bucket and no image in it; list it first (ListImagesOperator).")
 

@@ -64,6 +64,11 @@ BAD_ENTRIES: list[tuple[Any, str]] = [
     ("s3://shop", "bad_address"),
     ("s3://shop/", "bad_address"),
     ("gcs://shop/a.jpg", "bad_address"),
+    ("s3://my shop/a.jpg", "bad_address"),
+    ("http:/shop.example/a.jpg?sig=hush", "bad_address"),
+    ("https://shop.example\\a.jpg", "bad_address"),
+    ("data:image/png;base64,iVBORw0KGgo=", "bad_address"),
+    ("~/a.jpg", "bad_address"),
     ("a\0.jpg", "bad_address"),
 ]
 """One of each entry that names no image, and the kind that its row has."""

@@ -147,6 +147,9 @@ def test_what_is_sent_is_encoded_once(path: str) -> None:
     assert parse_uri(found.url) == found
 
 
+BAD_BUCKETS = ["a b", "shop!", "é", "a:b", "a%20b", "a?b", "a#b", "a\\b", " shop", "shop\n", "\0"]
+
+
 @pytest.mark.parametrize(
     ("uri", "says"),
     [
@@ -175,6 +178,8 @@ def test_what_is_sent_is_encoded_once(path: str) -> None:
         ("data:image/png;base64,iVBORw0KGgo=", "an image within its address (data:) is not read"),
         ("~/a.jpg", "'~' is not replaced by a home folder"),
         ("file://data/a.jpg", "three slashes"),
+        *((f"s3://{name}/a.jpg", "names of buckets have letters") for name in BAD_BUCKETS),
+        *((f"gs://{name}/a.jpg", "names of buckets have letters") for name in BAD_BUCKETS),
     ],
 )
 def test_what_is_no_reference_is_refused_for_its_true_reason(uri: str, says: str) -> None:
