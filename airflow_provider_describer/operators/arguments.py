@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 from airflow_provider_describer.engine.task_arguments import read_arguments, read_literals
+
+_PACKAGE = f"{__name__.partition('.')[0]}."
 
 
 def given_arguments(task: Any) -> SimpleNamespace:
@@ -15,7 +17,7 @@ def given_arguments(task: Any) -> SimpleNamespace:
 
     :raises BadInput: for one that cannot work, naming it.
     """
-    return read_arguments({name: getattr(task, name) for name in task.template_fields}, time.time())
+    return read_arguments({name: getattr(task, name) for name in _names(type(task))}, time.time())
 
 
 def check_arguments(task: Any) -> SimpleNamespace:
@@ -26,10 +28,18 @@ def check_arguments(task: Any) -> SimpleNamespace:
     # What is made of a mapped task when it runs is checked as it executes, where an error fails it for good.
     if getattr(task, "_BaseOperator__from_mapped", False):
         return SimpleNamespace()
-    return read_literals({name: getattr(task, name) for name in task.template_fields}, time.time())
+    return read_literals({name: getattr(task, name) for name in _names(type(task))}, time.time())
 
 
 def check_partial(kind: Any, given: Mapping[str, Any]) -> None:
     """Check what is given to ``partial`` of a class of tasks, as `check_arguments` does."""
-    names = set(kind.template_fields) & set(given)
-    read_literals({name: given[name] for name in names}, time.time())
+    read_literals({name: given[name] for name in _names(kind) if name in given}, time.time())
+
+
+def _names(kind: Any) -> Sequence[str]:
+    """Return the arguments of a class of tasks: what its nearest class of this package has as template fields.
+
+    A user's subclass may have others, or fewer.
+    """
+    names: Sequence[str] = next(one for one in kind.__mro__ if one.__module__.startswith(_PACKAGE)).template_fields
+    return names

@@ -287,6 +287,24 @@ def test_a_store_may_be_a_path_object(kind: Any, path: Any) -> None:
         assert task.given.store in ("/data/store", "s3://shop/store")
 
 
+@pytest.mark.parametrize("fields", [("own", *DescribeImagesOperator.template_fields), ("images",), ()])
+def test_a_subclass_may_have_other_template_fields(fields: tuple[str, ...]) -> None:
+    class Ours(DescribeImagesOperator):
+        template_fields = fields
+
+        def __init__(self, *, own: str = "", limit: str = "ours", **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.own = own
+            self.limit = limit
+
+    task = Ours(task_id="task", images=["/a.jpg"], own="{{ ds }}", max_cost="0.5")
+    assert (task.given.max_cost, task.given.images) == (0.5, ["/a.jpg"])
+    with pytest.raises(BadInput, match=r"^concurrency is 0"):
+        Ours(task_id="other", images=["/a.jpg"], concurrency=0)
+    with pytest.raises(BadInput, match=r"^concurrency is 0"):
+        Ours.partial(task_id="third", concurrency=0, own="x")
+
+
 # --- what is known when the task runs ---
 
 
