@@ -162,7 +162,7 @@ class Job:
                 return error, None, budget
             # What a resumed run knows and the journal does not: calls that cost nothing.
             budget.count_at_least(totals.calls, (totals.cost_usd or 0.0) + totals.unknown_cost_usd)
-            runner = await self._open_runner(opened, plan, reader, folder, recorder, budget)
+            runner = await self._open_runner(opened, plan, reader, folder, recorder, budget, index)
             await self._run(runner)
         totals.idle_at = runner.admission.idle_at
         await asyncio.to_thread(self._record_found, runner, folder, index)
@@ -174,6 +174,13 @@ class Job:
         """Return what is left to the task instance, with the calls reserved that are going to be fetched."""
         attached = (entry.open_call[0] for entry in plan.having("attach") if entry.open_call)
         return Budget.of_task(self.limits, self.vendor_calls.account.price_per_call, index.spending(), attached)
+
+    def _spent_today(self, index: JournalIndex) -> float:
+        """Return what the task instance has spent on this UTC day, in USD; an open call counts at its price."""
+        now = self.vendor_calls.clock()
+        spending = index.spending(since=now - now % 86400)
+        unpriced = spending.unpriced + len(spending.open_calls)
+        return spending.cost_usd + unpriced * (self.vendor_calls.account.price_per_call or 0.0)
 
     def _refusal(self, plan: Plan, totals: Totals) -> DescriberError | None:
         """Return why no call may be made at all, or None."""
@@ -196,6 +203,7 @@ class Job:
         folder: Folder | None,
         recorder: OutcomeRecorder,
         budget: Budget,
+        index: JournalIndex,
     ) -> Runner:
         account, clock = self.vendor_calls.account, self.vendor_calls.clock
         totals = recorder.totals
@@ -203,7 +211,7 @@ class Job:
             account,
             self.open_bucket,
             in_bursts=self.limits.max_wait is not None,
-            spent=budget.committed,
+            spent=self._spent_today(index),
             not_before=totals.idle_at,
             clock=clock,
         )

@@ -47,6 +47,8 @@ WRITE_TIMEOUT_S = 60.0
 """A server that takes nothing of an upload for longer is gone."""
 SLOWEST_UPLOAD = 16 * 1024
 """Bytes in a second. Sending may take as long as a line of this speed would, and the write timeout on top."""
+SIGN_AGAIN_AFTER_S = 300.0
+"""A presigned address that is older when its call is admitted could expire in the vendor's queue."""
 MAX_ANSWER = 8 * 1024 * 1024
 """Bytes of an answer that are read unless the request sets its own limit; no vendor's answer comes near."""
 
@@ -143,9 +145,13 @@ class AsyncClient:
                     await hooks.accepted(step.running)
                 return None
             case Admit():
+                # Before the call is admitted for a moment that a slow signature could miss.
+                picture, signed_at = await self._signed(step.picture), time.monotonic()
                 if hooks:
                     await hooks.before_call()
-                return await self._signed(step.picture)
+                    if time.monotonic() - signed_at > SIGN_AGAIN_AFTER_S:
+                        picture = await self._signed(step.picture)
+                return picture
         return await self._send(step)
 
     async def _signed(self, picture: Picture) -> Picture:

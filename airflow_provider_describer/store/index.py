@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from airflow_provider_describer.errors import StoreError, UnexpectedAnswer
@@ -74,6 +75,8 @@ class JournalIndex:
     _ended: set[str] = field(default_factory=set)
     _own_costs: dict[str, float | None] = field(default_factory=dict)
     """The cost of each ended call of the task instance; None where it is not known."""
+    _own_ends: dict[str, float] = field(default_factory=dict)
+    """When each of them ended, in epoch seconds."""
     _shard: tuple[str, bytes] = ("", b"")
     """Name and content of the shard that was read last."""
 
@@ -120,15 +123,26 @@ class JournalIndex:
             # Two runs may report the end of one call; the one that has seen its cost counts.
             costs = (event.get("cost_usd"), self._own_costs.get(event["call"]))
             self._own_costs[event["call"]] = max((cost for cost in costs if cost is not None), default=None)
+            is_row = event["event"] == "outcome"
+            at = datetime.fromisoformat(event["described_at"]).timestamp() if is_row else event.get("at", 0.0)
+            self._own_ends[event["call"]] = max(at, self._own_ends.get(event["call"], 0.0))
 
-    def spending(self) -> Spending:
-        """Return what the task instance has spent so far, in all of its tries."""
-        costs, own = self._own_costs.values(), self.task_instance.instance
+    def spending(self, since: float = 0.0) -> Spending:
+        """Return what the task instance has spent so far, in all of its tries.
+
+        :param since: epoch seconds; calls that ended earlier, and open ones that were sent earlier, are left out.
+        """
+        costs = [cost for call, cost in self._own_costs.items() if self._own_ends[call] >= since]
+        own = self.task_instance.instance
         return Spending(
             len(costs),
             sum(cost for cost in costs if cost is not None),
             sum(cost is None for cost in costs),
-            frozenset(call for call, opened in self.open_calls.items() if own and opened.by == own),
+            frozenset(
+                call
+                for call, opened in self.open_calls.items()
+                if own and opened.by == own and max(opened.sent_at, opened.accepted_at) >= since
+            ),
         )
 
     def _link(self, keys: Sequence[str]) -> None:

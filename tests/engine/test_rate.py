@@ -256,3 +256,38 @@ def test_a_burst_is_a_minutes_worth_though_intents_are_slow(shop: Shop, pictures
     result = shop.result(outcome, [])
     assert result.ledger["requests"] == result.ledger["billed"] == 10
     assert outcome.resume_condition is not None and outcome.carried.idle_at == outcome.resume_condition.until
+
+
+def test_calls_are_spaced_for_each_version_of_an_api(any_shop: Shop, pictures: Pictures) -> None:
+    """Of Segmind v2 only the submission counts, not its polls."""
+    any_shop.fields["requests_per_minute"] = 120
+    result = any_shop.describe(pictures(5), concurrency=8)
+    assert result.error is None and result.ledger["requests"] == result.ledger["billed"] == 5
+    moments = sorted(entry["at"] for entry in result.ledger["entries"])
+    # A slot each half second, of which one may be used 0.6 s late.
+    assert moments[4] - moments[0] >= 4 * 0.5 - 0.6
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_run_leaves_for_as_long_as_its_rate_makes_it_wait(
+    shop: Shop, pictures: Pictures, tmp_path: Path, shared: bool
+) -> None:
+    shop.fields = {"requests_per_minute": 1, **({"limits_path": str(tmp_path / "limits")} if shared else {})}
+    began = time.time()
+    outcome = shop.job(pictures(3), max_wait=0.3).run()
+    assert shop.result(outcome, []).ledger["billed"] == 1
+    assert outcome.resume_condition is not None and outcome.resume_condition.until is not None
+    assert began + 60 <= outcome.resume_condition.until <= time.time() + 62
+
+
+def test_a_run_that_is_back_early_counts_the_calls_of_the_last_minute(shop: Shop, pictures: Pictures) -> None:
+    """As one that was left for requests at the vendor: each time it came back it had made a whole burst at once."""
+    shop.fields = {"requests_per_minute": 4}
+    paths, carried = pictures(12), None
+    for _ in range(3):
+        job = shop.job(paths, concurrency=8, max_wait=0.3)
+        job.carried = carried
+        outcome = job.run()
+        carried = outcome.carried
+        assert shop.result(outcome, []).ledger["requests"] == 4
+        assert outcome.resume_condition is not None and outcome.resume_condition.until == carried.idle_at
