@@ -1,7 +1,7 @@
 """Finds an image's size, whether it is animated and whether it is complete, from its headers and its end.
 
-Undecoded, but for a JPEG without an end marker. Pure and lenient: it reports a flaw only where image data is missing or
-no program could read the file.
+Undecoded, but for a JPEG or a GIF without an end. Pure and lenient: it reports a flaw only where image data is missing
+or no program could read the file.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Literal
 
 _MOST_TO_DECODE = 178_956_970
@@ -107,14 +108,14 @@ def _is_whole_without_end(content: bytes, at: int) -> bool:
     if 0 < len(filler) < _SHORTEST_TRAILER:
         return False
     # As it is, for what decoders make of the rest; and its data alone, as a decoder makes up what a marker cuts off.
-    return _decodes(content) and (not filler or _decodes(data + filler))
+    return _decodes(content, "Jpeg") and (not filler or _decodes(data + filler, "Jpeg"))
 
 
-def _decodes(content: bytes) -> bool:
+def _decodes(content: bytes, form: Literal["Jpeg", "Gif"]) -> bool:
+    """Whether Pillow, where it is installed, decodes the (first) picture in full."""
     try:
-        from PIL.JpegImagePlugin import JpegImageFile
-
-        with JpegImageFile(io.BytesIO(content)) as picture:
+        plugin = import_module(f"PIL.{form}ImagePlugin")
+        with getattr(plugin, f"{form}ImageFile")(io.BytesIO(content)) as picture:
             if picture.width * picture.height > _MOST_TO_DECODE:
                 return False
             # An eighth of the size, for speed; all data is read.
@@ -171,7 +172,7 @@ def _gif_blocks(content: bytes) -> Iterator[tuple[int, int]]:
     """Yield each block's introducer and where it begins; its end is found only when the next block is asked for.
 
     Many files end without a trailer: the picture is complete once its own data has ended. If anything but a block
-    follows, such as the zeros of a download that broke off, it is not.
+    follows, such as the zeros of a download that broke off, only decoding tells.
     """
     at = 13 + _colours(content[10])
     # Data is in pieces of at most 255 bytes.
@@ -187,7 +188,7 @@ def _gif_blocks(content: bytes) -> Iterator[tuple[int, int]]:
             pieces_left -= 1
         at += 1
         pieces_left -= 1
-    if pieces_left > 0 and at != len(content):
+    if pieces_left > 0 and at != len(content) and not _decodes(content, "Gif"):
         raise IndexError
 
 

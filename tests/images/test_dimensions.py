@@ -162,6 +162,17 @@ def test_without_pillow_a_jpeg_without_an_end_is_cut(monkeypatch: pytest.MonkeyP
     assert measure(sample("JPEG")[:-2] + TRAILERS[0], "image/jpeg").flaw
 
 
+@pytest.mark.parametrize("mode", MODES["GIF"])
+@pytest.mark.parametrize("number", range(len(WAYS["GIF"])))
+@pytest.mark.parametrize("trailer", [b"junk", bytes(90), b"\xff" * 9, b"\r\n"])
+def test_a_gif_with_a_trailer_in_place_of_its_end_is_whole(mode: str, number: int, trailer: bytes) -> None:
+    whole = sample("GIF", mode, number)
+    assert measure(whole[:-1] + trailer, "image/gif") == Measured(WIDTH, HEIGHT)
+    for part in (0.5, 0.9):
+        half = whole[: int(len(whole) * part)] + bytes(600)
+        assert measure(half + trailer, "image/gif").flaw == "it ends before its picture does"
+
+
 def png_chunk(name: bytes, body: bytes, *, crc: int | None = None) -> bytes:
     crc = zlib.crc32(name + body) if crc is None else crc
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", crc)
