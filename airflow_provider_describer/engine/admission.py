@@ -129,8 +129,9 @@ class Admission:
     ) -> CallPermit:
         """Wait until one call may be sent, with its intent durable, and count it.
 
-        Room comes first, then the account's permit, then the intent: a permit is for a moment, and the call starts in
-        it or takes another one.
+        Where the account has a rate, a permit is for a moment: room comes first, then the permit, then the intent, and
+        the call starts in its moment or takes another one. Elsewhere room comes last, so that the intent goes to disk
+        while the calls before it are under way.
 
         :param write_intent: makes the intent durable.
         :param withdraw_intent: called with the reason if a pause has begun meanwhile; a new intent follows the pause.
@@ -140,11 +141,13 @@ class Admission:
         permit, has_intent = CallPermit(), False
         try:
             while True:
+                if self._quota.is_paced:
+                    await self._take_room(permit)
                 quota_permit = await self._take_permit(permit)
                 if not has_intent:
                     await write_intent()
                     has_intent = True
-                    self._raise_if_stopping()
+                await self._take_room(permit)
                 if self._quota.is_valid(quota_permit):
                     break
                 self._give_back(permit)
@@ -226,11 +229,15 @@ class Admission:
             self._call_ended.clear()
             await self._call_ended.wait()
 
-    async def _take_permit(self, permit: CallPermit) -> Permit:
-        """Wait for room and for the account's permit."""
-        await self._calls_under_way.enter()
-        permit.has_room = True
+    async def _take_room(self, permit: CallPermit) -> None:
+        """Wait for room, unless the permit has it already."""
+        if not permit.has_room:
+            await self._calls_under_way.enter()
+            permit.has_room = True
         self._raise_if_stopping()
+
+    async def _take_permit(self, permit: CallPermit) -> Permit:
+        """Wait for the account's permit."""
         try:
             permit.quota = await self._quota.acquire(self._max_wait)
         except DayBudgetSpent:

@@ -105,6 +105,11 @@ class SharedLimits:
         """The epoch second from which a whole burst may start, wherever it is made; 0 for a rate without bursts."""
         return self._client.idle_at
 
+    @property
+    def is_paced(self) -> bool:
+        """Whether a permit is for a moment, as the account has a rate."""
+        return self._client.rate is not None
+
     async def acquire(self, max_wait: float | None = None) -> Permit:
         """Wait, first come first served, until one call may start and its money is set aside.
 
