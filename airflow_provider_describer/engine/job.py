@@ -245,12 +245,13 @@ class Job:
             self._stop = None
 
     def _check_transports(self, reader: Reader) -> None:
-        """Find a connection's image_transport that does not fit, and report what ``auto`` has chosen.
+        """Find a connection's image_transport that fits no image, and report what ``auto`` has chosen.
 
         :raises BadInput: naming the connection and an image.
         """
         vendor, account = self.vendor_calls.vendor, self.vendor_calls.account
         chosen: Counter[Transport] = Counter()
+        unfit, fitting = None, 0
         for request in self.requests:
             if request.flaw:
                 continue
@@ -261,9 +262,18 @@ class Job:
             except (RejectedImage, UnreadableImage):
                 # It is met again, and recorded, when the image is read.
                 continue
-            transport = choose_transport(vendor, account, location, visibility, scaled=scaled)
+            try:
+                transport = choose_transport(vendor, account, location, visibility, scaled=scaled)
+            except BadInput as error:
+                if error.kind != "no_address":
+                    raise
+                unfit = unfit or error
+                continue
+            fitting += 1
             if not isinstance(location, LocalFile):
                 chosen[transport] += 1
+        if unfit and not fitting:
+            raise unfit
         for transport, count in chosen.items():
             go = plural(count, "image goes", "images go")
             self.report(f"{count} {go} to {vendor.title} as {transport.way}: {transport.why}")

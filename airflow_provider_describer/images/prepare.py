@@ -68,7 +68,8 @@ def choose_transport(
 
     :param visibility: needed only where `needs_visibility` says so.
     :param scaled: whether the image is scaled down first, so that its address shows another image.
-    :raises BadInput: where the connection's ``image_transport`` does not fit the vendor or the image.
+    :raises BadInput: where the connection's ``image_transport`` does not fit the vendor or the image; of the kind
+        ``no_address`` for a local file that the vendor is to fetch.
     """
     wanted = account.image_transport
     if wanted == "auto":
@@ -84,7 +85,9 @@ def choose_transport(
             because = "max_pixels asks for another image than the one at its address"
         elif isinstance(location, ObjectKey):
             because += " (the storage connection's credentials cannot sign one)"
-        raise BadInput(f"Connection {account.conn_id!r}: image_transport is 'url', but {because}. Choose auto.")
+        message = f"Connection {account.conn_id!r}: image_transport is 'url', but {because}. Choose auto."
+        # Where others of its list have an address, only a local file is at fault.
+        raise BadInput(message, kind="no_address" if isinstance(location, LocalFile) and not scaled else None)
     return Transport(wanted, "the connection says so")
 
 
@@ -146,7 +149,12 @@ async def _prepare(reader: Reader, vendor: Vendor, account: Account, request: De
     image, location, scaled = request.image, parse_uri(request.image.uri), bool(request.spec.preprocessing)
     max_bytes = max_bytes_to_read(vendor, request.spec)
     if isinstance(location, LocalFile):
-        transport = choose_transport(vendor, account, location, None, scaled=scaled)
+        try:
+            transport = choose_transport(vendor, account, location, None, scaled=scaled)
+        except BadInput as error:
+            if error.kind != "no_address":
+                raise
+            raise RejectedImage(str(error), kind=error.kind) from None
 
         def prepare_file() -> PreparedImage:
             content = reader.read_file(location, max_bytes)

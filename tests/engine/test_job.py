@@ -129,6 +129,25 @@ def test_a_web_image_with_a_name_that_browsers_encode(
     assert row["uri"].endswith(f"/{masked(f'http://h/{name.strip()}')[9:]}")
 
 
+def test_a_local_file_among_addresses_is_one_row(
+    shop: Shop, loopback: type[Loopback], pictures: Pictures, draw: Callable[..., bytes]
+) -> None:
+    (path,) = pictures(1)
+
+    async def serve(visit: Visit) -> None:
+        while await visit.request():
+            visit.answer(draw(7), "200 OK", 'etag: "abc"')
+
+    async def scene() -> Any:
+        async with loopback(serve) as server:
+            return await shop.job([path, f"{server.url}/a.jpg"], fields={"image_transport": "url"}).arun()
+
+    result = shop.result(asyncio.run(scene()), [])
+    (row,) = result.of("rejected")
+    assert (row["uri"], row["error"]["kind"]) == (str(path), "no_address")
+    assert result.counts["described"] == result.ledger["billed"] == 1
+
+
 def test_prompts_and_languages_reach_the_vendor(shop: Shop, pictures: Pictures) -> None:
     (path,) = pictures(1)
     images = [
