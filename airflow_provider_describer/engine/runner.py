@@ -78,10 +78,12 @@ class Runner:
 
     async def describe(self) -> None:
         """Describe every image that needs a call, or record why not. Returns when nothing is under way any more."""
-        # Requests that run at the vendor come first: fetching costs nothing, and they are forgotten after an hour.
-        queue = iter([*self.plan.having("attach"), *self.plan.having("call")])
+        # Each request that runs at the vendor has a worker of its own: they are forgotten after an hour, and those that
+        # never end must keep neither the others nor new calls. Fetching holds no image in memory.
+        queues = [iter([entry]) for entry in self.plan.having("attach")]
+        queue = iter(self.plan.having("call"))
         count = self.limits.concurrency + self.limits.concurrency // 2 + 1
-        workers = [asyncio.create_task(self._work(queue)) for _ in range(count)]
+        workers = [asyncio.create_task(self._work(queue)) for queue in (*queues, *[queue] * count)]
         reporter = asyncio.create_task(self._report_often())
         try:
             await self._wait_for(workers)

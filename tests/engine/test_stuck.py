@@ -106,6 +106,18 @@ def test_a_result_that_comes_late_is_fetched_by_the_resumed_run(shop: Shop, pict
     assert result.counts["described"] == result.ledger["requests"] == result.ledger["billed"] == 4
 
 
+def test_stuck_requests_of_an_earlier_stint_keep_no_result_and_no_new_call(shop: Shop, pictures: Pictures) -> None:
+    """However many they are: they come first, as those that have ended must be fetched in time."""
+    paths = pictures(10)
+    stick(shop, *paths[:5])
+    outcome, result = work(shop, paths[:8], time.time, concurrency=8, max_wait=0.0)
+    assert result.counts["pending"] == result.ledger["requests"] == 8
+    outcome, result = work(shop, paths, time.time, concurrency=1, max_wait=0.5, carried=outcome.carried)
+    assert (result.counts["described"], result.counts["pending"]) == (5, 5)
+    assert len(outcome.resume_condition.requests) == 5
+    assert result.ledger["requests"] == 10 and result.ledger["billed"] == 5
+
+
 def test_as_many_stuck_requests_as_workers_end_too(shop: Shop, pictures: Pictures) -> None:
     paths = pictures(9)
     stick(shop, *paths[:4])
