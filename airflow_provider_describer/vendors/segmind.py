@@ -16,7 +16,13 @@ from airflow_provider_describer import errors
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.arguments import as_float
 from airflow_provider_describer.models import Description, Picture, Running, Spec
-from airflow_provider_describer.vendors.answers import blames_request, describes, is_nothing, says_error
+from airflow_provider_describer.vendors.answers import (
+    blames_request,
+    describes,
+    describes_plainly,
+    is_nothing,
+    says_error,
+)
 from airflow_provider_describer.vendors.secrets import secrets_in
 from airflow_provider_describer.vendors.vendor import Vendor
 from airflow_provider_describer.vendors.wire import Request, Response, one_line
@@ -250,11 +256,7 @@ def _text_of(response: Response) -> str | None:
         return None if says_error(value) else _text_in(value)
     text = response.text.strip()
     # Broken JSON and HTML are not descriptions, whatever their content type says.
-    if response.media_type not in ("", "text/plain") or text.startswith(("<", "{", "[", '"')):
-        return None
-    # Some broken bytes do not make a paid text worthless; many show that it is none.
-    strange = sum(c == "\ufffd" or (not c.isprintable() and not c.isspace()) for c in text)
-    return text if " " in text and strange * 20 <= len(text) and describes(text) else None
+    return text if response.media_type in ("", "text/plain") and describes_plainly(text) else None
 
 
 _TEXT_NAMES: tuple[str, ...] = ("descriptions", "output", "text", "description", "data")

@@ -65,6 +65,22 @@ ERRORS: list[dict[str, Any]] = [
     {"status": "NOK"},
     {"message": "Internal Server Error"},
     {"detail": "Bad Gateway"},
+    {"message": "Model overloaded, try again"},
+    {"detail": "Failed to load the image"},
+    {"errcode": 40001},
+    {"err_msg": "invalid credential"},
+    {"errno": 5},
+    {"has_errors": True},
+    {"failed_reason": "out of memory"},
+    {"retcode": -1},
+    {"resultCode": "FAIL"},
+    {"result": "error"},
+    {"outcome": "failure"},
+    {"phase": "Failed"},
+    {"status": "ERR"},
+    {"status": "失败"},
+    {"status": "completed with errors"},
+    {"type": "server_error"},
 ]
 NO_ERRORS: list[dict[str, Any]] = [
     {},
@@ -94,6 +110,14 @@ NO_ERRORS: list[dict[str, Any]] = [
     {"message": "Success"},
     {"msg": "ok"},
     {"detail": None},
+    {"error": "No error"},
+    {"errors": "no errors"},
+    {"status": "finished processing"},
+    {"status": "Completed with 0 errors"},
+    {"type": "image_processing"},
+    {"result": "success"},
+    {"mean_squared_error": 0.12},
+    {"ret": 0},
 ]
 TEXTS = ("descriptions", "output", "text", "description", "data", "prompt")
 
@@ -277,6 +301,140 @@ def test_a_gateways_words_are_no_description(reader: Reader, text: str, content_
 )
 def test_a_description_may_speak_of_errors(text: str) -> None:
     assert describes(text)
+
+
+def test_a_message_of_success_may_speak_of_errors() -> None:
+    assert not says_error([{"message": "Request processed successfully"}, {"message": "Completed without error"}])
+
+
+PICTURES_OF_ERRORS = [
+    "cat",
+    "Upstream",
+    "River upstream view",
+    "Overloaded truck on a road",
+    "Error message dialog on Windows XP",
+    "Error 404 Not Found page screenshot",
+    "A screenshot that says Error 404 Not Found",
+    "error: a red dialog box with white text, vector art",
+    "Error: a movie poster",
+    "Fatal Attraction movie poster",
+    "Exception by James",
+    "Internal server error message on a monitor",
+    "500 Internal Server Error page by a cartoon robot",
+    "A bad gateway: broken wooden gate",
+    "Game over, please try again",
+    "A rate limit 50 road sign",
+    "Safety check at an airport",
+    "A phone showing 'invalid API key'",
+    "A hand holds a card that reads 'timed out'",
+    "An unexpected error of nature: two-headed snake",
+    "Something went wrong, a kid crying",
+    "Traceback (most recent call last) printed on a mug",
+    "Failed experiment: broken glass on the floor",
+    "Forbidden City at dawn",
+    "<html> tag printed on a T-shirt",
+    "Time out London magazine cover",
+    "Processing plant",
+    'A photo of a "status": "error" JSON',
+    "一只猫坐在沙发上,旁边写着“错误”",
+]
+ERRORS_IN_WORDS = [
+    "Error: CUDA out of memory",
+    "CUDA out of memory. Tried to allocate 2.00 GiB",
+    "The model is overloaded",
+    "The server is currently overloaded with other requests.",
+    "Model is loading",
+    "Model is cold, please retry in 30 seconds",
+    "Failed to load image from URL",
+    "Could not download image",
+    "Image could not be loaded",
+    "Unable to process the request",
+    "Invalid image URL",
+    "No description available",
+    "Inference failed",
+    "Request was cancelled",
+    "You have exceeded your quota",
+    "API key is invalid",
+    "Unauthorized: missing x-api-key header",
+    "The read operation timed out",
+    "timeout of 30000ms exceeded",
+    "Not enough credits",
+    "Payment required",
+    "Read ECONNRESET",
+    "socket hang up",
+    "TypeError: fetch failed",
+    "System is under maintenance",
+    "Redirecting to https://example.com/login",
+    "queued",
+    "PROCESSING",
+    "success",
+    "Fehler: Modell überlastet",
+    "Erreur interne du serveur",
+    "内部服务器错误",
+    "系统繁忙,请稍后再试",
+    "エラー: 失敗しました",
+    "Ошибка: модель недоступна",
+]
+
+
+@pytest.mark.parametrize("text", PICTURES_OF_ERRORS)
+def test_a_short_description_of_an_error_is_kept_in_every_form(reader: Reader, text: str) -> None:
+    values: list[Any] = [{name: text} for name in TEXTS] + [{"descriptions": [{"text": text}]}, text, [text]]
+    if reader.vendor.name == "image_describer":
+        values = [{"content": text}]
+    for value in values:
+        found = read(reader, value)
+        assert isinstance(found, Description) and found.text == text, value
+
+
+@pytest.mark.parametrize("text", ERRORS_IN_WORDS)
+def test_the_words_of_an_error_are_no_description_in_any_form(reader: Reader, text: str) -> None:
+    if reader.vendor.name == "segmind":
+        for value in [*({name: text} for name in TEXTS), {"descriptions": [{"text": text}]}, text, [text]]:
+            with pytest.raises(UnexpectedAnswer):
+                read(reader, value)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_kept"),
+    [
+        ("cat", True),
+        ("Cat.", True),
+        ("一只猫", True),
+        ("a cat\r\non a sofa", True),
+        ("{braces} in a sign", True),
+        ("[Image: a cat on a sofa]", True),
+        ("[1] A cat. [2] A dog.", True),
+        ("<3 painted on a wall", True),
+        ('"Hello" on a sign', True),
+        ("# A cat\n\n- **black**", True),
+        ('{"descriptions": [{"text": "A c', False),
+        ('[{"text": "A c', False),
+        ('["A cat sits on', False),
+        ('"A cat sits on', False),
+        ("[1, 2", False),
+        ("{", False),
+        ("<div>Sign in</div>", False),
+        ("<h1>Oops</h1>", False),
+        ("<!doctype html>", False),
+        ("<p>Sign in<br>", False),
+        ("a1b2c3d4e5f6", False),
+        ("dGhpcyBpcyBiYXNlNjQ=", False),
+        ("pong", False),
+        ("ok", False),
+        ("504", False),
+    ],
+)
+def test_plain_text_is_kept_unless_it_is_markup_or_broken_json(reader: Reader, text: str, *, is_kept: bool) -> None:
+    if reader.vendor.name != "segmind" or reader.account.api_version != "v1":
+        return
+    response = Response(200, {"content-type": "text/plain"}, text.encode())
+    if is_kept:
+        found = reader.read("describe", response)
+        assert isinstance(found, Description) and found.text == text
+    else:
+        with pytest.raises(UnexpectedAnswer):
+            reader.read("describe", response)
 
 
 @given(
