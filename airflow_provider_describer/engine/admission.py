@@ -107,7 +107,11 @@ class Admission:
 
     def resume_condition(self, running: Iterable[Running]) -> ResumeCondition | None:
         """Return what the run waits for, with the requests it has left running; None where it ended otherwise."""
-        return None if self.stopped_by else self._defer_policy.resume_condition(running)
+        condition = None if self.stopped_by else self._defer_policy.resume_condition(running)
+        if condition is None or condition.until is None:
+            return condition
+        # Calls of the burst may have started after the run was left.
+        return replace(condition, until=max(condition.until, self.idle_at))
 
     def why_left(self) -> Unfinished:
         """Return why an image that was not begun, or not finished, is left for a later run."""

@@ -41,6 +41,8 @@ class LeaseClient:
         # Binary fractions err by less than a thousandth of a micro-dollar.
         self.cap = None if max_cost_per_day is None else math.floor(round(max_cost_per_day * 1e6, 3))
         self.slots: list[float] = [not_before] * math.floor(self._bursts.calls) if self._bursts else []
+        self._late = 0
+        """Slots to come that late calls have used up."""
         self._not_started: set[Permit] = set()
         """Permits that have taken a slot of a burst."""
         self.idle_at = not_before
@@ -70,8 +72,7 @@ class LeaseClient:
             return None
         if self.rate is None:
             return 0.0
-        while self.leased_rate and self.slots and self.slots[0] < now - self.leased_rate.lateness:
-            self.slots.pop(0)
+        self._forget_passed(now)
         return max(0.0, self.slots[0] - now) if self.slots else None
 
     def resume_at(self, start_at: float) -> float:
@@ -104,6 +105,28 @@ class LeaseClient:
             self._not_started.discard(permit)
             insort(self.slots, now + self._bursts.again_after)
             self.idle_at = now + self._bursts.seconds
+
+    def start_late(self, started: float, now: float) -> None:
+        """A call that was to start at ``started`` may have been sent as late as ``now``: it counts from then."""
+        if self._bursts:
+            if (again := started + self._bursts.again_after) in self.slots:
+                self.slots.remove(again)
+                insort(self.slots, now + self._bursts.again_after)
+            self.idle_at = max(self.idle_at, now + self._bursts.seconds)
+        elif self.leased_rate:
+            # It stands in for a call of a later slot.
+            self._forget_passed(now)
+            self._late += 1
+            self._drop_slots()
+
+    def _forget_passed(self, now: float) -> None:
+        while self.leased_rate and self.slots and self.slots[0] < now - self.leased_rate.lateness:
+            self.slots.pop(0)
+
+    def _drop_slots(self) -> None:
+        while self._late and self.slots:
+            self._late -= 1
+            self.slots.pop(0)
 
     def settle(self, permit: Permit, cost: float) -> None:
         """Count what the call has cost, or may have (USD). A cost above the price raises the price of later calls."""
@@ -167,6 +190,7 @@ class LeaseClient:
             self.sharers = grant.sharers
             if self.leased_rate:
                 self.slots = sorted({*self.slots, *grant.slots})
+                self._drop_slots()
         self.pause(grant.paused_until)
 
 

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 EXCHANGE_S = 0.5
 """Seconds between exchanges; more where many holders share a document that takes few writes."""
+SENT_WITHIN_S, LONGEST_LAG_S = 0.2, 0.3
+"""Seconds in which a call that starts is sent, and by which the event loop may lag: less than the slots leave free."""
 IN_PROCESS_INTERVAL_S = 900.0
 """Seconds between exchanges as a document in memory is told: its leases end with their process, and expire late."""
 MAX_OUTAGE_S = 120.0
@@ -158,9 +160,18 @@ class SharedLimits:
         return self._client.is_valid(permit, self._clock())
 
     def start(self, permit: Permit) -> None:
-        """The call starts now."""
-        self._client.start(permit, self._clock())
+        """The call starts now: it is about to be sent."""
+        now = self._clock()
+        self._client.start(permit, now)
         self._changed.set()
+        if self._client.rate is not None:
+            asyncio.get_running_loop().call_later(SENT_WITHIN_S, self._check_start, now)
+
+    def _check_start(self, started: float) -> None:
+        """Find a call that was sent late as something has blocked the event loop."""
+        now = self._clock()
+        if now - started > SENT_WITHIN_S + LONGEST_LAG_S:
+            self._client.start_late(started, now)
 
     def settle(self, permit: Permit, cost: float) -> None:
         """Count what the call has cost, or may have (USD)."""

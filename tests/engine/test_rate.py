@@ -127,6 +127,10 @@ class Tasks:
 
     async def call(self, admission: Admission) -> None:
         permit = await admission.acquire(self.write_intent, lambda why: None)
+        if self.stalls and self.way in ("alone", "in bursts") and self.rng.random() < 0.1:
+            # Something blocks the event loop just before the call is sent. Other holders cannot make up for it.
+            self.loop.call_soon(self.block, 40.0 * self.rng.random())
+        await asyncio.sleep(0)
         self.started.append(self.loop.clock())
         await asyncio.sleep(self.pause(4.0, 70.0))
         admission.settle(permit, 0.0)
@@ -158,12 +162,15 @@ class Tasks:
                 wait = condition.until - self.loop.clock()
                 await asyncio.sleep(max(0.0, wait * self.rng.choice([0.2, 1.0, 1.0])))
 
+    def block(self, seconds: float) -> None:
+        """Let nothing happen in the event loop meanwhile."""
+        self.loop.now += seconds
+
     async def stall(self) -> None:
         while True:
             await asyncio.sleep(30 * self.rng.random())
             if self.rng.random() < 0.5:
-                # Something blocks the event loop.
-                self.loop.now += self.rng.choice([0.5, 3.0, 40.0]) * self.rng.random()
+                self.block(self.rng.choice([0.5, 3.0, 40.0]) * self.rng.random())
             else:
                 self.intents_flow.clear()
                 await asyncio.sleep(self.rng.choice([2.0, 20.0, 150.0]))
