@@ -7,7 +7,6 @@ import contextlib
 import contextvars
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
@@ -23,16 +22,15 @@ from airflow_provider_describer.engine.outcomes import OutcomeRecorder, unknown_
 from airflow_provider_describer.engine.plan import OnUnknown, Plan, decide, make_plan
 from airflow_provider_describer.engine.progress import Totals, run_warning, too_many_rejected, verdict
 from airflow_provider_describer.engine.runner import Runner
-from airflow_provider_describer.errors import BadInput, DescriberError, RejectedImage, Unfinished, UnreadableImage
+from airflow_provider_describer.engine.transports import report_transports
+from airflow_provider_describer.errors import BadInput, DescriberError, Unfinished
 from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.http.flow import VendorCalls
-from airflow_provider_describer.images.prepare import Transport, choose_transport, needs_visibility, one_image
 from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.images.scaling import require_pillow
 from airflow_provider_describer.images.trust import Trust, guard_of
-from airflow_provider_describer.models import DescribeRequest, plural
+from airflow_provider_describer.models import DescribeRequest
 from airflow_provider_describer.quota.shared import open_quota
-from airflow_provider_describer.storage.address import LocalFile, parse_uri
 from airflow_provider_describer.storage.folder import Folder, open_folder
 from airflow_provider_describer.storage.open_bucket import OpenBucket
 from airflow_provider_describer.store.index import JournalIndex, load_index
@@ -143,7 +141,7 @@ class Job:
         totals = recorder.totals
         async with AsyncExitStack() as opened:
             reader = await self._open_reader(opened)
-            await asyncio.to_thread(self._check_transports, reader)
+            await asyncio.to_thread(report_transports, self.requests, self.vendor_calls, reader, self.report)
             plan = await self._plan(reader, index)
             account = self.vendor_calls.account
             budget = self._budget(plan, index)
@@ -243,40 +241,6 @@ class Job:
             await runner.describe()
         finally:
             self._stop = None
-
-    def _check_transports(self, reader: Reader) -> None:
-        """Find a connection's image_transport that fits no image, and report what ``auto`` has chosen.
-
-        :raises BadInput: naming the connection and an image.
-        """
-        vendor, account = self.vendor_calls.vendor, self.vendor_calls.account
-        chosen: Counter[Transport] = Counter()
-        unfit, fitting = None, 0
-        for request in self.requests:
-            if request.flaw:
-                continue
-            location, scaled = parse_uri(request.image.uri), bool(request.spec.preprocessing)
-            try:
-                with one_image(request.image.uri):
-                    visibility = reader.visibility(location) if needs_visibility(vendor, account, location) else None
-            except (RejectedImage, UnreadableImage):
-                # It is met again, and recorded, when the image is read.
-                continue
-            try:
-                transport = choose_transport(vendor, account, location, visibility, scaled=scaled)
-            except BadInput as error:
-                if error.kind != "no_address":
-                    raise
-                unfit = unfit or error
-                continue
-            fitting += 1
-            if not isinstance(location, LocalFile):
-                chosen[transport] += 1
-        if unfit and not fitting:
-            raise unfit
-        for transport, count in chosen.items():
-            go = plural(count, "image goes", "images go")
-            self.report(f"{count} {go} to {vendor.title} as {transport.way}: {transport.why}")
 
     async def _plan(self, reader: Reader, index: JournalIndex) -> Plan:
         images = await identify_all(
