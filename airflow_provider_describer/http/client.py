@@ -208,8 +208,13 @@ class AsyncClient:
                 return UnexpectedAnswer(f"{host}: {reason}", kind="too_large", billed=billed)
         if sent and request.billable:
             return AmbiguousCall(f"the call was sent to {host} and its answer was lost ({reason}); it may be billed")
-        message = f"{host} cannot be reached or does not answer ({reason})"
-        return VendorUnavailable(message, kind=_lasting_failure(error))
+        kind = _lasting_failure(error)
+        problem = (
+            "sent an answer that cannot be unpacked"
+            if kind == "undecodable"
+            else "cannot be reached or does not answer"
+        )
+        return VendorUnavailable(f"{host} {problem} ({reason})", kind=kind)
 
     def _describe(self, error: Exception) -> str:
         match error:
@@ -243,8 +248,9 @@ def _lasting_failure(error: BaseException) -> str | None:
     if isinstance(cause, ssl.SSLError) and is_connecting:
         hung_up = isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError)
         return None if hung_up else "bad_certificate"
-    # A resolver that is out of order says so with another code.
-    return "no_such_host" if isinstance(cause, socket.gaierror) and cause.errno in _UNKNOWN_NAMES else None
+    # A resolver that is out of order says so with another code. One that takes no such name at all: UnicodeError.
+    unknown = isinstance(cause, socket.gaierror) and cause.errno in _UNKNOWN_NAMES
+    return "no_such_host" if unknown or isinstance(cause, UnicodeError) else None
 
 
 @lru_cache(maxsize=512)
@@ -256,9 +262,10 @@ def _url_of(address: str) -> httpx.URL:
     shown = repr(mask_query(address))
     try:
         url = httpx.URL(address)
+        host = url.host
     except (httpx.InvalidURL, UnicodeError) as error:
         raise BadInput(f"{shown} is not a URL: {error}", kind="bad_address") from None
-    if not url.host or (url.port or 0) > 65535:
+    if not host or (url.port or 0) > 65535:
         raise BadInput(f"{shown} has no host, or a port above 65535.", kind="bad_address")
     if url.scheme not in ("http", "https"):
         raise BadInput(f"{shown} cannot be requested: expected http:// or https://.", kind="bad_address")

@@ -180,11 +180,14 @@ async def _prepare(reader: Reader, vendor: Vendor, account: Account, request: De
 
 
 def _needs_bytes(location: ObjectKey | WebUrl, head: Head) -> bool:
-    """Whether another program could fetch something else at the image's address.
+    """Whether another program could fetch something else, or nothing, at the image's address.
 
-    Not all of them unpack what they fetch, and most take ``a/../b`` for ``b``, which is another key.
+    Not all of them unpack what they fetch, most take ``a/../b`` for ``b``, which is another key, and few make a login
+    of ``user:password@host``, which is no business of the vendor's either.
     """
-    parts = location.key.split("/") if isinstance(location, ObjectKey) else ()
+    if isinstance(location, WebUrl):
+        return head.packed or "@" in urlsplit(location.url).netloc
+    parts = location.key.split("/")
     return head.packed or "." in parts or ".." in parts
 
 

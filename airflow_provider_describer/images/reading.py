@@ -256,7 +256,7 @@ def _status_error(name: str, status: int) -> RejectedImage | UnreadableImage:
         case 400 | 401 | 403:
             message = f"{name}: access denied (HTTP {status}); a presigned URL may have expired: list it anew."
             return RejectedImage(message, kind="denied")
-    if status >= 500 or status in _MAY_PASS:
+    if 500 <= status < 600 or status in _MAY_PASS:
         return UnreadableImage(f"{name}: HTTP {status}.")
     return RejectedImage(f"{name}: the server sends no image (HTTP {status}).", kind="refused")
 

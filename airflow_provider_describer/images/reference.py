@@ -25,8 +25,8 @@ _FIELDS = ("uri", "version", "size", "prompt", "lang", "fields", "id")
 # "s3://connection@bucket/key" is the text of an ObjectStoragePath; a bucket's name has no "@".
 _CONNECTION = re.compile(r"((?:s3|gs)://)[^/]*@", re.IGNORECASE)
 _FULL = re.compile(r"(?:s3|s3a|s3n|gs|gcs|https?|file)://", re.IGNORECASE)
-_LONGEST_NUMBER = 20
-"""Digits of a size; Python reads no number of thousands of digits."""
+# Python reads no number of thousands of digits. A table's column of whole numbers with an empty cell has floats.
+_WHOLE = re.compile(r"([0-9]{1,18})(?:\.0*)?")
 _LONGEST_URI = 4096
 """Characters of what is given as address that a row keeps; no file or object has a longer name."""
 _AROUND = f"{string.whitespace}\ufeff\u00a0"
@@ -216,9 +216,8 @@ def _own_text(name: str, value: object) -> str | None:
 def _own_size(value: Any) -> int | None:
     if _is_left_out(value) or value == "":
         return None
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) < _LONGEST_NUMBER:
-        return int(value)
-    # A table's column of whole numbers with an empty cell has floats.
+    if isinstance(value, str) and (found := _WHOLE.fullmatch(value.strip())):
+        return int(found[1])
     whole = isinstance(value, Integral) or (isinstance(value, float) and value.is_integer())
     if isinstance(value, bool) or not whole or value < 0:
         raise BadInput(f"size is {_shown(value)}, expected a number of bytes.")

@@ -193,10 +193,11 @@ def _url_problem(url: str) -> str | None:
 
 
 def _encoded(url: str) -> str:
-    """Return a checked web address with all but its host encoded."""
-    if _PLAIN_URL.fullmatch(url):
-        return url
+    """Return a checked web address with all but its host encoded, and its scheme in small letters."""
     scheme, colons, rest = url.partition("://")
+    scheme = scheme.lower()
+    if _PLAIN_URL.fullmatch(url):
+        return f"{scheme}{colons}{rest}"
     end = re.search("[/?#]|$", rest)
     cut = end.start() if end else len(rest)
     user, at, host = rest[:cut].rpartition("@")

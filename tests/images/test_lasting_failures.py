@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -40,7 +41,7 @@ def failure(answer: Callable[[httpx.Request], httpx.Response]) -> DescriberError
     return asyncio.run(scene())
 
 
-@pytest.mark.parametrize("status", [*range(201, 206), 300, 304, 305, *range(400, 600)])
+@pytest.mark.parametrize("status", [*range(201, 206), 300, 304, 305, *range(400, 600), 600, 999])
 def test_every_status_of_a_web_image(status: int) -> None:
     error = failure(lambda request: httpx.Response(status, content=b"<html>"))
     if status in MAY_PASS:
@@ -88,6 +89,18 @@ def test_what_may_pass_is_pending(error: Exception, because: Exception | None) -
 def test_what_will_not_pass_is_rejected(error: Exception, because: Exception | None, kind: str) -> None:
     found = failure(raising(error, because))
     assert (type(found), found.kind) == (RejectedImage, kind)
+
+
+@pytest.mark.parametrize("host", ["a..example", ".example", "a" * 64 + ".example", "h." * 130 + "example"])
+def test_a_host_that_no_resolver_takes_is_rejected(shop: Shop, pictures: Callable[..., list[Path]], host: str) -> None:
+    found = shop.describe([f"http://{host}/a.jpg", *pictures(1)])
+    assert found.error is None and found.ledger["billed"] == 1
+    assert [row["error"]["kind"] for row in found.of("rejected")] == ["no_such_host"]
+
+
+def test_an_answer_that_cannot_be_unpacked_is_not_called_no_answer() -> None:
+    said = str(failure(lambda request: httpx.Response(200, headers={"content-encoding": "foo"}, content=b"x")))
+    assert "cannot be unpacked" in said and "does not answer" not in said
 
 
 def test_a_refused_web_image_ends_no_run_and_is_looked_at_again(

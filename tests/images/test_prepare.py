@@ -20,7 +20,7 @@ from airflow_provider_describer.storage.address import parse_uri
 from airflow_provider_describer.vendors import get_vendor
 
 if TYPE_CHECKING:
-    from tests.conftest import Loopback, Visit
+    from tests.conftest import Loopback, Result, Shop, Visit
 
 
 def account(vendor: str = "image_describer", host: str | None = None, **extra: Any) -> Account:
@@ -289,7 +289,29 @@ def test_a_host_of_other_letters_is_sent_in_ascii(address: str, sent: str) -> No
     assert ascii_address(address) == sent
 
 
-@pytest.mark.parametrize("uri", ["https://i\u2764.example/a.jpg", "https://xn--\u2764.example/a.jpg"])
+@pytest.mark.parametrize(
+    "uri", ["https://i\u2764.example/a.jpg", "https://xn--\u2764.example/a.jpg", "http://xn--/a.jpg"]
+)
 def test_a_host_that_cannot_be_a_name_is_a_bad_address(uri: str) -> None:
     error = asyncio.run(prepared(uri, account()))
-    assert isinstance(error, RejectedImage) and error.kind == "bad_address" and "IDNA" in str(error)
+    assert isinstance(error, RejectedImage) and error.kind == "bad_address" and "is not a URL" in str(error)
+
+
+@pytest.mark.parametrize("vendor", ["image_describer", "segmind"])
+def test_an_address_with_a_login_is_not_given_to_the_vendor(
+    shop: Shop, loopback: type[Loopback], draw: Callable[..., bytes], vendor: str
+) -> None:
+    async def serve(visit: Visit) -> None:
+        while received := await visit.request():
+            known = received.headers.get("authorization") == "Basic dTpwQHNz"
+            visit.answer(draw(7), "200 OK" if known else "401 Unauthorized")
+
+    async def scene() -> Result:
+        async with loopback(serve) as server:
+            address = server.url.replace("://", "://u:p%40ss@")
+            return await asyncio.to_thread(shop.describe, [f"{address}/a.jpg", f"{address}/b.jpg"])
+
+    shop.vendor = vendor
+    found = asyncio.run(scene())
+    assert found.counts["described"] + found.counts["reused"] == 2 and found.error is None
+    assert found.ledger["billed"] == 1 and "ss@" not in str(found.rows) + str(found.lines)

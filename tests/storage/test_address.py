@@ -131,7 +131,8 @@ def test_a_uri_that_can_never_be_read_is_refused(uri: str) -> None:
         ("http://h/~a/(b)!$&'*+,;=:@[c]-._.jpg", "http://h/~a/(b)!$&'*+,;=:@[c]-._.jpg"),
         ("http://u ser:p@h:81/a b", "http://u%20ser:p@h:81/a%20b"),
         ("http://[::1]:81/a b", "http://[::1]:81/a%20b"),
-        ("HTTP://H/a b.jpg", "HTTP://H/a%20b.jpg"),
+        ("HTTP://H/a b.jpg", "http://H/a%20b.jpg"),
+        ("HTTPS://H/a.jpg", "https://H/a.jpg"),
         ("http://bücher.example/ü.jpg", "http://bücher.example/%C3%BC.jpg"),
     ],
 )
