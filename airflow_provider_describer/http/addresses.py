@@ -57,7 +57,7 @@ async def connect(host: str, port: int, guard: Guard | None = None) -> httpcore.
     # AnyIO reports bytes as sent once the system has taken them, not when they are only buffered.
     backend = httpcore.AnyIOBackend()
     answered: list[httpcore.AsyncNetworkStream] = []
-    errors: list[Exception] = [httpcore.ConnectError("the host has no address")]
+    errors: list[Exception] = [httpcore.ConnectError("no address of the host has answered")]
 
     async def attempt(address: str, ended: anyio.Event) -> None:
         try:
