@@ -116,7 +116,8 @@ class _Extra:
 
     def error(self, name: str, found: object, expected: str) -> BadConnection:
         # Only a number is shown: a text may be a secret that was pasted into the wrong field.
-        shown = repr(found) if isinstance(found, int | float) and abs(found) < 1e9 else "something else"
+        kind = "a text" if isinstance(found, str) else f"a {type(found).__name__}"
+        shown = repr(found) if isinstance(found, int | float) and abs(found) < 1e9 else kind
         return _bad(self.conn_id, f"{name} is {shown}, expected {expected}. {_CORRECT_IT}")
 
     def check_names(self) -> None:

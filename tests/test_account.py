@@ -114,6 +114,12 @@ def test_a_number_out_of_json_is_refused_too(field: str) -> None:
         refused(field, extra=f'{{"{field}": {number}}}')
 
 
+@pytest.mark.parametrize(("found", "named"), [("fast", "a text"), ([3], "a list"), ({}, "a dict")])
+def test_of_what_is_no_number_only_its_type_is_shown(found: object, named: str) -> None:
+    said = refused("requests_per_minute", extra={"requests_per_minute": found})
+    assert f"requests_per_minute is {named}, expected a number above 0" in said
+
+
 def test_a_number_is_shown_as_it_was_found() -> None:
     assert "timeout is -5, expected" in refused("timeout", extra={"timeout": -5})
 

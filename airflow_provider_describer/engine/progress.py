@@ -126,7 +126,8 @@ def progress_line(totals: Totals, now: float, paused_until: float | None = None)
     left = (totals.requested - totals.recorded) / rate if rate else None
     parts = [f"{totals.done}/{totals.requested} {plural(totals.requested, 'image')}", f"{rate:.1f}/s"]
     parts += [f"{totals.counts[name]} {name}" for name in STATUSES if totals.counts[name]]
-    parts.append(f"cost {format_usd(totals.cost_usd)}")
+    # What no call was sent for has cost nothing, whatever a call costs.
+    parts.append(f"cost {format_usd(totals.cost_usd if totals.calls else totals.cost_usd or 0.0)}")
     if totals.unknown_calls:
         more = format_usd(totals.unknown_cost_usd)
         calls = plural(totals.unknown_calls, "call")

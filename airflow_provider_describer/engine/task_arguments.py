@@ -192,7 +192,7 @@ def _read_types(name: str, value: object) -> list[str] | None:
     expected = "a list of suffixes such as ['jpg', 'png'], or ['*']"
     types = parse_list(name, value, expected)
     if not types or not all(isinstance(suffix, str) and suffix.strip() for suffix in types):
-        raise BadInput(f"{name} is {shown(value)}, expected {expected}.")
+        raise BadInput(f"{name} is {repr(types)[:80]}, expected {expected}.")
     return [suffix.strip() for suffix in types]
 
 

@@ -124,6 +124,15 @@ def test_images_that_were_rejected_are_told_of_with_a_reason(shop: Shop, picture
     assert "1 of 6 images was rejected" in str(refused.error) and refused.warning is None, "once is enough"
 
 
+def test_what_no_call_was_sent_for_has_cost_nothing(shop: Shop, pictures: Pictures) -> None:
+    (path,) = pictures(1)
+    for content, cost in ((b"no image", "cost $0.00"), (path.read_bytes(), "cost unknown (no price_per_call")):
+        path.write_bytes(content)
+        found = shop.describe([path], fields={"price_per_call": None})
+        assert cost in found.lines[-1]
+    assert found.ledger["billed"] == 1
+
+
 def test_a_pause_that_the_vendor_asks_for_is_told() -> None:
     totals = Totals(requested=3)
     waiting = progress_line(totals, totals.began + 1, 1_767_225_600.0)

@@ -280,6 +280,13 @@ def read(name: str, value: object) -> Any:
     return getattr(read_arguments({name: value}, NOW), name)
 
 
+def test_a_list_that_is_wrong_is_not_answered_with_expected_a_list() -> None:
+    for types, shown in (([], "[]"), ([""], "['']"), ("['jpg', 7]", "['jpg', 7]")):
+        with pytest.raises(BadInput) as caught:
+            read("types", types)
+        assert str(caught.value).startswith(f"types is {shown}, expected a list of suffixes such as")
+
+
 def test_the_table_has_every_argument() -> None:
     assert set(TABLE) == {*READERS, "modified_after", "modified_before"}
 
