@@ -196,7 +196,9 @@ class Runner:
             case RejectedImage():
                 return "rejected"
             case UnexpectedAnswer(billed="no"):
-                self._count_in_a_row(error)
+                # A proxy's limit of size concerns large images only, however many follow each other.
+                if error.kind != "too_large":
+                    self._count_in_a_row(error)
                 return "rejected"
             case UnexpectedAnswer() | AmbiguousCall():
                 # Calls that were under way together may have lost their answers together.

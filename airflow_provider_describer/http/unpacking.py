@@ -12,8 +12,9 @@ from airflow_provider_describer.http.library import httpx
 Unpacker = Callable[[bytes, int], bytes]
 _PIECE = 4 * 1024
 """Bytes that are unpacked at a time; unpacked, they may be a thousand times as many."""
-NOT_PACKED = ("", "identity", "aws-chunked")
-"""``aws-chunked`` is how an object was uploaded; stores of S3's kind may keep the word with the bytes as they are."""
+NOT_PACKED = ("", "identity", "aws-chunked", "utf-8", "utf8", "none", "binary", "8bit")
+"""``aws-chunked`` is how an object was uploaded; stores of S3's kind may keep the word with the bytes as they are. The
+last five name no packing either, and are often set by mistake."""
 
 
 class TooLarge(Exception):

@@ -124,6 +124,8 @@ _NO_TEXT = re.compile(
 _BEGINS_AS_ERROR = re.compile(
     r"\W*((?-i:[A-Z]\w*(Error|Exception))|error|exception|fatal|traceback|fehler|erreur|erro|errore|fout|virhe|hata"
     r"|ошибка|错误|錯誤|エラー|오류)\b\s*[:\uff1a(\[-]"
+    r"|\W*(failed\s+to|unable\s+to|(could|can)(\s?not|n't))\s+"
+    r"(fetch|load|download|process|read|open|decode|generate|connect|reach|get|retrieve|access|parse|find|be)\b"
     r"|\W*(系统繁忙|服务器?(内部)?错误|内部(服务器)?错误|请求(失败|超时)|.{0,20}请稍后[再重]?试)",
     re.IGNORECASE,
 )
@@ -161,7 +163,7 @@ def describes(text: str) -> bool:
     bare = text.strip(" \t\r\n.!").lower()
     if not bare or bare in _STATES or _NO_TEXT.match(text) or is_gateway_error(text):
         return False
-    return not _reads_as_error(text) or _DEPICTS.search(text) is not None
+    return not _reads_as_error(text) or _DEPICTS.search(re.sub(r"\S+://\S+", "", text)) is not None
 
 
 def describes_plainly(text: str) -> bool:

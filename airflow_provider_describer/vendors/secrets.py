@@ -5,6 +5,7 @@ A key that could be ordinary text ("a", "mug") is masked in errors only, as word
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import re
@@ -134,6 +135,10 @@ def _forms(secret: str) -> tuple[str, ...]:
     in_json = json.dumps(secret)[1:-1]
     escaped = in_json.replace("&", "\\u0026").replace("=", "\\u003d")
     forms = [secret, in_json, in_json.replace("/", "\\/"), in_json.replace("&", "\\u0026"), escaped]
+    raw = secret.encode("utf-8", "surrogatepass")
+    # Without its last character, which depends on what follows.
+    packed = base64.b64encode(raw).decode().rstrip("=")[:-1]
+    forms += [packed, packed.translate(str.maketrans("+/", "-_")), raw.hex()]
     forms += [html.escape(secret), quote(secret), quote(secret, safe=""), quote(quote(secret, safe=""), safe="")]
     forms += [unquote_plus(secret)]
     return tuple(dict.fromkeys(forms))

@@ -60,6 +60,20 @@ def test_an_image_is_sent_twice_at_most_for_answers_that_say_nothing(
     assert results[-1].counts["reused"] == 2
 
 
+def test_a_proxys_limit_of_size_stops_no_run_and_is_recorded_for_ever_against_no_image(
+    any_shop: Shop, pictures: Pictures
+) -> None:
+    paths = pictures(12)
+    large = [sha(path) for path in paths[:6]]
+    any_shop.faults(proxy_status=413, errors=[{"kind": "proxy_error", "images": large}])
+    first = any_shop.describe(paths, concurrency=1)
+    assert first.error is None and first.counts["described"] == 6
+    assert {row["error"]["kind"] for row in first.of("rejected")} == {"too_large"}
+    any_shop.faults()
+    again = any_shop.describe(paths, concurrency=1)
+    assert again.counts == {**first.counts, "described": 6, "reused": 6, "rejected": 0}
+
+
 @pytest.mark.parametrize("kind", ["error_in_200", "plain_error", "html", "gzip_cut", "broken_utf8"])
 def test_one_strange_answer_leaves_nothing_for_ever(any_shop: Shop, pictures: Pictures, kind: str) -> None:
     paths = pictures(3)

@@ -156,6 +156,12 @@ def test_a_packed_answer_that_ends_early_is_lost(encoding: str, pack: Callable[[
         assert whole[length:].strip(b"\0garbe") == b"", length
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF8", "none", "binary", "8bit", "identity, utf-8"])
+def test_what_names_no_packing_is_read_as_it_is(tools: Tools, serve: Serve, encoding: str) -> None:
+    response, _ = tools.send_once(serve, packed(JSON, encoding), b"picture")
+    assert isinstance(response, Response) and response.content == JSON
+
+
 @pytest.mark.parametrize("encoding", PACKERS)
 @pytest.mark.parametrize("missing", [1, 4, 8, 9, 40])
 def test_an_answer_that_cannot_be_unpacked_is_lost(tools: Tools, serve: Serve, encoding: str, missing: int) -> None:

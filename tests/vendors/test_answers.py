@@ -347,6 +347,7 @@ ERRORS_IN_WORDS = [
     "Model is cold, please retry in 30 seconds",
     "Failed to load image from URL",
     "Could not download image",
+    "cannot fetch https://cdn.example.com/catalog/products/2026/11/26/mug-red-enamel-front-view.jpg?w=1200&h=900 now",
     "Image could not be loaded",
     "Unable to process the request",
     "Invalid image URL",

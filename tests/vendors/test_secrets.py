@@ -219,3 +219,15 @@ def test_an_error_without_secrets_keeps_its_class_and_words(reader: Reader) -> N
     if reader.vendor.name == "segmind":
         error = raised(reader, Response(422, {}, b'{"error": "Image failed the safety check"}'), ("sk-0123456789abc",))
         assert type(error) is RejectedImage and "Image failed the safety check" in str(error)
+
+
+@pytest.mark.parametrize("around", ["{}", "Basic {}", "'{}=='", "key={}&x=1"])
+@pytest.mark.parametrize(
+    "encode", [base64.b64encode, base64.urlsafe_b64encode, bytes.hex], ids=lambda one: one.__name__
+)
+def test_a_key_that_is_quoted_in_base64_or_hex_is_masked(encode: Callable[[bytes], Any], around: str) -> None:
+    for key in ("sk-9fA81c7eD2", "key-0123456789abcdef", "k~?>/key0123456789"):
+        encoded = encode(key.encode())
+        text = around.format(encoded if isinstance(encoded, str) else encoded.decode())
+        for masked in (mask(text, (key,)), mask_bytes(text.encode(), (key,)).decode(), mask_quoted(text, (key,))):
+            assert "***" in masked and text.strip("='")[6:16] not in masked
