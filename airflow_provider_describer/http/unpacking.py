@@ -12,9 +12,17 @@ from airflow_provider_describer.http.library import httpx
 Unpacker = Callable[[bytes, int], bytes]
 _PIECE = 4 * 1024
 """Bytes that are unpacked at a time; unpacked, they may be a thousand times as many."""
-NOT_PACKED = ("", "identity", "aws-chunked", "utf-8", "utf8", "none", "binary", "8bit")
-"""``aws-chunked`` is how an object was uploaded; stores of S3's kind may keep the word with the bytes as they are. The
-last five name no packing either, and are often set by mistake."""
+_TRANSFERS = ("", "identity", "aws-chunked", "base64", "binary", "7bit", "8bit", "none", "null", "undefined", "raw")
+_CHARSETS = ("utf-8", "utf8", "utf-16", "ascii", "us-ascii", "iso-8859-1", "latin1", "windows-1252")
+
+
+def is_packed(encoding: str) -> bool:
+    """Whether a word of a Content-Encoding, in lower case, names a coding: others change nothing, as in browsers.
+
+    ``aws-chunked`` and ``base64`` are how an object was uploaded, and programs write a charset or a media type there;
+    stores keep the word, and the bytes as they are.
+    """
+    return encoding not in _TRANSFERS and encoding not in _CHARSETS and "/" not in encoding
 
 
 class TooLarge(Exception):
@@ -28,7 +36,7 @@ def unpack(content: bytes, encodings: Sequence[str], limit: int) -> bytes:
     :raises httpx.DecodingError: an encoding cannot be read, or the content is damaged or ends early.
     """
     for encoding in reversed(encodings):
-        if encoding in NOT_PACKED or not content:
+        if not is_packed(encoding) or not content:
             continue
         if encoding not in _UNPACKERS:
             raise httpx.DecodingError(f"the answer is packed as {encoding[:40]!r}, which cannot be read here")

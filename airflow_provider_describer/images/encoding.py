@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from airflow_provider_describer.errors import RejectedImage
 from airflow_provider_describer.http.library import httpx
-from airflow_provider_describer.http.unpacking import NOT_PACKED, TooLarge, unpack
+from airflow_provider_describer.http.unpacking import TooLarge, is_packed, unpack
 
 
 def packings(encoding: str) -> list[str]:
     """Return the codings that a Content-Encoding names, without those that change nothing, in order."""
-    return [name for one in encoding.split(",") if (name := one.strip().lower()) not in NOT_PACKED]
+    return [name for one in encoding.split(",") if is_packed(name := one.strip().lower())]
 
 
 def unpack_object(uri: str, content: bytes, encoding: str, max_bytes: int) -> bytes:
