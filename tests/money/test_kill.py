@@ -66,5 +66,6 @@ def test_a_budget_holds_over_ten_kills(works, thousand, vendor):
     result = works.start(thousand, poll_s=0.1, run={**run, "try_number": 12}, **options).result()
     assert result["error"] is None
     ledger = works.emulator.ledger()
-    assert most - 10 * 11 <= ledger["billed"] <= ledger["requests"] <= most
+    # At each kill the thirteen workers may have an intent on disk each, which counts as a call.
+    assert most - 10 * 13 <= ledger["billed"] <= ledger["requests"] <= most
     print(f"\n10 kills: {ledger['requests']} of {most} calls made, {ledger['billed']} billed")
