@@ -196,9 +196,7 @@ class Runner:
             case RejectedImage():
                 return "rejected"
             case UnexpectedAnswer(billed="no"):
-                # A proxy's limit of size concerns large images only, however many follow each other.
-                if error.kind != "too_large":
-                    self._count_in_a_row(error)
+                self._count_in_a_row(error)
                 return "rejected"
             case UnexpectedAnswer() | AmbiguousCall():
                 # Calls that were under way together may have lost their answers together.
@@ -234,8 +232,10 @@ class Runner:
         row = self.recorder.row(call.image, status, result, lost=entry.lost + call.lost)
         if status == "pending" and call.running:
             row = replace(row, request_id=call.running.request_id, billed="unknown")
-        # An answer that is not the vendor's, and cost nothing, says nothing about the image to later runs.
-        is_of_this_run = status == "rejected" and isinstance(result, UnexpectedAnswer)
+        # An answer that is not the vendor's, and cost nothing, says nothing about the image to later runs. A limit of
+        # size may be that of a proxy, and may be raised.
+        is_too_large = isinstance(result, RejectedImage) and result.kind == "too_large"
+        is_of_this_run = status == "rejected" and (isinstance(result, UnexpectedAnswer) or is_too_large)
         await call.write_end(row, final=status != "pending" and not is_of_this_run)
         self.admission.note_progress()
         if status == "unknown" and entry.lost_answers + call.lost + 1 >= self.limits.max_lost_calls:

@@ -164,7 +164,7 @@ class Vendor(ABC):
             case 410:
                 return errors.ModelRetired(f"{words}. {self.model} is no longer served; choose another vendor.")
             case 413:
-                return _too_large(words, response, reason)
+                return errors.RejectedImage(f"{words}: the image is too large", kind="too_large")
             case 429:
                 return errors.RateLimited(f"{words}: too many requests", retry_at=retry_at(response))
             case 404 | 405 | 407 | 414 | 421 | 431:
@@ -192,10 +192,3 @@ class Vendor(ABC):
         return errors.VendorUnavailable(
             f"{self.status_line(response)}: {reason or 'no reason given'}", retry_at=retry_at(response)
         )
-
-
-def _too_large(words: str, response: Response, reason: str) -> errors.DescriberError:
-    if reason:
-        return errors.RejectedImage(f"{words}: the image is too large", kind="too_large")
-    # A proxy that takes less than the vendor: its setting may change, and smaller images get through.
-    return errors.UnexpectedAnswer(words, answer=response.text, kind="too_large", billed="no")

@@ -237,7 +237,7 @@ def test_a_listing_does_not_hold_up_other_triggers(
         ({"path": "inbox/**"}, "path is 'inbox/\\*\\*'.* absolute"),
         ({"path": "https://shop.example/inbox"}, "a web address has no listing"),
         ({"types": "jpg"}, "types is 'jpg'"),
-        ({"types": []}, "types is a list"),
+        ({"types": []}, r"types is \[\]"),
         ({"inline_limit": -1}, "inline_limit is -1"),
         ({"storage_conn_id": 7}, "storage_conn_id is 7"),
         ({"state_path": "~/state"}, "state_path is '~/state'"),
