@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from hashlib import blake2b
@@ -15,12 +13,10 @@ from urllib.parse import quote
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.errors import BadConnection, BadInput, StoreError
 from airflow_provider_describer.quota.leases import Grant, Lease, Leases, Money
-from airflow_provider_describer.storage.cas_document import CasDocument, Changed, Token, open_document
+from airflow_provider_describer.storage.cas_document import CasDocument, change_document, open_document
 from airflow_provider_describer.storage.open_bucket import OpenBucket
 
 FORMAT, VERSION = "airflow-provider-describer limits", 1
-MAX_TRIES = 20
-"""Writes in a row that others may get ahead of before the exchange is left for later."""
 
 Step = Callable[[Leases, float], tuple[Leases, Grant]]
 """From the state and the clock to the next state and what it grants."""
@@ -35,36 +31,25 @@ class LeaseDocument:
 
     def read(self) -> Leases:
         """Return the state; raise `StoreError` where the document cannot be read, is damaged or newer, or vanished."""
-        return self._load()[0]
+        return self._decode(self._document.load()[0])
 
     def change(self, step: Step) -> Grant:
         """Apply the step to the state, again where another process was faster. An unchanged state is not written.
 
         :raises StoreError: as `read`; and where it cannot be written, or it is unknown whether it was.
         """
-        for number in range(MAX_TRIES):
-            leases, token = self._load()
-            changed, grant = step(leases, self._clock())
-            if grant.expired or changed == leases:
-                return grant
-            try:
-                self._document.swap(encode_leases(changed), token)
-            except Changed:
-                pause = max(0.002, self._document.write_interval / 20) * 2.0 ** min(number, 5)
-            except StoreError as error:
-                if error.kind != "throttled":
-                    raise
-                pause = 2 * self._document.write_interval
-            else:
-                self._exists = True
-                return grant
-            time.sleep(pause * random.random())  # noqa: S311  # no secret
-        raise StoreError(
-            f"{self._document.where} was changed by other processes {MAX_TRIES} times in a row.", kind="throttled"
-        )
+        grants: list[Grant] = []
 
-    def _load(self) -> tuple[Leases, Token]:
-        content, token = self._document.load()
+        def apply(content: bytes | None) -> bytes | None:
+            leases = self._decode(content)
+            changed, grant = step(leases, self._clock())
+            grants.append(grant)
+            return None if grant.expired or changed == leases else encode_leases(changed)
+
+        self._exists = change_document(self._document, apply)[0] is not None
+        return grants[-1]
+
+    def _decode(self, content: bytes | None) -> Leases:
         if content is None and self._exists:
             raise StoreError(
                 f"{self._document.where} has vanished while it was in use. It counts what this connection has spent "
@@ -72,7 +57,7 @@ class LeaseDocument:
                 kind="limits",
             )
         self._exists = self._exists or content is not None
-        return decode_leases(self._document.where, content), token
+        return decode_leases(self._document.where, content)
 
 
 def encode_leases(leases: Leases) -> bytes:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import random
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -18,8 +21,12 @@ from airflow_provider_describer.storage.open_bucket import OpenBucket
 
 Token = bytes | str | None
 """Tells one content from another; None where there is no document yet."""
+MAX_TRIES = 20
+"""Writes in a row that others may get ahead of before a change is left for later."""
 _WRITE_INTERVALS = {"s3": 0.5, "gs": 1.5}
 """Google Cloud Storage takes about one write a second for any one object."""
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
+"""What a file system without ``flock`` says."""
 
 
 class Changed(Exception):  # no error: another process was faster
@@ -54,6 +61,41 @@ class CasDocument(Protocol):
 def is_transient(error: StoreError) -> bool:
     """Whether trying again may help."""
     return error.kind in ("unreachable", "throttled")
+
+
+def change_document(
+    document: CasDocument,
+    change: Callable[[bytes | None], bytes | None],
+    *,
+    tries: int = MAX_TRIES,
+    again: Callable[[StoreError], bool] = lambda error: error.kind == "throttled",
+) -> tuple[bytes | None, Token]:
+    """Change the document, again where another process was faster; return its content and its token. Blocking.
+
+    :param change: from the content to the new one; None leaves it as it is.
+    :param tries: writes in a row that others may get ahead of.
+    :param again: after which errors to try again. Where it is unknown whether the document was written, ``change`` must
+        then find out.
+    :raises StoreError: where it cannot be read; where it cannot be written, or it is unknown whether it was; kind
+        ``throttled`` after so many tries.
+    """
+    pause = 0.0
+    for number in range(tries):
+        if number:
+            time.sleep(pause * random.random())  # noqa: S311  # no secret
+        content, token = document.load()
+        new = change(content)
+        if new is None:
+            return content, token
+        try:
+            return new, document.swap(new, token)
+        except Changed:
+            pause = max(0.002, document.write_interval / 20) * 2.0 ** min(number, 5)
+        except StoreError as error:
+            if not again(error):
+                raise
+            pause = 2 * document.write_interval
+    raise StoreError(f"{document.where} was changed by other processes {tries} times in a row.", kind="throttled")
 
 
 def open_document(argument: str, folder: str, name: str, open_bucket: OpenBucket | None) -> CasDocument:
@@ -110,7 +152,7 @@ class LocalDocument:
         except FileNotFoundError:
             return None, None
         except OSError as error:
-            raise StoreError(f"{self.where} cannot be read: {error}.", kind="limits") from None
+            raise StoreError(f"{self.where} cannot be read: {error}.") from None
         return content, content
 
     def swap(self, content: bytes, token: Token) -> Token:
@@ -130,7 +172,8 @@ class LocalDocument:
                 new.rename(self._path)
                 sync_folder(self._path.parent)
         except OSError as error:
-            raise StoreError(f"{self.where} cannot be written: {error}.", kind="limits") from None
+            kind = "unsupported" if error.errno in _NO_LOCKS else ""
+            raise StoreError(f"{self.where} cannot be written: {error}.", kind=kind) from None
         return content
 
 

@@ -31,6 +31,9 @@ class Folder(Protocol):
     def create(self, name: str, content: bytes) -> None:
         """Write a new file: it is there whole and durably, or not at all."""
 
+    def replace(self, name: str, content: bytes) -> None:
+        """Write a small file, whole and durably. It replaces what is there."""
+
     def publish(self, spool: Path, name: str) -> None:
         """Put a finished local file at that name, whole and durably. It replaces what is there."""
 
@@ -88,6 +91,9 @@ class LocalFolder:
     def create(self, name: str, content: bytes) -> None:
         self._write(name, [content])
 
+    def replace(self, name: str, content: bytes) -> None:
+        self._write(name, [content])
+
     def publish(self, spool: Path, name: str) -> None:
         self._write(name, _chunks(spool))
 
@@ -141,6 +147,10 @@ class BucketFolder:
     def create(self, name: str, content: bytes) -> None:
         with _as_store_error():
             self._bucket.create(self._key(name), content)
+
+    def replace(self, name: str, content: bytes) -> None:
+        with _as_store_error():
+            self._bucket.put(self._key(name), content)
 
     def publish(self, spool: Path, name: str) -> None:
         try:

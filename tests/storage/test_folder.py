@@ -65,6 +65,13 @@ def test_publish_replaces_what_is_there(folder, tmp_path):
     assert folder.names("results") == ["results/r.jsonl"]
 
 
+def test_replace_writes_a_small_file_over_what_is_there(folder):
+    for content in (b"first", b"", b"second"):
+        folder.replace("claims/a.alive", content)
+        assert folder.read("claims/a.alive") == content
+    assert folder.names("claims") == ["claims/a.alive"]
+
+
 def test_hidden_files_of_a_killed_writer_are_not_listed(store, tmp_path):
     store.create(NAME, b"x")
     (tmp_path / "deep/store/journal/.a.jsonl.1234abcd").write_bytes(b"half")

@@ -50,6 +50,10 @@ class Disk:
         self._step("create", name)
         self.files[name] = content
 
+    def replace(self, name: str, content: bytes) -> None:
+        self._step("replace", name)
+        self.files[name] = content
+
     def publish(self, spool: Path, name: str) -> None:
         self._step("publish", name)
         self.files[name] = spool.read_bytes()
