@@ -17,6 +17,7 @@ from typing import Any, get_args
 from airflow_provider_describer.engine.admission import Admission
 from airflow_provider_describer.engine.deferral import CarriedTotals, ResumeCondition
 from airflow_provider_describer.engine.identify import identify_all
+from airflow_provider_describer.engine.learned import LearnedIdentities
 from airflow_provider_describer.engine.limits import Budget, TaskLimits, check_limits, tightest
 from airflow_provider_describer.engine.outcomes import OutcomeRecorder, unknown_outcome
 from airflow_provider_describer.engine.plan import OnUnknown, Plan, decide, make_plan
@@ -33,7 +34,7 @@ from airflow_provider_describer.models import DescribeRequest
 from airflow_provider_describer.quota.shared import open_quota
 from airflow_provider_describer.storage.folder import Folder, open_folder
 from airflow_provider_describer.storage.open_bucket import OpenBucket
-from airflow_provider_describer.store.index import JournalIndex, load_index
+from airflow_provider_describer.store.index import StoreIndex, open_index
 from airflow_provider_describer.store.journal import Journal
 from airflow_provider_describer.store.results import ResultFiles, ResultsFormat, check_results_format
 from airflow_provider_describer.store.rows import Row, TaskInstanceKey
@@ -112,7 +113,7 @@ class Job:
         self.check()
         began, carried, account = time.monotonic(), self.carried or CarriedTotals(), self.vendor_calls.account
         folder = None if self.store is None else await asyncio.to_thread(open_folder, self.store, self.open_bucket)
-        index = await asyncio.to_thread(load_index, folder, task_instance=self.task_instance)
+        index = await asyncio.to_thread(open_index, folder, task_instance=self.task_instance)
         totals = Totals.resumed(len(self.requests), carried, is_priced=account.price_per_call is not None)
         rows: dict[int, Row] | None = {} if self.store is None or self.return_rows else None
         with ExitStack() as files:
@@ -135,7 +136,7 @@ class Job:
         return Outcome(manifest, error, condition, totals.carry(elapsed), warning, budget, totals.refusal)
 
     async def _describe(
-        self, folder: Folder | None, index: JournalIndex, recorder: OutcomeRecorder
+        self, folder: Folder | None, index: StoreIndex, recorder: OutcomeRecorder
     ) -> tuple[DescriberError | None, ResumeCondition | None, Budget]:
         """Plan, record what needs no call, and run the rest."""
         totals = recorder.totals
@@ -168,12 +169,12 @@ class Job:
             return None, condition, budget
         return verdict(totals, self.limits, runner.admission.stopped_by, self.on_unknown), None, budget
 
-    def _budget(self, plan: Plan, index: JournalIndex) -> Budget:
+    def _budget(self, plan: Plan, index: StoreIndex) -> Budget:
         """Return what is left to the task instance, with the calls reserved that are going to be fetched."""
         attached = (entry.open_call[0] for entry in plan.having("attach") if entry.open_call)
         return Budget.of_task(self.limits, self.vendor_calls.account.price_per_call, index.spending(), attached)
 
-    def _spent_today(self, index: JournalIndex) -> float:
+    def _spent_today(self, index: StoreIndex) -> float:
         """Return what the task instance has spent on this UTC day, in USD; an open call counts at its price."""
         now = self.vendor_calls.clock()
         spending = index.spending(since=now - now % 86400)
@@ -201,7 +202,7 @@ class Job:
         folder: Folder | None,
         recorder: OutcomeRecorder,
         budget: Budget,
-        index: JournalIndex,
+        index: StoreIndex,
     ) -> Runner:
         account, clock = self.vendor_calls.account, self.vendor_calls.clock
         totals = recorder.totals
@@ -226,6 +227,7 @@ class Job:
             Admission(account, self.limits, budget, totals, clock, quota),
             recorder,
             await opened.enter_async_context(Journal(folder)) if folder else None,
+            LearnedIdentities(index),
             self.report,
             self.on_unknown,
         )
@@ -242,7 +244,7 @@ class Job:
         finally:
             self._stop = None
 
-    async def _plan(self, reader: Reader, index: JournalIndex) -> Plan:
+    async def _plan(self, reader: Reader, index: StoreIndex) -> Plan:
         images = await identify_all(
             reader,
             self.vendor_calls.vendor,
@@ -251,6 +253,7 @@ class Job:
             concurrency=self.limits.concurrency,
             stopped=lambda: self._stop_asked,
         )
+        await asyncio.to_thread(index.look_up, {key for image in images for key in image.keys})
         return make_plan(images, index, **self._terms)
 
     @property
@@ -262,14 +265,15 @@ class Job:
             "max_lost_calls": self.limits.max_lost_calls,
         }
 
-    def _record_found(self, runner: Runner, folder: Folder | None, index: JournalIndex) -> None:
+    def _record_found(self, runner: Runner, folder: Folder | None, index: StoreIndex) -> None:
         """Record the images that needed no call after all; blocking."""
         recorder = runner.recorder
         recorder.record_known(runner.known_after_all, index, on_unknown=self.on_unknown)
         if runner.copies and folder is not None:
-            newer = load_index(folder)
-            entries = [decide(image, newer, **self._terms) for _, image in runner.copies]
-            recorder.record_known(entries, newer, on_unknown=self.on_unknown)
+            index.refresh()
+            index.look_up(key for _, image in runner.copies for key in image.keys)
+            entries = [decide(image, index, **self._terms) for _, image in runner.copies]
+            recorder.record_known(entries, index, on_unknown=self.on_unknown)
             recorder.record_pending(entries, runner.admission.why_left())
         elif runner.copies:
             for owner, image in runner.copies:

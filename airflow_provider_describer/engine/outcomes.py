@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from airflow_provider_describer.engine.plan import IdentifiedImage, OnUnknown, PlannedImage
@@ -11,11 +11,11 @@ from airflow_provider_describer.engine.progress import Totals
 from airflow_provider_describer.errors import DescriberError, Unfinished, UnknownOutcome
 from airflow_provider_describer.models import Description, plural
 from airflow_provider_describer.storage.address import masked
-from airflow_provider_describer.store.index import JournalIndex
+from airflow_provider_describer.store.index import StoreIndex
 from airflow_provider_describer.store.results import ResultFiles
-from airflow_provider_describer.store.rows import Row, Status, TaskInstanceKey, known_row, new_row
+from airflow_provider_describer.store.rows import Row, Status, TaskInstanceKey, known_row, new_row, row_fields
 
-_ROW = tuple(field.name for field in fields(Row))
+_ROW = row_fields()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class OutcomeRecorder:
     def record_known(
         self,
         planned: Iterable[PlannedImage],
-        index: JournalIndex,
+        index: StoreIndex,
         *,
         on_unknown: OnUnknown = "retry",
         resumed: bool = False,
@@ -94,8 +94,9 @@ class OutcomeRecorder:
         planned = list(planned)
         stored = [entry for entry in planned if entry.known and entry.action in ("reuse", "rejected")]
         # In shard order, so that each shard is read once.
-        for entry in sorted(stored, key=lambda entry: entry.known or ()):
-            self._stored(entry, index.row(entry.first.keys), resumed=resumed)
+        stored.sort(key=lambda entry: entry.known or ())
+        for entry, row in zip(stored, index.rows(entry.first.keys for entry in stored), strict=True):
+            self._stored(entry, row, resumed=resumed)
         for entry in planned:
             if entry.action == "unknown":
                 self.totals.held += len(entry.all) if on_unknown == "retry" else 0

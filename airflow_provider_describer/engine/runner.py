@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from airflow_provider_describer.engine.admission import Admission, RunStopping
 from airflow_provider_describer.engine.call import ImageCall
+from airflow_provider_describer.engine.learned import LearnedIdentities
 from airflow_provider_describer.engine.limits import TaskLimits
 from airflow_provider_describer.engine.outcomes import OutcomeRecorder
 from airflow_provider_describer.engine.plan import IdentifiedImage, OnUnknown, Plan, PlannedImage
@@ -66,6 +67,7 @@ class Runner:
     admission: Admission
     recorder: OutcomeRecorder
     journal: Journal | None
+    learned: LearnedIdentities
     report: Callable[[str], None]
     on_unknown: OnUnknown = "retry"
     known_after_all: list[PlannedImage] = field(default_factory=list, init=False)
@@ -155,6 +157,7 @@ class Runner:
         call.show(prepared)
         self.recorder.totals.saved_bytes += prepared.saved
         if call.learned:
+            await self.learned.look_up(call.image.keys)
             found = self.plan.decide_again(entry, call.image)
             if found.first is not call.image or found.action in ("reuse", "rejected", "unknown"):
                 return AlreadyKnown(found)

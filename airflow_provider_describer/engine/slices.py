@@ -20,8 +20,10 @@ from airflow_provider_describer.errors import (
     Unfinished,
 )
 from airflow_provider_describer.storage.folder import Folder
+from airflow_provider_describer.store.columns import call_key
 from airflow_provider_describer.store.journal import read_events
 from airflow_provider_describer.store.rows import TaskInstanceKey
+from airflow_provider_describer.store.table import SettledTable
 
 MAX_WAIT_S = 15.0
 """A longer wait ends the slice."""
@@ -103,13 +105,16 @@ def described_before(folder: Folder, run: TaskInstanceKey) -> int:
     :raises StoreError: where it cannot be read.
     """
     instance = (run.dag_id, run.run_id, run.task_id, run.map_index)
-    return sum(
-        event["event"] == "outcome"
+    unsettled = {
+        call_key(event["call"]): event["try_number"]
+        for _, _, _, event in read_events(folder)
+        if event["event"] == "outcome"
         and event["status"] == "described"
         and (event["dag_id"], event["run_id"], event["task_id"], event["map_index"]) == instance
-        and event["try_number"] < run.try_number
-        for _, _, _, event in read_events(folder)
-    )
+    }
+    rows = SettledTable(folder).spent_by(run.instance)
+    settled = {row["call_key"]: row["try_number"] for row in rows if row["status"] == "described"}
+    return sum(try_number < run.try_number for try_number in (unsettled | settled).values())
 
 
 def _name(run: TaskInstanceKey) -> str:

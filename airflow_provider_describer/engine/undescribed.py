@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -16,7 +17,7 @@ from airflow_provider_describer.images.listing import ImageFilter, ListedImage, 
 from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.models import DescribeRequest
 from airflow_provider_describer.storage.open_bucket import OpenBucket
-from airflow_provider_describer.store.index import JournalIndex
+from airflow_provider_describer.store.index import StoreIndex
 
 TOGETHER = 1000
 """Listed images that are looked up at once: a page of a bucket."""
@@ -31,7 +32,7 @@ def list_undescribed(
     open_bucket: OpenBucket | None,
     wanted: ImageFilter,
     to_requests: ToRequests,
-    index: JournalIndex,
+    index: StoreIndex,
     vendor_calls: VendorCalls,
 ) -> Iterator[ListedImage]:
     """Yield the undescribed images of a listing; blocking. ``wanted.limit`` counts only these.
@@ -46,7 +47,7 @@ def undescribed_images(
     listed: Iterator[ListedImage],
     open_bucket: OpenBucket | None,
     to_requests: ToRequests,
-    index: JournalIndex,
+    index: StoreIndex,
     vendor_calls: VendorCalls,
 ) -> Iterator[ListedImage]:
     """Yield those of the listed images of which a request was neither described nor rejected; blocking, page by page.
@@ -62,6 +63,7 @@ def undescribed_images(
         async with AsyncClient(timeout=account.timeout, connections=_CONCURRENCY) as client:
             reader = Reader(client, open_bucket=open_bucket)
             images = await identify_all(reader, vendor, account, requests, concurrency=_CONCURRENCY)
+        await asyncio.to_thread(index.look_up, [key for image in images for key in image.keys])
         new = (image for image in images if decide(image, index).action not in ("reuse", "rejected"))
         return {image.request.image.uri for image in new}
 

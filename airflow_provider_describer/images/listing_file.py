@@ -188,7 +188,7 @@ def _not_utf8(where: str, row: list[str]) -> BadInput | None:
 
 def _parquet(path: str, file: IO[bytes]) -> Iterator[Item]:
     try:
-        import pyarrow as arrow  # type: ignore[import-untyped]
+        import pyarrow as arrow
         from pyarrow import parquet
     except ImportError:
         raise BadInput(

@@ -18,7 +18,7 @@ from airflow_provider_describer.operators.base import ListImagesBaseOperator
 from airflow_provider_describer.operators.failures import airflow_errors
 from airflow_provider_describer.storage.folder import Folder
 from airflow_provider_describer.storage.open_bucket import OpenBucket
-from airflow_provider_describer.store.index import load_index
+from airflow_provider_describer.store.index import open_index
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -106,7 +106,7 @@ class ListImagesOperator(ListImagesBaseOperator):
         if folder is None:
             raise BadInput(_NEEDS_STORE)
         request, vendor_calls = self.question()
-        return list_undescribed(given.path, open_bucket, wanted, request, load_index(folder), vendor_calls)
+        return list_undescribed(given.path, open_bucket, wanted, request, open_index(folder), vendor_calls)
 
     def _counted(self, images: Iterator[ListedImage]) -> Iterator[dict[str, Any]]:
         count = 0

@@ -26,7 +26,7 @@ from airflow_provider_describer.operators.failures import airflow_errors
 from airflow_provider_describer.sensors.deferring import DeferringSensor
 from airflow_provider_describer.storage.folder import Folder, open_folder
 from airflow_provider_describer.storage.open_bucket import OpenBucket
-from airflow_provider_describer.store.index import load_index
+from airflow_provider_describer.store.index import open_index
 from airflow_provider_describer.triggers.images import ListingTrigger
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class NewImagesSensor(ListImagesBaseOperator, DeferringSensor):
     ) -> Iterator[ListedImage]:
         if folder is not None:
             request, vendor_calls = self.question()
-            return undescribed_images(listed, open_bucket, request, load_index(folder), vendor_calls)
+            return undescribed_images(listed, open_bucket, request, open_index(folder), vendor_calls)
         ti, map_index = context["ti"], task_instance_key(context).map_index
         last = ti.xcom_pull(task_ids=ti.task_id, key=SEEN, include_prior_dates=True, map_indexes=map_index)
         seen = SeenImages.from_dict(last) if last else SeenImages()

@@ -88,6 +88,7 @@ class Bucket:
         signer: Signer | None = None,
         rest: AnyKey | None = None,
         anonymous: bool = False,
+        options: Callable[[], dict[str, str]] = dict,
     ) -> None:
         self.scheme = scheme
         self.name = name
@@ -95,6 +96,7 @@ class Bucket:
         self._signer = signer
         self._rest = rest
         self._anonymous = anonymous
+        self._options = options
         self._can_create = True
 
     def __repr__(self) -> str:
@@ -282,15 +284,29 @@ class Bucket:
             raise self._error(key, "unsupported", messages.NO_CONDITIONAL_WRITES)
         return {"e_tag": quoted, "version": meta["version"]}
 
-    def delete(self, key: str) -> None:
-        """Remove an object; no error where it is gone already."""
-        self._check_key(key)
-        try:
-            with self._bucket_errors("removed", key):
-                self._store.delete(key)
-        except BucketError as error:
-            if error.kind != "no_such_object":
-                raise
+    def delete(self, *keys: str) -> None:
+        """Remove objects; no error where one is gone already. S3 removes a thousand at a time."""
+        for key in keys:
+            self._check_key(key)
+        for group in (keys[start : start + PAGE] for start in range(0, len(keys), PAGE)):
+            try:
+                with self._bucket_errors("removed", group[0]):
+                    self._store.delete(group[0] if len(group) == 1 else list(group))
+            except BucketError as error:
+                if error.kind != "no_such_object":
+                    raise
+                if len(group) > 1:
+                    # At GCS they are removed one by one, up to one that is gone.
+                    for key in group:
+                        self.delete(key)
+
+    def options(self) -> dict[str, str]:
+        """Return how other libraries built on object_store open this bucket, with credentials. Secret.
+
+        :raises BucketError: where there are no credentials.
+        """
+        with self._bucket_errors("opened", ""):
+            return self._options()
 
     def sign(self, key: str, seconds: float) -> Signed:
         """Return an address at which the object can be read for that long, or until the credentials expire.

@@ -6,7 +6,8 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,18 @@ from airflow_provider_describer.errors import BadInput, BucketError, StoreError
 from airflow_provider_describer.storage.address import ObjectKey, parse_shared_folder
 from airflow_provider_describer.storage.bucket import Bucket
 from airflow_provider_describer.storage.open_bucket import OpenBucket
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a library that reads and writes by itself finds a file or a folder of a store.
+
+    :param options: the settings and credentials of a bucket as the Rust crate object_store names them; empty for a
+        local path. Secret, and valid for as long as the credentials are: ask again before each piece of work.
+    """
+
+    uri: str
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 class Folder(Protocol):
@@ -37,8 +50,11 @@ class Folder(Protocol):
     def publish(self, spool: Path, name: str) -> None:
         """Put a finished local file at that name, whole and durably. It replaces what is there."""
 
-    def delete(self, name: str) -> None:
-        """Remove a file; no error where it is gone already."""
+    def delete(self, *names: str) -> None:
+        """Remove files, in this order; no error where one is gone already."""
+
+    def location(self, name: str) -> Location:
+        """Return where another library finds a file or a folder."""
 
 
 def open_folder(store: str | os.PathLike[str], open_bucket: OpenBucket | None = None) -> Folder:
@@ -114,11 +130,15 @@ class LocalFolder:
                 hidden.unlink(missing_ok=True)
             raise StoreError(f"{self.where(name)} cannot be written: {error}.") from None
 
-    def delete(self, name: str) -> None:
-        try:
-            (self._path / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise StoreError(f"{self.where(name)} cannot be removed: {error}.") from None
+    def delete(self, *names: str) -> None:
+        for name in names:
+            try:
+                (self._path / name).unlink(missing_ok=True)
+            except OSError as error:
+                raise StoreError(f"{self.where(name)} cannot be removed: {error}.") from None
+
+    def location(self, name: str) -> Location:
+        return Location(str(self._path / name))
 
 
 class BucketFolder:
@@ -159,9 +179,13 @@ class BucketFolder:
         except OSError as error:
             raise StoreError(f"{self.where(name)} cannot be written: {error}.") from None
 
-    def delete(self, name: str) -> None:
+    def delete(self, *names: str) -> None:
         with _as_store_error():
-            self._bucket.delete(self._key(name))
+            self._bucket.delete(*map(self._key, names))
+
+    def location(self, name: str) -> Location:
+        with _as_store_error():
+            return Location(self.where(name), self._bucket.options())
 
 
 @contextlib.contextmanager

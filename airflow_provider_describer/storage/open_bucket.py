@@ -71,7 +71,10 @@ def s3_bucket(
     region = region or "us-east-1"
     base = endpoint or f"https://s3.{region}.amazonaws.com"
     url = base.replace("://", f"://{name}.", 1) if virtual_hosted else f"{base}/{name}"
-    return _bucket("s3", name, endpoint, settings, url, partial(signature_v4, region=region), **options)
+    others = {"aws_region": region, "aws_virtual_hosted_style_request": str(virtual_hosted).lower()}
+    if endpoint:
+        others["aws_endpoint"] = settings["endpoint"]
+    return _bucket("s3", name, endpoint, settings, url, partial(signature_v4, region=region), others, **options)
 
 
 def gcs_bucket(name: str, *, endpoint: str | None = None, **options: Unpack[BucketOptions]) -> Bucket:
@@ -79,7 +82,8 @@ def gcs_bucket(name: str, *, endpoint: str | None = None, **options: Unpack[Buck
     endpoint = _endpoint(endpoint, "STORAGE_EMULATOR_HOST")
     settings = {"base_url": endpoint} if endpoint else {}
     url = f"{endpoint or 'https://storage.googleapis.com'}/{name}"
-    return _bucket("gs", name, endpoint, settings, url, bearer, **options)
+    others = {"google_base_url": endpoint} if endpoint else {}
+    return _bucket("gs", name, endpoint, settings, url, bearer, others, **options)
 
 
 def _endpoint(given: str | None, *variables: str) -> str | None:
@@ -99,8 +103,10 @@ def _bucket(
     settings: dict[str, Any],
     url: str,
     authorized_by: Callable[[Credentials], Authorize],
+    others: dict[str, str],
     **options: Unpack[BucketOptions],
 ) -> Bucket:
+    """Open a bucket; ``others`` are the settings by which other libraries find it, without its credentials."""
     make_store = _store_class(scheme)
     provider: Any = options.get("credential_provider")
     authorize: Authorize | None = None
@@ -139,7 +145,34 @@ def _bucket(
         ) from None
     rest = RestClient(scheme, name, url, authorize, retry, client_options) if authorize else None
     anonymous = bool(options.get("anonymous"))
-    return Bucket(scheme, name, store, signer=options.get("signer"), rest=rest, anonymous=anonymous)
+    others |= {name: str(value).lower() for name, value in client_options.items() if isinstance(value, bool)}
+    return Bucket(
+        scheme,
+        name,
+        store,
+        signer=options.get("signer"),
+        rest=rest,
+        anonymous=anonymous,
+        options=partial(_options, scheme, others, anonymous, provider),
+    )
+
+
+_OPTION_NAMES: dict[Scheme, dict[str, str]] = {
+    "s3": {
+        "access_key_id": "aws_access_key_id",
+        "secret_access_key": "aws_secret_access_key",
+        "token": "aws_session_token",
+    },
+    "gs": {"token": "google_storage_token"},
+}
+"""The options of object_store for what providers of obstore give."""
+
+
+def _options(scheme: Scheme, others: Mapping[str, str], anonymous: bool, provider: Any) -> dict[str, str]:
+    if anonymous:
+        return {**others, "aws_skip_signature" if scheme == "s3" else "google_skip_signature": "true"}
+    held: Mapping[str, Any] = {} if provider is None else provider.get() if can_ask(provider) else {}
+    return {**others, **{name: held[ours] for ours, name in _OPTION_NAMES[scheme].items() if held.get(ours)}}
 
 
 def _unsigned(host: str, path: str, query: str) -> Mapping[str, str]:

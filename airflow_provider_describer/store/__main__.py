@@ -18,7 +18,7 @@ from airflow_provider_describer.errors import BadInput, StoreError
 from airflow_provider_describer.models import format_usd, plural
 from airflow_provider_describer.storage.folder import Folder
 from airflow_provider_describer.store.audit import CallTotals, StoreCheck, StoreSummary, check, open_store, summarize
-from airflow_provider_describer.store.compaction import compact
+from airflow_provider_describer.store.settling import compact
 
 MAX_LISTED_CALLS = 20
 """How many open calls are listed; --json lists all."""

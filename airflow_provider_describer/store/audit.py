@@ -13,9 +13,8 @@ from typing import Any
 from airflow_provider_describer.errors import BadInput, StoreError
 from airflow_provider_describer.storage.folder import Folder, open_folder
 from airflow_provider_describer.storage.open_bucket import bucket_from_environment
-from airflow_provider_describer.store.compaction import shard_names
-from airflow_provider_describer.store.index import JournalIndex, load_index
-from airflow_provider_describer.store.journal import read_events
+from airflow_provider_describer.store.index import JournalIndex, load_index, read_history
+from airflow_provider_describer.store.settling import shard_names
 from airflow_provider_describer.store.shard import FOLDER, SUFFIX, Event, json_line
 
 
@@ -138,13 +137,13 @@ def summarize(folder: Folder) -> StoreSummary:
     highest_cost: float | None = None
     described: Counter[str] = Counter()
     counted: set[bytes] = set()
-    for shard, offset, length, event in read_events(folder):
-        index.apply(shard, offset, length, event)
+    for event in read_history(folder):
+        index.apply("", 0, 0, event)
         if event["event"] != "outcome":
             continue
         digest = blake2b(json_line(event), digest_size=12).digest()
         if digest in counted:
-            # A killed compaction leaves copies.
+            # Settling that was killed leaves copies.
             continue
         counted.add(digest)
         summary.add(event)
@@ -153,6 +152,7 @@ def summarize(folder: Folder) -> StoreSummary:
         # An image that its vendor has fetched, from a server that names no version, has no identity.
         if event["status"] == "described" and event.get("keys"):
             described[event["keys"][0]] += 1
+    index.finish()
     unanswered = index.unanswered().values()
     summary.lost_calls = len(unanswered)
     summary.perhaps_twice = sum(_is_described(index, keys) for keys in unanswered)

@@ -1,239 +1,215 @@
-"""The journal in memory, folded by identity: a few dozen bytes a key. Descriptions stay in their shards."""
+"""What a store knows of the images that a run asks about: the journal's unsettled rest, and a lookup in the table."""
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
-from airflow_provider_describer.errors import StoreError, UnexpectedAnswer
+from airflow_provider_describer.errors import CorruptShard, StoreError
 from airflow_provider_describer.storage.folder import Folder
-from airflow_provider_describer.store.compaction import MAX_ATTEMPTS
-from airflow_provider_describer.store.journal import read_events
+from airflow_provider_describer.store import columns
+from airflow_provider_describer.store.folding import JournalIndex, OpenCall, Spending, StoredOutcome
+from airflow_provider_describer.store.journal import JournalReader, read_events
 from airflow_provider_describer.store.rows import TaskInstanceKey
-from airflow_provider_describer.store.shard import Event
+from airflow_provider_describer.store.settling import MAX_ATTEMPTS
+from airflow_provider_describer.store.shard import SETTLED, Event
+from airflow_provider_describer.store.table import SettledTable
 
+__all__ = ["JournalIndex", "OpenCall", "Spending", "StoreIndex", "StoredOutcome", "load_index", "open_index"]
 
-class StoredOutcome(NamedTuple):
-    """An identity's outcome and where its row is. The greatest counts: described beats rejected, then the later one."""
-
-    described: bool
-    described_at: str
-    shard: str
-    offset: int
-    length: int
-
-
-@dataclass(frozen=True, slots=True)
-class Spending:
-    """What the calls of one task instance have cost, in all of its tries.
-
-    :param calls: ended calls that were billed, or may have been; ``unpriced`` of them have no known cost.
-    :param cost_usd: known cost in USD.
-    :param open_calls: ids of calls whose end is not in the journal.
-    """
-
-    calls: int = 0
-    cost_usd: float = 0.0
-    unpriced: int = 0
-    open_calls: frozenset[str] = frozenset()
+MAX_ROWS = 1000
+"""Rows that are in memory at a time."""
+Found = tuple[Mapping[int, str], Sequence[Mapping[str, Any]]]
+"""What was asked, by its 64 bits, and the rows that were found."""
 
 
 @dataclass(slots=True)
-class OpenCall:
-    """A call that was sent and whose end is not in the journal. ``by`` is the task instance that has sent it."""
+class StoreIndex(JournalIndex):
+    """A `JournalIndex` of a store: the whole journal, and of the table what was looked up.
 
-    keys: tuple[str, ...] = ()
-    by: str = ""
-    uri: str = ""
-    sent_at: float = 0.0
-    request_id: str | None = None
-    accepted_at: float = 0.0
+    An event is never overlooked: it leaves the journal when the table has it, and the journal is read first.
 
-
-@dataclass(slots=True)
-class JournalIndex:
-    """What the journal says about each identity. The order in which events are applied makes no difference.
-
-    ``folder`` is the store, or None for a run without one. The spending of
-    ``task_instance`` is summed up.
+    :param folder: the store, or None for a run without one.
     """
 
     folder: Folder | None = None
-    task_instance: TaskInstanceKey = field(default_factory=TaskInstanceKey)
-    outcomes: dict[str, StoredOutcome] = field(default_factory=dict)
-    open_calls: dict[str, OpenCall] = field(default_factory=dict)
-    lost: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """The keys of each call whose response was lost."""
-    unanswered_by_key: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """The ids of open and lost calls by key; filled by `finish`."""
-    _aliases: dict[str, list[str]] = field(default_factory=dict)
-    """For an image with several identities: all of them, in one list that each of them maps to."""
-    _ended: set[str] = field(default_factory=set)
-    _own_costs: dict[str, float | None] = field(default_factory=dict)
-    """The cost of each ended call of the task instance; None where it is not known."""
-    _own_ends: dict[str, float] = field(default_factory=dict)
-    """When each of them ended, in epoch seconds."""
+    table: SettledTable | None = None
+    _asked: dict[int, str] = field(default_factory=dict)
+    """Every identity that was looked up, by its 64 bits."""
+    _journal: JournalReader | None = None
     _shard: tuple[str, bytes] = ("", b"")
     """Name and content of the shard that was read last."""
 
-    def apply(self, shard: str, offset: int, length: int, event: Event) -> None:
-        """Fold one event in."""
-        call: str = event["call"]
-        match event["event"]:
-            case "sent" | "accepted" if call not in self._ended:
-                opened = self.open_calls.setdefault(call, OpenCall())
-                if event["event"] == "sent":
-                    opened.keys, opened.uri, opened.sent_at = tuple(event["keys"]), event["uri"], event["at"]
-                    opened.by = event.get("by", "")
-                else:
-                    opened.keys = opened.keys or tuple(event["keys"])
-                    opened.request_id, opened.accepted_at = event["request_id"], event["at"]
-            case "closed" | "lost" | "outcome" as kind:
-                self._ended.add(call)
-                self.open_calls.pop(call, None)
-                self._count_cost(event)
-                status = event["status"] if kind == "outcome" else None
-                if kind == "lost" or status == "unknown" or _is_unread_answer(event):
-                    # Two runs may report the end of one call, each with the keys that it knows.
-                    self.lost[call] = tuple(dict.fromkeys((*self.lost.get(call, ()), *event["keys"])))
-                elif status in ("described", "rejected"):
-                    found = StoredOutcome(status == "described", event["described_at"], shard, offset, length)
-                    for key in event["keys"]:
-                        self.outcomes[key] = max(found, self.outcomes.get(key, found))
-            case "same":
-                self._link(event["keys"])
+    def refresh(self, damaged: list[StoreError] | None = None) -> None:
+        """Read what is new in the journal, then ask the newest table again for all that was looked up so far.
 
-    def _count_cost(self, event: Event) -> None:
-        """Count the end of a call of the task instance: one that it has sent, or one whose result it has fetched."""
-        run = self.task_instance
-        if not run.instance or event["event"] == "closed":
-            return
-        if event["event"] == "outcome":
-            if event["billed"] == "no":
-                return
-            found = (event["dag_id"], event["run_id"], event["task_id"], event["map_index"])
-            is_own = found == (run.dag_id, run.run_id, run.task_id, run.map_index)
-        else:
-            is_own = False
-        if is_own or event.get("by") == run.instance:
-            # Two runs may report the end of one call; the one that has seen its cost counts.
-            costs = (event.get("cost_usd"), self._own_costs.get(event["call"]))
-            self._own_costs[event["call"]] = max((cost for cost in costs if cost is not None), default=None)
-            is_row = event["event"] == "outcome"
-            at = datetime.fromisoformat(event["described_at"]).timestamp() if is_row else event.get("at", 0.0)
-            self._own_ends[event["call"]] = max(at, self._own_ends.get(event["call"], 0.0))
-
-    def spending(self, since: float = 0.0) -> Spending:
-        """Return what the task instance has spent so far, in all of its tries.
-
-        :param since: epoch seconds; calls that ended earlier, and open ones that were sent earlier, are left out.
+        :param damaged: as for `read_events`.
+        :raises StoreError: naming what cannot be read.
         """
-        costs = [cost for call, cost in self._own_costs.items() if self._own_ends[call] >= since]
-        own = self.task_instance.instance
-        return Spending(
-            len(costs),
-            sum(cost for cost in costs if cost is not None),
-            sum(cost is None for cost in costs),
-            frozenset(
-                call
-                for call, opened in self.open_calls.items()
-                if own and opened.by == own and max(opened.sent_at, opened.accepted_at) >= since
-            ),
-        )
+        if self.folder is None:
+            return
+        journal = self._journal = self._journal or JournalReader(self.folder)
+        for shard, offset, length, event in journal.events(damaged):
+            self.apply(shard, offset, length, event)
+        self.forget_open_calls(journal.listed)
+        if SETTLED not in journal.listed:
+            # No shard was removed yet.
+            self.finish()
+            return
+        self.table = self.table or SettledTable(self.folder)
+        self.table.refresh()
+        if not self.table.exists:
+            raise CorruptShard(
+                f"{self.table.where} is not there, though the journal says that outcomes were settled into it. It "
+                "records calls that were paid for, so no call is made. Restore it from a backup."
+            )
+        for row in self.table.spent_by(self.task_instance.instance):
+            if row["status"] in columns.FACTS or row["billed"] != "no":
+                self.count_own(row["call_key"], row["cost_usd"], row["described_at"].timestamp())
+        asked, self._asked = self._asked, {}
+        self.look_up(asked.values())
 
-    def _link(self, keys: Sequence[str]) -> None:
-        names = max((self._aliases.get(key, []) for key in keys), key=len, default=[])
-        for key in keys:
-            group = self._aliases.get(key) or [key]
-            if group is not names:
-                names.extend(group)
-                self._aliases.update(dict.fromkeys(group, names))
+    def look_up(self, identities: Iterable[str]) -> None:
+        """Ask the table for these identities, and for those that it links to them; each is asked for once.
 
-    def finish(self) -> None:
-        """Prepare the lookups once all events are applied, and free what only folding needs."""
-        self._ended.clear()
-        for call, keys in self.unanswered().items():
-            for key in keys:
-                self.unanswered_by_key[key].add(call)
+        :raises StoreError: naming what cannot be read.
+        """
+        wanted = set(identities)
+        while found := self.find(wanted):
+            self.take(found)
+            wanted = set(found[0].values())
+        self.finish()
 
-    def unanswered(self) -> dict[str, tuple[str, ...]]:
-        """Return the keys of each call without a response, which may have been paid for."""
-        return {call: opened.keys for call, opened in self.open_calls.items()} | self.lost
+    def find(self, identities: Iterable[str]) -> Found | None:
+        """Return what the table has of these identities and of those that are known to be of the same images.
 
-    def aliases(self, keys: tuple[str, ...]) -> Iterable[str]:
-        """Return these identities and all others of the same image."""
-        if self._aliases.keys().isdisjoint(keys):
-            return keys
-        return {other for key in keys for other in self._aliases.get(key, (key,))}
+        It changes nothing here, and so may run in another thread. None where all of them were asked for before.
+        """
+        asked = {columns.key_of(key): key for key in self.all_aliases(identities)}
+        new = {number: key for number, key in asked.items() if number not in self._asked}
+        if self.table is None or not new:
+            return None
+        return new, list(self.table.find(new))
 
-    def outcome(self, keys: tuple[str, ...]) -> StoredOutcome | None:
-        """Return the best outcome of any of the identities, or None."""
-        return max((self.outcomes[key] for key in self.aliases(keys) if key in self.outcomes), default=None)
-
-    def open_call(self, keys: tuple[str, ...]) -> tuple[str, OpenCall] | None:
-        """Return id and content of the latest open call of any of the identities; one with a request id goes first."""
-        calls = [(call, self.open_calls[call]) for call in self._unanswered(keys) if call in self.open_calls]
-        return max(calls, key=lambda one: (one[1].request_id is not None, one[1].sent_at, one[0]), default=None)
-
-    def lost_calls(self, keys: tuple[str, ...]) -> int:
-        """Return how many calls of any of the identities were sent and never answered."""
-        return len(self._unanswered(keys))
-
-    def lost_answers(self, keys: tuple[str, ...]) -> int:
-        """Return how many of them a run has seen to be lost; the others ended with their process."""
-        return sum(call in self.lost for call in self._unanswered(keys))
-
-    def _unanswered(self, keys: tuple[str, ...]) -> set[str]:
-        return {call for key in self.aliases(keys) for call in self.unanswered_by_key.get(key, ())}
+    def take(self, found: Found) -> None:
+        """Fold in what `find` has found; `finish` comes afterwards."""
+        self._asked |= found[0]
+        for row in found[1]:
+            self.apply_row(row, self._asked)
 
     def row(self, keys: tuple[str, ...]) -> dict[str, Any]:
-        """Return the stored row of an outcome. To read each shard only once, ask in the order of `StoredOutcome`.
+        """Return the stored row of an outcome, as `rows` does."""
+        return next(iter(self.rows([keys])))
 
-        :raises StoreError: if the row can no longer be read.
+    def rows(self, images: Iterable[tuple[str, ...]], attempts: int = MAX_ATTEMPTS) -> Iterator[dict[str, Any]]:
+        """Yield the stored row of each image's outcome, given its identities.
+
+        To read each shard once, ask in the order of `StoredOutcome`.
+
+        :param attempts: how often a row is looked for again that is being settled meanwhile.
+        :raises StoreError: if a row can no longer be read.
         """
-        folder = self.folder
-        assert folder is not None
-        for _ in range(MAX_ATTEMPTS):
-            found = self.outcome(keys)
-            if found is None:
-                raise StoreError(f"{folder.where()}: a stored description vanished while it was read.")
-            if self._shard[0] != found.shard:
-                content = folder.read(found.shard)
-                if content is None:
-                    # Another task has compacted the shard, so the row is in a newer one.
-                    self._take_over(load_index(folder))
-                    continue
-                self._shard = (found.shard, content)
-            row: dict[str, Any] = json.loads(self._shard[1][found.offset : found.offset + found.length])
-            return row
-        raise StoreError(f"{folder.where()} is being compacted faster than it can be read; try again.")
+        images = list(images)
+        for start in range(0, len(images), MAX_ROWS):
+            group = images[start : start + MAX_ROWS]
+            settled = self._settled_rows(group)
+            for keys in group:
+                yield settled.get(keys) or self._row_in_shard(keys) or self._moved_row(keys, attempts)
 
-    def _take_over(self, newer: JournalIndex) -> None:
-        self.outcomes, self.open_calls, self.lost = newer.outcomes, newer.open_calls, newer.lost
-        self.unanswered_by_key, self._aliases = newer.unanswered_by_key, newer._aliases
+    def _settled_rows(self, images: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], dict[str, Any]]:
+        """Return the rows that are in the table, by the identities that were asked for."""
+        outcomes = {keys: found for keys in images if (found := self.outcome(keys)) and not found.shard}
+        if self.table is None or not outcomes:
+            return {}
+        rows: dict[tuple[int, bool], Event] = {}
+        for event in self.table.events({found.call for found in outcomes.values()}):
+            rows[columns.call_key(event["call"]), event.get("status") == "described"] = event
+        found_rows = {}
+        for keys, found in outcomes.items():
+            row = rows.get((found.call, found.described))
+            if row is None:
+                continue
+            if set(row["keys"]).isdisjoint(self.aliases(keys)):
+                raise StoreError(f"{self.table.where}: the identities {keys[0]} and {row['keys'][0]} begin alike.")
+            found_rows[keys] = row
+        return found_rows
+
+    def _row_in_shard(self, keys: tuple[str, ...]) -> dict[str, Any] | None:
+        found, folder = self.outcome(keys), self.folder
+        if found is None or not found.shard or folder is None:
+            return None
+        if self._shard[0] != found.shard:
+            content = folder.read(found.shard)
+            if content is None:
+                # It has been settled meanwhile.
+                return None
+            self._shard = (found.shard, content)
+        row: dict[str, Any] = json.loads(self._shard[1][found.offset : found.offset + found.length])
+        return row
+
+    def _moved_row(self, keys: tuple[str, ...], attempts: int) -> dict[str, Any]:
+        """Return a row that is no longer where it was when the store was read."""
+        assert self.folder is not None
+        newest = open_index(self.folder, keys)
+        if newest.outcome(keys) is None:
+            raise StoreError(f"{self.folder.where()}: a stored description vanished while it was read.")
+        if not attempts:
+            raise StoreError(f"{self.folder.where()} is being settled faster than it can be read; try again.")
+        return next(newest.rows([keys], attempts - 1))
+
+    def all_aliases(self, identities: Iterable[str]) -> set[str]:
+        """Return these identities and all that are known to be of the same images."""
+        return {other for key in identities for other in self.aliases((key,))}
 
 
-def _is_unread_answer(event: Event) -> bool:
-    """Whether the row says "rejected" for an answer that was paid for and not understood, as older versions wrote."""
-    return event.get("status") == "rejected" and (event.get("error") or {}).get("kind") == UnexpectedAnswer.kind
+def open_index(
+    folder: Folder | None, identities: Iterable[str] = (), task_instance: TaskInstanceKey | None = None
+) -> StoreIndex:
+    """Read the journal's unsettled rest and look up identities; an empty index without a store.
+
+    :param task_instance: whose spending is summed up.
+    :raises StoreError: naming what cannot be read.
+    """
+    index = StoreIndex(task_instance or TaskInstanceKey(), folder=folder)
+    index.refresh()
+    index.look_up(identities)
+    return index
 
 
 def load_index(
     folder: Folder | None, damaged: list[StoreError] | None = None, task_instance: TaskInstanceKey | None = None
-) -> JournalIndex:
-    """Read the whole journal and return its index; an empty index without a store.
+) -> StoreIndex:
+    """Return an index of all that a store has, for people: it reads the whole table, without the texts.
 
     :param damaged: as for `read_events`.
     :param task_instance: whose spending is summed up.
-    :raises StoreError: naming a shard that cannot be read.
+    :raises StoreError: naming what cannot be read.
     """
-    index = JournalIndex(folder, task_instance or TaskInstanceKey())
-    if folder is not None:
-        for shard, offset, length, event in read_events(folder, damaged):
-            index.apply(shard, offset, length, event)
-        index.finish()
+    index = StoreIndex(task_instance or TaskInstanceKey(), folder=folder)
+    try:
+        index.refresh(damaged)
+        if index.table is not None:
+            for batch in index.table.batches([*columns.FOUND, "identities"]):
+                for row in batch.to_pylist():
+                    index.apply_row(row)
+    except StoreError as error:
+        if damaged is None:
+            raise
+        damaged.append(error)
+    index.finish()
     return index
+
+
+def read_history(folder: Folder, damaged: list[StoreError] | None = None) -> Iterator[Event]:
+    """Yield all events of the journal, then those of the table; an event that is just being settled may come twice.
+
+    :param damaged: as for `read_events`.
+    """
+    for _, _, _, event in read_events(folder, damaged):
+        yield event
+    if folder.read(SETTLED) is None:
+        return
+    for batch in SettledTable(folder).batches():
+        yield from map(columns.to_event, batch.to_pylist())

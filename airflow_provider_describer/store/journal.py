@@ -9,23 +9,37 @@ commit), then wakes the tasks that wait for them. The engine's `ImageCall` write
 ``lost``      the call's response was lost; the run means to send another call
 ``outcome``   the call ended: its row, with ``call`` and ``keys``
 ``same``      all ``keys`` are identities of one image: what is known of one applies to all
+
+A writer settles its own shards into the store's table as it goes, and at its end (store/settling.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Self
 
 from airflow_provider_describer.errors import StoreError
 from airflow_provider_describer.storage.folder import Folder
-from airflow_provider_describer.store.compaction import ENDS, MAX_ATTEMPTS, merge_shards, shard_names
-from airflow_provider_describer.store.shard import FOLDER, Event, encode_shard, json_line, shard_lines, shard_namer
+from airflow_provider_describer.store.settling import ENDS, MAX_ATTEMPTS, settle, sort_lines
+from airflow_provider_describer.store.shard import (
+    FOLDER,
+    SUFFIX,
+    Event,
+    encode_shard,
+    json_line,
+    shard_lines,
+    shard_namer,
+)
+from airflow_provider_describer.store.table import SettledTable
+
+logger = logging.getLogger(__name__)
 
 WINDOW_S = 0.01
 """The shortest time between two shards, in seconds."""
@@ -33,10 +47,8 @@ CALL_SHARE = 12
 """With slow calls, shards are 1/12 of a call's duration apart. Images are prepared ahead for longer than that."""
 MAX_WINDOWS = 5
 """The longest time between two shards, in windows: events that are not on disk are lost with the process."""
-COMPACT_SHARDS = 256
-"""A writer compacts its own shards when it has this many of them."""
-COMPACT_BYTES = 1024 * 1024
-"""It compacts them earlier when they have this many bytes: compaction holds all of them in memory."""
+SETTLE_BYTES = 4 * 1024 * 1024
+"""A writer settles its own shards when they have this many bytes, which it holds in memory until then."""
 
 
 def new_call_id() -> str:
@@ -72,11 +84,20 @@ class Journal:
 
     Events that could not be written are kept and written with the next ones, at the latest on exit: their calls may
     have been paid for.
+
+    :param writer: id of this writer, of letters and digits, which no other one has; by default a new one.
     """
 
-    def __init__(self, folder: Folder, *, clock: Callable[[], float] = time.time, window: float = WINDOW_S) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        *,
+        writer: str | None = None,
+        clock: Callable[[], float] = time.time,
+        window: float = WINDOW_S,
+    ) -> None:
         self._folder = folder
-        self._new_name = shard_namer(clock)
+        self._new_name = shard_namer(clock, writer)
         self._interval = CommitInterval(window)
         self._buffer: list[bytes] = []
         self._waiting: list[asyncio.Future[None]] = []
@@ -84,12 +105,14 @@ class Journal:
         self._timer: asyncio.TimerHandle | None = None
         self._last_flush = float("-inf")
         self._closing = False
+        self._table = SettledTable(folder)
         self._own_shards: list[str] = []
+        self._own_lines: list[bytes] = []
         self._own_bytes = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._writer: asyncio.Task[None] | None = None
-        self._compaction: asyncio.Task[None] | None = None
-        # Two threads: shards are written during a compaction too. Not the event loop's pool: spreading this work over
+        self._settling: asyncio.Task[None] | None = None
+        # Two threads: shards are written while others are settled. Not the event loop's pool: spreading this work over
         # many threads uses more memory.
         self._threads = ThreadPoolExecutor(2, "journal")
 
@@ -125,9 +148,9 @@ class Journal:
         assert self._writer is not None
         try:
             await asyncio.shield(self._writer)
-            if self._compaction is not None:
-                await asyncio.shield(self._compaction)
-            await self._compact_own()
+            if self._settling is not None:
+                await asyncio.shield(self._settling)
+            await self._settle_own()
         finally:
             self._threads.shutdown(wait=False)
 
@@ -136,9 +159,8 @@ class Journal:
             while not self._closing:
                 await self._due.wait()
                 await self._flush()
-                enough = len(self._own_shards) >= COMPACT_SHARDS or self._own_bytes >= COMPACT_BYTES
-                if enough and (self._compaction is None or self._compaction.done()):
-                    self._compaction = asyncio.create_task(self._compact_own())
+                if self._own_bytes >= SETTLE_BYTES and (self._settling is None or self._settling.done()):
+                    self._settling = asyncio.create_task(self._settle_own())
             await self._flush()
         finally:
             # No task may wait for ever, however this ended.
@@ -157,8 +179,10 @@ class Journal:
         try:
             if lines:
                 name = self._new_name()
-                self._own_bytes += await loop.run_in_executor(self._threads, self._write, name, lines)
+                await loop.run_in_executor(self._threads, self._folder.create, name, encode_shard(lines))
                 self._own_shards.append(name)
+                self._own_lines += lines
+                self._own_bytes += sum(map(len, lines))
         except StoreError as error:
             failure = error
         except Exception as error:  # noqa: BLE001  # a folder's own error; every waiting task gets it
@@ -170,19 +194,28 @@ class Journal:
             self._buffer = lines + self._buffer
         _wake(waiting, failure)
 
-    def _write(self, name: str, lines: Sequence[bytes]) -> int:
-        content = encode_shard(lines)
-        self._folder.create(name, content)
-        return len(content)
+    async def _settle_own(self) -> None:
+        names, lines = tuple(self._own_shards), tuple(self._own_lines)
+        self._own_shards, self._own_lines, self._own_bytes = [], [], 0
+        if names:
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._settle, names, lines)
 
-    async def _compact_own(self) -> None:
-        names, self._own_shards, self._own_bytes = tuple(self._own_shards), [], 0
-        if len(names) > 1:
-            # Nothing is lost if this fails, because another compaction was faster or the disk is full.
-            with contextlib.suppress(Exception):
-                await asyncio.get_running_loop().run_in_executor(
-                    self._threads, merge_shards, self._folder, names, self._new_name
-                )
+    def _settle(self, names: Sequence[str], lines: Sequence[bytes]) -> None:
+        try:
+            rest = settle(self._folder, self._table, lines, names, self._new_name, is_new=True)
+        except Exception as error:  # noqa: BLE001  # nothing is lost: what is not settled is in the journal
+            logger.warning("Outcomes stay in the journal for now, a later run settles them: %s", error)
+            return
+        if rest is not None:
+            self._own_shards.append(rest)
+            self._own_lines += sort_lines(lines).kept
+        self._maintain()
+
+    def _maintain(self) -> None:
+        try:
+            self._table.maintain()
+        except Exception as error:  # noqa: BLE001  # another process may do the same at the same time
+            logger.info("%s is maintained by a later run: %s", self._table.where, error)
 
 
 def _wake(waiting: Sequence[asyncio.Future[None]], failure: StoreError | None) -> None:
@@ -195,36 +228,52 @@ def _wake(waiting: Sequence[asyncio.Future[None]], failure: StoreError | None) -
             written.set_result(None)
 
 
-def read_events(folder: Folder, damaged: list[StoreError] | None = None) -> Iterator[tuple[str, int, int, Event]]:
-    """Yield ``(shard, offset, length, event)`` of the whole journal, in any order.
+@dataclass(slots=True)
+class JournalReader:
+    """Reads the journal, and later what is new in it.
 
-    A shard that vanishes meanwhile was compacted, so the shards are listed again until none is missing.
-
-    :param damaged: collects the error of each unreadable shard, and the other shards are read. For diagnosis only: a
-        plan must never be made from the readable part.
-    :raises CorruptShard: naming a shard that is damaged or newer.
-    :raises StoreError: naming what cannot be read.
+    ``read`` are the shards that were read, and ``listed`` those that were there at the end of the last reading.
     """
-    seen: set[str] = set()
-    for attempt in range(MAX_ATTEMPTS):
-        # Listed at least twice: a listing taken during a compaction may miss both the old shards and the new one.
-        again = attempt == 0
-        for name in shard_names(folder):
-            if name in seen:
-                continue
-            try:
-                content = folder.read(name)
-                if content is None:
-                    again = True
-                    continue
-                seen.add(name)
-                for offset, line in shard_lines(folder.where(name), content):
-                    yield name, offset, len(line), json.loads(line)
-            except StoreError as error:
-                if damaged is None:
-                    raise
-                seen.add(name)
-                damaged.append(error)
-        if not again:
-            return
-    raise StoreError(f"The journal {folder.where(FOLDER)} is being compacted faster than it can be read; try again.")
+
+    folder: Folder
+    read: set[str] = field(default_factory=set)
+    listed: set[str] = field(default_factory=set)
+
+    def events(self, damaged: list[StoreError] | None = None) -> Iterator[tuple[str, int, int, Event]]:
+        """Yield ``(shard, offset, length, event)`` of all shards that were not read before, in any order.
+
+        A shard that vanishes meanwhile was settled, so the shards are listed again until none is missing: what it held
+        that is not settled yet is in a newer shard.
+
+        :param damaged: collects the error of each unreadable shard, and the other shards are read. For diagnosis only:
+            a plan must never be made from the readable part.
+        :raises CorruptShard: naming a shard that is damaged or newer.
+        :raises StoreError: naming what cannot be read.
+        """
+        for attempt in range(MAX_ATTEMPTS):
+            # Listed at least twice: a listing taken while others settle may miss both the old shards and the new one.
+            again = attempt == 0
+            self.listed = {name for name in self.folder.names(FOLDER) if name.endswith(SUFFIX)}
+            for name in sorted(self.listed - self.read):
+                try:
+                    content = self.folder.read(name)
+                    if content is None:
+                        again = True
+                        continue
+                    self.read.add(name)
+                    for offset, line in shard_lines(self.folder.where(name), content):
+                        yield name, offset, len(line), json.loads(line)
+                except StoreError as error:
+                    if damaged is None:
+                        raise
+                    self.read.add(name)
+                    damaged.append(error)
+            if not again:
+                return
+        where = self.folder.where(FOLDER)
+        raise StoreError(f"The journal {where} is being settled faster than it can be read; try again.")
+
+
+def read_events(folder: Folder, damaged: list[StoreError] | None = None) -> Iterator[tuple[str, int, int, Event]]:
+    """Yield ``(shard, offset, length, event)`` of the whole journal, as `JournalReader.events` does."""
+    return JournalReader(folder).events(damaged)

@@ -6,7 +6,6 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
 from datetime import datetime
 from importlib.util import find_spec
 from itertools import islice
@@ -15,7 +14,8 @@ from typing import IO, Any, Literal, Self, get_args
 
 from airflow_provider_describer.errors import BadInput, StoreError
 from airflow_provider_describer.storage.folder import Folder
-from airflow_provider_describer.store.rows import Row, TaskInstanceKey
+from airflow_provider_describer.store.columns import column_types
+from airflow_provider_describer.store.rows import Row, TaskInstanceKey, row_fields
 
 ResultsFormat = Literal["jsonl", "parquet"]
 GROUP_ROWS = 2000
@@ -101,20 +101,11 @@ def write_parquet(lines: Path, target: Path) -> None:
 
     :raises OSError: if one file cannot be read or the other cannot be written.
     """
-    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow as pa
     from pyarrow import parquet
 
-    text = pa.string()
-    types = {
-        "cost_usd": pa.float64(),
-        "error": pa.struct({"kind": text, "message": text, "answer": text}),
-        "described_at": pa.timestamp("ms", "UTC"),
-        "elapsed_s": pa.float64(),
-        "map_index": pa.int64(),
-        "try_number": pa.int64(),
-        "lost_calls": pa.int64(),
-    }
-    schema = pa.schema({field.name: types.get(field.name, text) for field in fields(Row)})
+    types = column_types()
+    schema = pa.schema({name: types.get(name, pa.string()) for name in row_fields()})
     with lines.open("rb") as rows, parquet.ParquetWriter(target, schema) as writer:
         while group := [_typed(line) for line in islice(rows, GROUP_ROWS)]:
             writer.write_table(pa.Table.from_pylist(group, schema))

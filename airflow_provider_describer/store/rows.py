@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -100,6 +100,11 @@ class Row:
             for name, value in self.to_dict().items()
         }
         return json_line(values).decode()
+
+
+def row_fields() -> tuple[str, ...]:
+    """Return the names of a row's fields, in their order."""
+    return tuple(field.name for field in fields(Row))
 
 
 def new_row(  # noqa: PLR0913  # a row has many sources

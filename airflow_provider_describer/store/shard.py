@@ -17,8 +17,12 @@ from typing import Any
 from airflow_provider_describer.errors import CorruptShard
 
 VERSION = 1
+VERSION_WITH_TABLE = 2
+"""The version of the mark `SETTLED`: releases that read version 1 only do not know the table."""
 FOLDER = "journal"
 SUFFIX = ".jsonl"
+SETTLED = f"{FOLDER}/0-settled{SUFFIX}"
+"""A shard without events that says that there is a table beside the journal."""
 _FORMAT = "airflow-provider-describer journal"
 _NOT_PLAIN = re.compile("[\x85\u2028\u2029\ud800-\udfff]")
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -35,10 +39,19 @@ def shard_name(now: float, writer: str) -> str:
     return f"{FOLDER}/{stamp}.{int(now * 1000) % 1000:03d}-{writer}{SUFFIX}"
 
 
-def shard_namer(clock: Callable[[], float]) -> Callable[[], str]:
-    """Return a function that names one new writer's shards; no other writer uses these names."""
-    writer, numbers = secrets.token_hex(6), itertools.count(1)
+def shard_namer(clock: Callable[[], float], writer: str | None = None) -> Callable[[], str]:
+    """Return a function that names one writer's shards.
+
+    :param writer: its id, of letters and digits, which no other one has; by default a new one.
+    """
+    writer, numbers = writer or secrets.token_hex(6), itertools.count(1)
     return lambda: shard_name(clock(), f"{writer}-{next(numbers):06d}")
+
+
+def writer_of(name: str) -> str:
+    """Return the id of the writer of the shard that has this name; empty for a name of another form."""
+    found = re.fullmatch(rf"{FOLDER}/[^-]+-(\w+)-\d+{re.escape(SUFFIX)}", name)
+    return found[1] if found else ""
 
 
 def json_line(values: Event) -> bytes:
@@ -50,14 +63,19 @@ def json_line(values: Event) -> bytes:
     return (text if is_plain else _ASCII.encode(values)).encode() + b"\n"
 
 
-def encode_shard(lines: Iterable[bytes]) -> bytes:
+def settled_mark() -> bytes:
+    """Return the content of `SETTLED`."""
+    return encode_shard((), VERSION_WITH_TABLE)
+
+
+def encode_shard(lines: Iterable[bytes], version: int = VERSION) -> bytes:
     """Return a whole shard made of lines from `json_line`."""
     parts = list(lines)
     # Hashed line by line, so that a large shard is in memory once and not twice.
     checksum = hashlib.sha256()
     for line in parts:
         checksum.update(line)
-    header = {"format": _FORMAT, "version": VERSION, "bytes": sum(map(len, parts)), "sha256": checksum.hexdigest()}
+    header = {"format": _FORMAT, "version": version, "bytes": sum(map(len, parts)), "sha256": checksum.hexdigest()}
     return b"".join([json.dumps(header).encode(), b"\n", *parts])
 
 
@@ -97,10 +115,10 @@ def _parse_header(name: str, head: bytes, *, complete: bool) -> dict[str, Any]:
         header = None
     if not complete or not isinstance(header, dict) or header.get("format") != _FORMAT:
         raise _damaged(name, "its first line is not the header of a journal shard")
-    if header.get("version") != VERSION:
+    if header.get("version") not in (VERSION, VERSION_WITH_TABLE):
         raise CorruptShard(
             f"{name} was written in version {header.get('version')!r} of the journal's format; this release reads "
-            f"version {VERSION}. Upgrade airflow-provider-describer. No call was made."
+            f"versions {VERSION} and {VERSION_WITH_TABLE}. Upgrade airflow-provider-describer. No call was made."
         )
     return header
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +14,11 @@ import pytest
 from airflow_provider_describer.engine.plan import IdentifiedImage, make_plan
 from airflow_provider_describer.errors import StoreError
 from airflow_provider_describer.models import DescribeRequest, Image, Spec
-from airflow_provider_describer.storage.folder import Folder
+from airflow_provider_describer.storage.folder import Folder, Location
 from airflow_provider_describer.store.identity import identity_keys
 from airflow_provider_describer.store.index import JournalIndex, load_index
 from airflow_provider_describer.store.shard import encode_shard, json_line
+from airflow_provider_describer.store.table import NAME as TABLE
 
 
 class Killed(BaseException):
@@ -22,10 +26,19 @@ class Killed(BaseException):
 
 
 class Disk:
-    """A `Folder`. ``before`` is called before each operation with its number, its name and the file's."""
+    """A `Folder`. ``before`` is called before each operation with its number, its name and the file's.
 
-    def __init__(self, files: dict[str, bytes] | None = None) -> None:
-        self.files = dict(files or {})
+    Its table is in a real folder, as Lance knows no other.
+
+    :param like: a disk that this one is a copy of.
+    """
+
+    def __init__(self, like: Disk | None = None) -> None:
+        self.files = dict(like.files) if like else {}
+        self.table = Path(tempfile.mkdtemp(prefix="describer-test-"))
+        weakref.finalize(self, shutil.rmtree, self.table, ignore_errors=True)
+        if like:
+            shutil.copytree(like.table, self.table, dirs_exist_ok=True)
         self.operations = 0
         self.before: Callable[[int, str, str], None] = lambda number, operation, name: None
 
@@ -39,6 +52,9 @@ class Disk:
     def names(self, under: str) -> Sequence[str]:
         self._step("names", under)
         # A copy: a compaction in another thread may write meanwhile.
+        if under.startswith(TABLE):
+            real = self.table / under
+            return sorted(f"{under}/{file.name}" for file in real.iterdir()) if real.is_dir() else []
         return sorted(name for name in list(self.files) if name.startswith(under + "/"))
 
     def read(self, name: str, start: int = 0, length: int = -1) -> bytes | None:
@@ -58,9 +74,14 @@ class Disk:
         self._step("publish", name)
         self.files[name] = spool.read_bytes()
 
-    def delete(self, name: str) -> None:
-        self._step("delete", name)
-        self.files.pop(name, None)
+    def delete(self, *names: str) -> None:
+        for name in names:
+            self._step("delete", name)
+            self.files.pop(name, None)
+
+    def location(self, name: str) -> Location:
+        self._step("location", name)
+        return Location(str(self.table / name))
 
     def kill_at(self, number: int) -> None:
         """Let the process die instead of doing that operation, counted from now."""
@@ -127,7 +148,12 @@ class Events:
 
     def outcome(self, call: str, content: str = "a", status: str = "described", **more: Any) -> dict[str, Any]:
         row = {"uri": "u", "sha256": content, "text": f"{content} by {call}", "cost_usd": 0.015, "billed": "yes"}
-        row |= {"vendor": "vendor", "prompt": "What is it?", "lang": "en", "described_at": "2026-01-01T00:00:00.000Z"}
+        row |= {
+            "vendor": "vendor",
+            "prompt": "What is it?",
+            "lang": "en",
+            "described_at": "2026-01-01T00:00:00.000+00:00",
+        }
         return {"event": "outcome", "call": call, "keys": [self.key(content)], **row, "status": status, **more}
 
 

@@ -12,9 +12,9 @@ import pytest
 from airflow_provider_describer.errors import CorruptShard, StoreError
 from airflow_provider_describer.storage.folder import open_folder
 from airflow_provider_describer.store.__main__ import main
-from airflow_provider_describer.store.compaction import compact, shard_names
-from airflow_provider_describer.store.index import load_index
-from airflow_provider_describer.store.journal import Journal, read_events
+from airflow_provider_describer.store.index import load_index, read_history
+from airflow_provider_describer.store.journal import Journal
+from airflow_provider_describer.store.settling import compact, shard_names
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def write(folder, events):
 
 
 def calls(folder):
-    return sorted(event["call"] for *_, event in read_events(folder) if event["event"] == "outcome")
+    return sorted(event["call"] for event in read_history(folder) if event["event"] == "outcome")
 
 
 def test_what_is_journaled_is_remembered(folder, write, events):

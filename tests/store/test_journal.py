@@ -10,11 +10,12 @@ import pytest
 from airflow_provider_describer.errors import CorruptShard, StoreError
 from airflow_provider_describer.storage.folder import LocalFolder
 from airflow_provider_describer.store import journal as journal_module
-from airflow_provider_describer.store.journal import CommitInterval, Journal, read_events
+from airflow_provider_describer.store.index import read_history
+from airflow_provider_describer.store.journal import CommitInterval, Journal
 
 
 def calls(folder):
-    return sorted(event["call"] for *_, event in read_events(folder))
+    return sorted(event["call"] for event in read_history(folder))
 
 
 def shards(disk):
@@ -300,7 +301,7 @@ def test_a_merge_that_fails_fails_no_commit(disk, events, monkeypatch, operation
 
 def test_a_merge_by_another_process_is_no_failure(disk, events, monkeypatch):
     monkeypatch.setattr(journal_module, "COMPACT_SHARDS", 3)
-    from airflow_provider_describer.store.compaction import compact
+    from airflow_provider_describer.store.settling import compact
 
     async def work():
         async with Journal(disk, window=0) as journal:

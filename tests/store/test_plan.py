@@ -8,9 +8,9 @@ import pytest
 
 from airflow_provider_describer.engine.plan import IdentifiedImage, make_plan
 from airflow_provider_describer.errors import RejectedImage, UnreadableImage
-from airflow_provider_describer.store.compaction import compact
 from airflow_provider_describer.store.index import JournalIndex, Spending, load_index
 from airflow_provider_describer.store.rows import TaskInstanceKey
+from airflow_provider_describer.store.settling import compact
 
 
 @pytest.fixture

@@ -1,0 +1,165 @@
+"""The columns of the settled table, and how the journal's events become its rows and rows become events again. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_describer.errors import UnexpectedAnswer
+from airflow_provider_describer.store.rows import TaskInstanceKey, row_fields
+from airflow_provider_describer.store.shard import Event
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+VERSION = 1
+VERSION_NAME = b"airflow-provider-describer table"
+"""The name of the table's version in the metadata of its schema."""
+KEY_COLUMNS = ("key_1", "key_2", "key_3")
+ROW_ID = "row_id"
+"""Call and status: a call whose answer was lost may be found later."""
+INDEXED = (*KEY_COLUMNS, "call_key", "instance_key", "sender_key")
+"""Columns of 64-bit digests, which lookups ask. An identity is in any one of the first three."""
+FOUND = (*KEY_COLUMNS, "call_key", "status", "described_at")
+"""What a lookup of identities reads: narrow columns only."""
+SPENT = ("call_key", "status", "billed", "cost_usd", "described_at", "try_number")
+"""What is read of the calls of one task instance."""
+FACTS = ("lost", "same")
+"""The statuses of rows that are no outcome: a call without an answer that another one followed, and the identities of
+one content."""
+_ROW_FIELDS = row_fields()
+_NEVER = "1970-01-01T00:00:00+00:00"
+
+
+def schema() -> pa.Schema:
+    """Return the table's schema; imports pyarrow."""
+    import pyarrow as pa
+
+    text, types = pa.string(), column_types()
+    fields = [pa.field(name, types.get(name, text)) for name in _ROW_FIELDS]
+    # The primary key: of two writers that add the same row at once, Lance lets one wait for the other.
+    row_id = pa.field(ROW_ID, text, nullable=False, metadata={"lance-schema:unenforced-primary-key": "true"})
+    fields += [row_id, *(pa.field(name, text) for name in ("call", "sent_by", "shown"))]
+    fields.append(pa.field("identities", pa.list_(text)))
+    fields += [pa.field(name, pa.int64()) for name in INDEXED]
+    return pa.schema(fields, {VERSION_NAME: str(VERSION).encode()})
+
+
+def column_types() -> dict[str, Any]:
+    """Return the types of the row's columns that are no text."""
+    import pyarrow as pa
+
+    text = pa.string()
+    return {
+        "cost_usd": pa.float64(),
+        "error": pa.struct({"kind": text, "message": text, "answer": text}),
+        "described_at": pa.timestamp("ms", "UTC"),
+        "elapsed_s": pa.float64(),
+        "map_index": pa.int64(),
+        "try_number": pa.int64(),
+        "lost_calls": pa.int64(),
+    }
+
+
+def key_of(identity: str) -> int:
+    """Return the 64 bits of an identity that lookups ask for."""
+    try:
+        return int.from_bytes(bytes.fromhex(identity[:16].rjust(16, "0")), signed=True)
+    except ValueError:
+        return _digest(identity)
+
+
+def call_key(call: str) -> int:
+    """Return the 64 bits of a call id."""
+    return _digest(call)
+
+
+def instance_key(instance: str) -> int | None:
+    """Return the 64 bits of a task instance's id; None outside Airflow."""
+    return key_of(instance) if instance else None
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), signed=True)
+
+
+def to_records(event: Event) -> Iterable[dict[str, Any]]:
+    """Yield the table's row of an event, and further ones that link its identities where it has more than three."""
+    identities = event["keys"]
+    yield _record(event, identities[:3])
+    for start in range(3, len(identities), 2):
+        linked = [identities[0], *identities[start : start + 2]]
+        same = {
+            "event": "same",
+            "call": f"{event['call']}-{start}",
+            "uri": event.get("uri"),
+            "at": event.get("at", 0.0),
+        }
+        yield _record(same, linked)
+
+
+def _record(event: Event, identities: list[str]) -> dict[str, Any]:
+    kind, instance = event["event"], ""
+    if kind == "outcome":
+        record = {name: _plain(event.get(name)) for name in _ROW_FIELDS}
+        record["described_at"] = _moment(event.get("described_at") or _NEVER)
+        if is_unread_answer(event):
+            record["status"] = "unknown"
+        if error := event.get("error"):
+            record["error"] = {name: _plain(value) for name, value in error.items()}
+        dag_id, run_id, task_id = (event.get(name) or "" for name in ("dag_id", "run_id", "task_id"))
+        instance = TaskInstanceKey(dag_id, run_id, task_id, event.get("map_index", -1)).instance
+    else:
+        record = {"uri": _plain(event.get("uri")), "status": kind}
+        record["described_at"] = datetime.fromtimestamp(event.get("at", 0.0), UTC)
+        if why := event.get("why"):
+            record["error"] = {"kind": why, "message": ""}
+    keys = dict.fromkeys(KEY_COLUMNS) | dict(zip(KEY_COLUMNS, map(key_of, identities), strict=False))
+    return {
+        **record,
+        ROW_ID: f"{event['call']}.{record['status']}",
+        "call": event["call"],
+        "identities": identities,
+        "sent_by": event.get("by"),
+        "shown": event.get("shown"),
+        **keys,
+        "call_key": call_key(event["call"]),
+        "instance_key": instance_key(instance),
+        "sender_key": instance_key(event.get("by") or ""),
+    }
+
+
+def to_event(record: Mapping[str, Any]) -> Event:
+    """Return the event that a whole row of the table was made from."""
+    event: Event = {"call": record["call"], "keys": list(record["identities"])}
+    if record["status"] in FACTS:
+        event |= {"event": record["status"], "uri": record["uri"], "at": record["described_at"].timestamp()}
+        if record["error"]:
+            event["why"] = record["error"]["kind"]
+    else:
+        event |= {"event": "outcome", **{name: record[name] for name in _ROW_FIELDS}}
+        event["described_at"] = iso(record["described_at"])
+        if error := record["error"]:
+            event["error"] = {name: value for name, value in error.items() if value is not None}
+    return event | {name: record[column] for name, column in (("by", "sent_by"), ("shown", "shown")) if record[column]}
+
+
+def iso(moment: datetime) -> str:
+    """Return a moment as the journal writes it."""
+    return moment.isoformat(timespec="milliseconds")
+
+
+def is_unread_answer(event: Event) -> bool:
+    """Whether the row says "rejected" for an answer that was paid for and not understood, as older versions wrote."""
+    return event.get("status") == "rejected" and (event.get("error") or {}).get("kind") == UnexpectedAnswer.kind
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def _plain(value: Any) -> Any:
+    # A lone surrogate in an image's name: JSON can hold it, Arrow cannot.
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

@@ -1,0 +1,290 @@
+"""The settled table: what the calls of a store have led to, one row for each call that has ended, found by identity.
+
+It is a Lance table, ``descriptions.lance`` in the store. This is the only file that imports Lance: where a store is
+opened, never before a task has its own process, as Lance does not survive a fork.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_describer.errors import CorruptShard, StoreError
+from airflow_provider_describer.storage.folder import Folder, Location, sync_folder
+from airflow_provider_describer.store import columns
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from lance import LanceDataset
+
+NAME = "descriptions.lance"
+BLOCK_BYTES = 4 * 1024 * 1024
+"""Reads that are closer together than this are one request: an object store's requests cost more than its bytes."""
+INDEX_CACHE_BYTES = METADATA_CACHE_BYTES = 8 * 1024 * 1024
+OPEN_FOR_S = 300.0
+"""A table is opened anew after this time, with fresh credentials."""
+LEAST_ASKED, MOST_ASKED = 1000, 20_000
+"""Keys in one query. A query reads most of the index, so many keys are asked together."""
+MAX_READ = 1000
+"""Whole rows that are read at a time, of about 2 KB each."""
+
+# Maintenance, by whoever has added rows.
+INDEX_AFTER_ROWS, INDEX_AFTER_SHARE = 10_000, 0.02
+"""The indexes take in new rows when they lack this many, or this share of all: lookups scan those that they lack."""
+COMPACT_AFTER = 32
+"""Small fragments that are merged into one."""
+FRAGMENT_ROWS = 50_000
+"""A fragment of this many rows is not small any more: about 20 to 80 MB."""
+CLEAN_EVERY = 50
+"""Versions after which old ones are removed."""
+KEEP_VERSIONS_FOR = timedelta(days=7)
+MAX_CONFLICTS = 5
+"""How often a process gives way to others that maintain the table."""
+
+
+class SettledTable:
+    """The table of one store. Blocking; every failure is a `StoreError` that names the table."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self.where = folder.where(NAME)
+        self._opened: LanceDataset | None = None
+        self._opened_at = float("-inf")
+
+    # Reading
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a table."""
+        return self._dataset() is not None
+
+    def refresh(self) -> None:
+        """Let the next read see the newest version."""
+        self._opened_at = float("-inf")
+
+    def find(self, keys: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """Yield the rows that have one of these identities, each once or more: `columns.FOUND`, and ``identities`` of
+        those that link identities."""
+        wanted, dataset = sorted(set(keys)), self._dataset()
+        if dataset is None or not wanted:
+            return
+        step = min(max(LEAST_ASKED, len(wanted) // 5), MOST_ASKED)
+        for start in range(0, len(wanted), step):
+            for column in columns.KEY_COLUMNS:
+                found = self._query(columns.FOUND, _is_in(column, wanted[start : start + step]))
+                linking = [row["call_key"] for row in found if row["status"] == "same"]
+                yield from (row for row in found if row["status"] != "same")
+                yield from self._query((*columns.FOUND, "identities"), _is_in("call_key", linking))
+
+    def spent_by(self, instance: str) -> list[dict[str, Any]]:
+        """Return `columns.SPENT` of the calls that a task instance has sent, or whose results it has fetched."""
+        key = columns.instance_key(instance)
+        if key is None:
+            return []
+        return self._query(columns.SPENT, f"instance_key = {key} OR sender_key = {key}")
+
+    def events(self, calls: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """Yield what the whole rows of these calls (`columns.call_key`) were made from, in any order."""
+        wanted = list(calls)
+        for start in range(0, len(wanted), MAX_READ):
+            rows = self._query(None, _is_in("call_key", wanted[start : start + MAX_READ]))
+            yield from map(columns.to_event, rows)
+
+    def batches(self, names: Sequence[str] | None = None, condition: str | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield these columns of the whole table, or of the rows that meet a condition, in batches."""
+        dataset = self._dataset()
+        if dataset is None:
+            return
+        with self._errors("read"):
+            yield from dataset.scanner(
+                columns=list(names) if names else None, filter=condition, batch_size=8192
+            ).to_batches()
+
+    def _query(self, names: Sequence[str] | None, condition: str) -> list[dict[str, Any]]:
+        dataset = self._dataset()
+        if dataset is None or not condition:
+            return []
+        with self._errors("read"):
+            wanted = columns.schema().names if names is None else list(names)
+            rows: list[dict[str, Any]] = dataset.scanner(columns=wanted, filter=condition).to_table().to_pylist()
+            return rows
+
+    def _dataset(self) -> LanceDataset | None:
+        """Return the table as it was when it was opened last; None where there is none."""
+        now = time.monotonic()
+        if self._opened is None or now > self._opened_at + OPEN_FOR_S:
+            self._opened = self._open(self._folder.location(NAME))
+            self._opened_at = now
+        return self._opened
+
+    def _open(self, location: Location, *, again: bool = True) -> LanceDataset | None:
+        import lance
+
+        try:
+            with self._errors("opened", location):
+                opened = lance.dataset(
+                    location.uri,
+                    storage_options=dict(location.options),
+                    block_size=BLOCK_BYTES if location.options else None,
+                    index_cache_size_bytes=INDEX_CACHE_BYTES,
+                    metadata_cache_size_bytes=METADATA_CACHE_BYTES,
+                )
+        except _NotFound:
+            if self._folder.names(f"{NAME}/_versions"):
+                if again:
+                    # Another process has made it this very moment.
+                    return self._open(location, again=False)
+                raise self._damaged("it cannot be found, though it has versions") from None
+            return None
+        version = (opened.schema.metadata or {}).get(columns.VERSION_NAME, b"?")
+        if version != str(columns.VERSION).encode():
+            raise CorruptShard(
+                f"{self.where} was written in version {version.decode(errors='replace')!r} of the table's format; this "
+                f"release reads version {columns.VERSION}. Upgrade airflow-provider-describer. No call was made."
+            )
+        return opened
+
+    # Writing
+
+    def add(self, events: Iterable[Mapping[str, Any]], *, is_new: bool) -> None:
+        """Add the rows of events, durably.
+
+        :param is_new: nobody else can have added these calls. Otherwise a call that the table has is left as it is,
+            which costs a scan of all call ids.
+        """
+        import lance
+        import pyarrow as pa
+
+        records = {record[columns.ROW_ID]: record for event in events for record in columns.to_records(dict(event))}
+        if not records:
+            return
+        began = time.time()
+        rows = pa.Table.from_pylist(list(records.values()), columns.schema())
+        self.refresh()
+        dataset, location = self._dataset(), self._folder.location(NAME)
+        with self._errors("written", location):
+            options = dict(location.options)
+            if dataset is None:
+                try:
+                    # Empty, so that another process that does the same does no harm.
+                    lance.write_dataset(rows.slice(0, 0), location.uri, mode="create", storage_options=options)
+                except OSError as error:
+                    if "already exists" not in str(error):
+                        raise
+                self.refresh()
+                dataset = self._dataset()
+                assert dataset is not None
+            if is_new:
+                lance.write_dataset(rows, dataset, mode="append", storage_options=options)
+            else:
+                # Through the index of the key, Lance would not notice that another process adds the same call.
+                merge = dataset.merge_insert(columns.ROW_ID).when_not_matched_insert_all().use_index(False)
+                merge.conflict_retries(20).execute(rows)
+        self.refresh()
+        self._sync(location, began)
+
+    def calls_in(self, calls: Iterable[str]) -> set[str]:
+        """Return those of the calls that the table has."""
+        asked = {columns.call_key(call): call for call in calls}
+        if not asked:
+            return set()
+        return {asked[row["call_key"]] for row in self._query(("call_key",), _is_in("call_key", list(asked)))}
+
+    def maintain(self, *, at_once: bool = False) -> None:
+        """Bring the indexes up to date, merge small fragments and remove old versions.
+
+        Other processes may do the same at the same time; one of them has done it then.
+
+        :param at_once: also where it is not yet worth while.
+        """
+        if not self.exists:
+            return
+        began, location = time.time(), self._folder.location(NAME)
+        for attempt in range(MAX_CONFLICTS):
+            self.refresh()
+            try:
+                with self._errors("maintained", location):
+                    self._maintain(at_once=at_once)
+                break
+            except StoreError as error:
+                if "conflict" not in str(error).lower() or attempt == MAX_CONFLICTS - 1:
+                    raise
+        self.refresh()
+        self._sync(location, began)
+
+    def _maintain(self, *, at_once: bool) -> None:
+        dataset = self._dataset()
+        assert dataset is not None
+        small = [one for one in dataset.get_fragments() if one.metadata.physical_rows < FRAGMENT_ROWS]
+        if len(small) >= (2 if at_once else COMPACT_AFTER):
+            dataset.optimize.compact_files(target_rows_per_fragment=FRAGMENT_ROWS, num_threads=1)
+        self._index(dataset, at_once=at_once)
+        if at_once or dataset.version % CLEAN_EVERY == 0:
+            dataset.cleanup_old_versions(older_than=KEEP_VERSIONS_FOR)
+
+    def _index(self, dataset: LanceDataset, *, at_once: bool) -> None:
+        indexed = {index.field_names[0]: index.num_rows_indexed for index in dataset.describe_indices()}
+        total = dataset.count_rows()
+        lacking = total - min((indexed.get(column, 0) for column in columns.INDEXED), default=0)
+        if lacking < (1 if at_once else max(INDEX_AFTER_ROWS, INDEX_AFTER_SHARE * total)):
+            return
+        for column in columns.INDEXED:
+            if column not in indexed:
+                dataset.create_scalar_index(column, "BTREE")
+        if indexed:
+            dataset.optimize.optimize_indices()
+
+    def _sync(self, location: Location, since: float) -> None:
+        """Make the files that were written since then (epoch seconds) survive a loss of power."""
+        if location.options:
+            return
+        for folder, _, names in os.walk(location.uri):
+            new = [name for name in names if (Path(folder) / name).stat().st_mtime >= since - 1]
+            for name in new:
+                descriptor = os.open(Path(folder) / name, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+            if new:
+                sync_folder(Path(folder))
+
+    # Errors
+
+    @contextmanager
+    def _errors(self, doing: str, location: Location | None = None) -> Iterator[None]:
+        """Raise what Lance raises as `StoreError`, without credentials; `_NotFound` where there is no table."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except BaseException as error:  # a panic of Lance is no Exception
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            text = " ".join(str(error).split())[:400]
+            for secret in (location or self._folder.location(NAME)).options.values():
+                text = text.replace(secret, "***") if len(secret) > 8 else text
+            if doing == "opened" and text.startswith("Dataset at path") and "was not found" in text:
+                raise _NotFound from None
+            if doing in ("read", "opened"):
+                raise self._damaged(f"it cannot be {doing} ({type(error).__name__}: {text})") from None
+            raise StoreError(f"{self.where} cannot be {doing} ({type(error).__name__}: {text}).") from None
+
+    def _damaged(self, what: str) -> StoreError:
+        return StoreError(
+            f"{self.where}: {what}. It records calls that were paid for, so no call is made. If it is damaged, restore "
+            "it from a backup."
+        )
+
+
+class _NotFound(Exception):  # no error: there is no table yet
+    pass
+
+
+def _is_in(column: str, values: Sequence[int]) -> str:
+    return f"{column} IN ({','.join(map(str, values))})" if values else ""
