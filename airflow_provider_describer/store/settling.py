@@ -91,14 +91,14 @@ def settle(
     """
     lines = list(lines)
     found = sort_lines(lines)
-    if len(names) == 1 and len(found.kept) == len(lines):
-        return names[0]
-    table.add(found.events, is_new=is_new)
     if not is_new:
         # Their ends may have been settled by a process that was killed before it removed these shards.
         begun = {call for kind, call in map(peek, found.kept) if kind in STARTS}
         ended = table.calls_in(begun)
         found.kept = [line for line in found.kept if peek(line)[0] not in STARTS or peek(line)[1] not in ended]
+    if len(names) == 1 and len(found.kept) == len(lines):
+        return names[0]
+    table.add(found.events, is_new=is_new)
     if table.exists and folder.read(SETTLED) is None:
         # From here on, releases that know no table refuse the store, and this one refuses it without its table.
         folder.create(SETTLED, settled_mark())

@@ -17,7 +17,7 @@ from airflow_provider_describer.images.reference import parse_images
 from airflow_provider_describer.storage.bucket import Bucket, Entry
 from airflow_provider_describer.storage.folder import open_folder
 from airflow_provider_describer.store.identity import identity_keys
-from airflow_provider_describer.store.index import JournalIndex, OpenCall, StoredOutcome, load_index
+from airflow_provider_describer.store.index import StoredOutcome, StoreIndex, load_index
 from airflow_provider_describer.vendors import get_vendor
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def new(
     shop: Shop,
     path: object,
     *,
-    index: JournalIndex | None = None,
+    index: StoreIndex | None = None,
     bucket: Bucket | None = None,
     wanted: ImageFilter | None = None,
     **asked: Any,
@@ -131,9 +131,9 @@ def entry(number: int, version: str | None = "v1") -> Entry:
     return Entry(f"{number:06}.jpg", 10, version, 0.0)
 
 
-def knows(*entries: Entry, described: bool = True, **asked: Any) -> JournalIndex:
+def knows(*entries: Entry, described: bool = True, **asked: Any) -> StoreIndex:
     """An index of outcomes of these objects."""
-    index = JournalIndex()
+    index = StoreIndex()
     uris = [{"uri": f"s3://shop/{one.key}", "version": one.version, "size": one.size} for one in entries]
     for request in parse_images(uris, get_vendor("image_describer"), **asked):
         for key in identity_keys(request.spec, request.image.uri, None, request.image.version, request.image.size):
@@ -165,9 +165,8 @@ def test_an_image_that_lacks_one_of_the_languages_is_new(shop: Shop) -> None:
 
 def test_a_request_that_runs_at_the_vendor_is_not_done(shop: Shop) -> None:
     index = knows(entry(1), described=False)
-    for key in index.outcomes:
-        index.unanswered_by_key[key] = {"call"}
-    index.open_calls["call"] = OpenCall(request_id="running")
+    running = {"event": "accepted", "call": "c", "keys": list(index.outcomes), "request_id": "running", "at": 1.0}
+    index.apply("shard", 0, 0, running)
     assert new(shop, "s3://shop/", index=index, bucket=Stock([entry(1)])) == ["s3://shop/000001.jpg"]
 
 

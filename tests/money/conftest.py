@@ -24,7 +24,7 @@ from PIL import Image
 from airflow_provider_describer.emulator.process import EmulatorProcess, child_environment
 from airflow_provider_describer.errors import DescriberError
 from airflow_provider_describer.storage.folder import open_folder
-from airflow_provider_describer.store.journal import read_events
+from airflow_provider_describer.store.index import read_history
 from airflow_provider_describer.store.rows import STATUSES
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -186,9 +186,11 @@ class Works:
 
     def journaled(self) -> Journaled:
         found = Journaled()
-        for _, _, _, event in read_events(open_folder(self.store, self.cloud.open_bucket if self.cloud else None)):
+        for event in read_history(open_folder(self.store, self.cloud.open_bucket if self.cloud else None)):
             if event["event"] == "outcome":
                 found.outcomes[event["sha256"]] = event["status"]
+                # What has ended is settled without its start.
+                found.accepted.add(event["request_id"] or "")
             elif event["event"] == "accepted":
                 found.accepted.add(event["request_id"])
         return found

@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_describer.images.listing import list_images
 from airflow_provider_describer.storage.folder import open_folder
 from airflow_provider_describer.storage.rest_client import RetrySettings
-from airflow_provider_describer.store.journal import read_events
+from airflow_provider_describer.store.index import read_history
 
 pytest.importorskip("obstore")
 
@@ -53,7 +53,7 @@ def describe(shop, cloud):
 def outcomes(cloud):
     """How often the journal holds the outcome of each image."""
     folder = open_folder(f"{cloud.uri}/store", cloud.open_bucket)
-    return Counter(event["sha256"] for *_, event in read_events(folder) if event["event"] == "outcome")
+    return Counter(event["sha256"] for event in read_history(folder) if event["event"] == "outcome")
 
 
 @pytest.mark.slow

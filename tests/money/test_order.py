@@ -14,11 +14,11 @@ from airflow_provider_describer.errors import StoreError
 from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.images import prepare
 from airflow_provider_describer.storage.folder import LocalFolder, open_folder
-from airflow_provider_describer.store.journal import read_events
+from airflow_provider_describer.store.index import read_history
 
 
 def on_disk(store, kind):
-    return [event for *_, event in read_events(open_folder(store)) if event["event"] == kind]
+    return [event for event in read_history(open_folder(store)) if event["event"] == kind]
 
 
 @pytest.fixture

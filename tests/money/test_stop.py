@@ -13,8 +13,7 @@ import pytest
 
 from airflow_provider_describer.engine.limits import Budget
 from airflow_provider_describer.storage.folder import LocalFolder, open_folder
-from airflow_provider_describer.store.index import load_index
-from airflow_provider_describer.store.journal import read_events
+from airflow_provider_describer.store.index import load_index, read_history
 
 SEGMIND = "segmind"
 PRICE = 0.015
@@ -34,7 +33,7 @@ def when(shop, holds, act):
 
 
 def events(shop):
-    return [event["event"] for *_, event in read_events(open_folder(shop.store))]
+    return [event["event"] for event in read_history(open_folder(shop.store))]
 
 
 def open_calls(shop):
@@ -62,7 +61,7 @@ def test_stop_starts_no_call_and_records_those_under_way(shop, night, thousand):
     assert stopped.manifest["cost_usd"] == pytest.approx(stopped.ledger["cost_usd"])
     # Intents whose turn never came are closed, and what came of the others is known.
     assert not open_calls(shop)
-    assert "closed" in events(shop)
+    assert set(events(shop)) == {"outcome"}
 
     shop.faults(price=PRICE)
     rest = night(thousand[:200])

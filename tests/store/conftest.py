@@ -34,7 +34,7 @@ class Disk:
     """
 
     def __init__(self, like: Disk | None = None) -> None:
-        self.files = dict(like.files) if like else {}
+        self.files: dict[str, bytes] = dict(like.files) if like else {}
         self.table = Path(tempfile.mkdtemp(prefix="describer-test-"))
         weakref.finalize(self, shutil.rmtree, self.table, ignore_errors=True)
         if like:

@@ -12,9 +12,10 @@ import pytest
 from airflow_provider_describer.errors import CorruptShard, StoreError
 from airflow_provider_describer.storage.folder import open_folder
 from airflow_provider_describer.store.__main__ import main
-from airflow_provider_describer.store.index import load_index, read_history
+from airflow_provider_describer.store.index import load_index, open_index, read_history
 from airflow_provider_describer.store.journal import Journal
 from airflow_provider_describer.store.settling import compact, shard_names
+from airflow_provider_describer.store.table import NAME as TABLE
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_merging_beside_writers_and_readers(folder, write, plans_of):
     plans_before = plans_of(folder)
     assert len(calls(folder)) >= 15 and len(set(calls(folder))) == 15
     compact(folder)
-    assert len(shard_names(folder)) == 1 and plans_of(folder) == plans_before
+    assert not shard_names(folder) and plans_of(folder) == plans_before
 
 
 def test_a_store_that_throttles_and_cuts_now_and_then(cloud, folder, write):
@@ -77,18 +78,45 @@ def test_nothing_is_durable_that_was_refused(cloud, folder, write):
     assert calls(folder) == []
 
 
-def test_a_shard_that_may_not_be_read_stops_everything(cloud, folder, write):
-    write(["1"])
+def open_shard(folder, events):
+    """Write a shard with a call that has not ended; return its name."""
+
+    async def work():
+        async with Journal(folder) as journal:
+            await journal.commit(events.sent("open", "open"))
+
+    asyncio.run(work())
     [name] = shard_names(folder)
+    return name
+
+
+def test_a_shard_that_may_not_be_read_stops_everything(cloud, folder, write, events):
+    write(["1"])
+    name = open_shard(folder, events)
     cloud.server.deny(method="GET", path=name)
     for act in (load_index, compact):
         with pytest.raises(StoreError, match=name):
             act(folder)
 
 
-def test_a_damaged_shard_is_named(cloud, folder, write):
+def test_a_table_that_may_not_be_read_stops_everything(cloud, folder, write, events):
     write(["1"])
-    [name] = shard_names(folder)
+    cloud.server.deny(method="GET", path=TABLE)
+    with pytest.raises(StoreError, match=TABLE):
+        open_index(folder, [events.key("1")])
+
+
+def test_a_table_that_is_gone_stops_everything(cloud, folder, write, events):
+    write(["1"])
+    for page in list(cloud.bucket().entries(f"catalog/{TABLE}/")):
+        cloud.bucket().delete(*(entry.key for entry in page))
+    with pytest.raises(CorruptShard, match=f"{TABLE} is not there"):
+        open_index(folder, [events.key("1")])
+
+
+def test_a_damaged_shard_is_named(cloud, folder, write, events):
+    write(["1"])
+    name = open_shard(folder, events)
     cloud.bucket().put(f"catalog/{name}", folder.read(name)[:-1])
     with pytest.raises(CorruptShard, match=name):
         calls(folder)
@@ -115,7 +143,7 @@ def test_the_command_looks_at_buckets(cloud, folder, write, command):
         code, shown = command("check", uri, "--json")
         assert code == 0 and json.loads(shown.out)["store"] == f"{cloud.uri}/catalog"
     code, shown = command("compact", f"{cloud.uri}/catalog")
-    assert code == 0 and shown.out.startswith(f"{cloud.uri}/catalog: ") and len(shard_names(folder)) == 1
+    assert code == 0 and shown.out.startswith(f"{cloud.uri}/catalog: ") and not shard_names(folder)
     code, shown = command("show", f"{cloud.uri}/catalog", "--json")
     assert code == 0 and json.loads(shown.out)["total"]["described"] == 2
 

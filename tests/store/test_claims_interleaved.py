@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_describer.errors import StoreError, Unfinished
 from airflow_provider_describer.storage.cas_document import MemoryDocument
+from airflow_provider_describer.storage.folder import Location
 from airflow_provider_describer.store.claim_files import Claims
 from airflow_provider_describer.store.claims import CLOCKS_S, LEASE_S, RENEW_S
 
@@ -185,9 +186,13 @@ class Run(threading.Thread):
     def publish(self, spool: Any, name: str) -> None:
         raise NotImplementedError
 
-    def delete(self, name: str) -> None:
-        self.step()
-        self.world.files.pop(name, None)
+    def delete(self, *names: str) -> None:
+        for name in names:
+            self.step()
+            self.world.files.pop(name, None)
+
+    def location(self, name: str) -> Location:
+        raise NotImplementedError
 
 
 class _Document:

@@ -12,6 +12,7 @@ from airflow_provider_describer.storage.folder import LocalFolder
 from airflow_provider_describer.store import journal as journal_module
 from airflow_provider_describer.store.index import read_history
 from airflow_provider_describer.store.journal import CommitInterval, Journal
+from airflow_provider_describer.store.shard import SETTLED
 
 
 def calls(folder):
@@ -82,7 +83,7 @@ def test_writers_never_share_a_shard(disk, events):
 
     asyncio.run(work())
     assert len(calls(disk)) == 20
-    # Each has merged its own at its end.
+    # Each has put its own into one shard at its end: none of these calls has ended.
     assert len(shards(disk)) == 2
 
 
@@ -175,41 +176,27 @@ def test_a_cancelled_writer_wakes_waiting_commits(disk, events):
     asyncio.run(work())
 
 
-def test_small_shards_are_merged_while_it_runs(disk, events, monkeypatch):
-    monkeypatch.setattr(journal_module, "COMPACT_SHARDS", 4)
-
-    async def work():
-        async with Journal(disk, window=0) as journal:
-            for number in range(20):
-                await journal.commit(events.outcome(str(number)))
-                if journal._compaction is not None:
-                    await journal._compaction
-                # Four are merged into one when they are complete, which leaves at most five in five rolls.
-                assert len(shards(disk)) <= 5 + 4
-
-    asyncio.run(work())
-    assert len(calls(disk)) == len(set(calls(disk))) == 20
-
-
-def test_large_shards_are_merged_sooner(disk, events, monkeypatch):
-    """A merge has them all in memory."""
-    monkeypatch.setattr(journal_module, "COMPACT_BYTES", 5000)
+def test_a_long_run_settles_as_it_goes(disk, events, monkeypatch):
+    """A writer holds in memory what it has not settled yet."""
+    monkeypatch.setattr(journal_module, "SETTLE_BYTES", 5000)
 
     async def work():
         async with Journal(disk, window=0) as journal:
             for number in range(30):
+                await journal.commit(events.sent(str(number)))
                 await journal.commit(events.outcome(str(number), text="long " * 200))
-                if journal._compaction is not None:
-                    await journal._compaction
-                assert sum(len(content) < 5000 for content in disk.files.values()) <= 5
+                if journal._settling is not None:
+                    await journal._settling
+                assert sum(map(len, disk.files.values())) <= 5000 + 2500
 
     asyncio.run(work())
-    assert len(calls(disk)) == len(set(calls(disk))) == 30
+    assert shards(disk) == [SETTLED]
+    assert calls(disk) == sorted(map(str, range(30)))
 
 
-def test_what_is_written_during_a_merge_stays(disk, events, monkeypatch):
-    """The merge removes the shards that it has read and no other, even if one is complete while it removes them."""
-    monkeypatch.setattr(journal_module, "COMPACT_SHARDS", 3)
+def test_what_is_written_while_others_are_settled_stays(disk, events, monkeypatch):
+    """Only the shards are removed whose lines were settled, even if one is complete while they are removed."""
+    monkeypatch.setattr(journal_module, "SETTLE_BYTES", 800)
     reached, go_on = threading.Event(), threading.Event()
 
     def before(number, operation, name):
@@ -223,7 +210,7 @@ def test_what_is_written_during_a_merge_stays(disk, events, monkeypatch):
                 await journal.commit(events.outcome(str(number)))
             disk.before = before
             assert await asyncio.to_thread(reached.wait, 30)
-            # The merge waits with the old shards and its own on the disk; no commit waits for it.
+            # Settling waits with the old shards on the disk; no commit waits for it.
             for number in range(3, 6):
                 await journal.commit(events.outcome(str(number)))
             disk.calm()
@@ -277,9 +264,9 @@ def test_how_long_calls_take_is_learned_anew(events):
     assert interval.seconds == pytest.approx(0.02, rel=0.05)
 
 
-@pytest.mark.parametrize("operation", ["read", "delete", "create"])
-def test_a_merge_that_fails_fails_no_commit(disk, events, monkeypatch, operation):
-    monkeypatch.setattr(journal_module, "COMPACT_SHARDS", 3)
+@pytest.mark.parametrize("operation", ["location", "delete", "create"])
+def test_settling_that_fails_fails_no_commit(disk, events, monkeypatch, operation):
+    monkeypatch.setattr(journal_module, "SETTLE_BYTES", 800)
 
     def before(number, done, name):
         merging = len(shards(disk)) >= 3
@@ -299,8 +286,8 @@ def test_a_merge_that_fails_fails_no_commit(disk, events, monkeypatch, operation
     assert set(calls(disk)) == {"0", "1", "2", "3"}
 
 
-def test_a_merge_by_another_process_is_no_failure(disk, events, monkeypatch):
-    monkeypatch.setattr(journal_module, "COMPACT_SHARDS", 3)
+def test_settling_by_another_process_is_no_failure(disk, events, monkeypatch):
+    monkeypatch.setattr(journal_module, "SETTLE_BYTES", 800)
     from airflow_provider_describer.store.settling import compact
 
     async def work():

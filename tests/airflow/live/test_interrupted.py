@@ -12,7 +12,7 @@ import pytest
 from live_run import LiveRun
 
 from airflow_provider_describer.storage.folder import open_folder
-from airflow_provider_describer.store.journal import read_events
+from airflow_provider_describer.store.index import read_history
 
 if TYPE_CHECKING:
     from tests.airflow.live.conftest import Bill, Shop
@@ -145,7 +145,7 @@ def v2_killed(shop: Shop) -> Killed:
 
 def accepted(shop: Shop) -> int:
     """How many requests the store knows to run at the vendor."""
-    return sum(event["event"] == "accepted" for *_, event in read_events(open_folder(shop.store)))
+    return sum(event["event"] == "accepted" for event in read_history(open_folder(shop.store)))
 
 
 @pytest.mark.scene(of=v2_killed)
