@@ -95,8 +95,8 @@ class JournalIndex:
         keys = row.get("identities")
         if keys is None:
             keys = [(asked or {})[row[name]] for name in KEY_COLUMNS if row[name] in (asked or {})]
-        kind = row["status"] if row["status"] in FACTS else "outcome"
-        event = {"event": kind, "keys": keys, "status": row["status"], "described_at": iso(row["described_at"])}
+        what = row["status"] if row["status"] in FACTS else "outcome"
+        event = {"event": what, "keys": keys, "status": row["status"], "described_at": iso(row["described_at"])}
         self._apply(row["call_key"], ("", 0, 0), event)
 
     def _apply(self, call: int, place: tuple[str, int, int], event: Event) -> None:

@@ -31,7 +31,7 @@ GROUP_BYTES = 16 * 1024 * 1024
 """How much of the journal is settled in one step; this bounds the memory."""
 STARTS = ("sent", "accepted")
 ENDS = ("closed", "lost", "outcome")
-SETTLED_KINDS = ("lost", "outcome", "same")
+SETTLED_EVENTS = ("lost", "outcome", "same")
 """Events that become rows of the table."""
 MAX_ATTEMPTS = 10
 
@@ -64,7 +64,7 @@ def sort_lines(lines: Iterable[bytes]) -> SettledLines:
             continue
         if kind in ENDS:
             ended.add(call)
-        if kind in SETTLED_KINDS:
+        if kind in SETTLED_EVENTS:
             events[line] = json.loads(line)
         elif kind == "closed":
             closed[call] = line
