@@ -10,11 +10,11 @@ from typing import NoReturn
 
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.engine.deferral import DeferPolicy, ResumeCondition
-from airflow_provider_describer.engine.limits import Budget, TaskLimits, used_up
+from airflow_provider_describer.engine.limits import Budget, TaskLimits, name_of_days_limit, used_up
 from airflow_provider_describer.engine.pacing import Gate, ReadAhead, Throttle
 from airflow_provider_describer.engine.progress import Totals
 from airflow_provider_describer.errors import DescriberError, RateLimited, Unfinished
-from airflow_provider_describer.models import Running, format_usd
+from airflow_provider_describer.models import Running
 from airflow_provider_describer.quota.lease_client import Permit
 from airflow_provider_describer.quota.refusals import day_is_spent, must_wait
 from airflow_provider_describer.quota.shared import DayBudgetSpent, QuotaClosed, SharedLimits, WaitTooLong, open_quota
@@ -61,7 +61,7 @@ class Admission:
         self._calls_under_way = Gate(lambda: int(self._throttle.allowed))
         self._defer_policy = DeferPolicy(limits.max_wait)
         self._stopping, self._leaving, self._call_ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._slowdowns = 0
+        self._slowdowns = self._sent = 0
         self.stopped_by: DescriberError | None = None
         self.read_ahead = ReadAhead(limits.concurrency)
         self.in_memory = Gate(self.read_ahead.images)
@@ -99,6 +99,11 @@ class Admission:
         """The epoch second before which the vendor takes no call, as far as is known here; None if it takes calls."""
         moment = self._quota.paused_until
         return moment if moment > self._clock() else None
+
+    @property
+    def waits_for_rate(self) -> bool:
+        """Whether no call is under way, as the next one waits for the account's rate."""
+        return not self._sent and self._quota.waits_for_rate
 
     @property
     def admits_no_more(self) -> bool:
@@ -165,6 +170,7 @@ class Admission:
             raise
         self._quota.start(quota_permit)
         self._totals.calls += 1
+        self._sent += 1
         permit.slowdowns, permit.sent_at = self._slowdowns, time.monotonic()
         self.note_progress()
         return permit
@@ -172,6 +178,7 @@ class Admission:
     def settle(self, permit: CallPermit, cost: float) -> None:
         """The call has ended and has cost, or may have cost, that much (USD)."""
         permit.is_open = False
+        self._sent -= 1
         self.read_ahead.called_for(time.monotonic() - permit.sent_at)
         self.budget.settle(cost)
         self._leave_room(permit)
@@ -229,7 +236,7 @@ class Admission:
             if self.budget.take():
                 return
             if not self.budget.may_allow_later():
-                self._end_budget(used_up(self.budget, self._limits, replace(self._account, max_cost_per_day=None)))
+                self._end_budget(used_up(self.budget, self._limits))
             self._call_ended.clear()
             await self._call_ended.wait()
 
@@ -246,8 +253,7 @@ class Admission:
             permit.quota = await self._quota.acquire(self._max_wait)
         except DayBudgetSpent:
             self._totals.refusal = day_is_spent(self._account, self._clock())
-            limit = f"max_cost_per_day ({format_usd(self._account.max_cost_per_day)})"
-            self._end_budget(f"{limit} of connection {self._account.conn_id!r}")
+            self._end_budget(name_of_days_limit(self._account))
         except WaitTooLong as wait:
             self._defer_policy.leave(wait.until)
             self._totals.refusal = must_wait(self._account, wait.until, self._quota.paused_until)

@@ -18,7 +18,7 @@ from airflow_provider_describer.engine.admission import Admission
 from airflow_provider_describer.engine.deferral import CarriedTotals, ResumeCondition
 from airflow_provider_describer.engine.identify import identify_all
 from airflow_provider_describer.engine.learned import LearnedIdentities
-from airflow_provider_describer.engine.limits import Budget, TaskLimits, check_limits, tightest
+from airflow_provider_describer.engine.limits import Budget, TaskLimits, check_limits, days_allowance, tightest
 from airflow_provider_describer.engine.outcomes import OutcomeRecorder, unknown_outcome
 from airflow_provider_describer.engine.plan import OnUnknown, Plan, decide, make_plan
 from airflow_provider_describer.engine.progress import Totals, run_warning, too_many_rejected, verdict
@@ -31,6 +31,7 @@ from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.images.scaling import require_pillow
 from airflow_provider_describer.images.trust import Trust, guard_of
 from airflow_provider_describer.models import DescribeRequest
+from airflow_provider_describer.quota.days_money import calls_left_today
 from airflow_provider_describer.quota.shared import open_quota
 from airflow_provider_describer.storage.folder import Folder, open_folder
 from airflow_provider_describer.storage.open_bucket import OpenBucket
@@ -144,23 +145,23 @@ class Job:
             reader = await self._open_reader(opened)
             await asyncio.to_thread(report_transports, self.requests, self.vendor_calls, reader, self.report)
             plan = await self._plan(reader, index)
-            account = self.vendor_calls.account
             budget = self._budget(plan, index)
-            limit = tightest(self.limits, account, budget.calls, budget.committed)
-            self.report(plan.summary(account.price_per_call, limit))
+            if self.dry_run:
+                recorder.count_planned(plan.entries, on_unknown=self.on_unknown)
+            else:
+                resumed = self.carried is not None
+                record_known = partial(recorder.record_known, on_unknown=self.on_unknown, resumed=resumed)
+                await asyncio.to_thread(record_known, plan.entries, index)
+            # What a resumed run knows and the journal does not: calls that cost nothing.
+            budget.count_at_least(totals.calls, (totals.cost_usd or 0.0) + totals.unknown_cost_usd)
+            error = self._refusal(plan, totals)
+            await self._report_plan(plan, budget, index, error)
             if self.dry_run or not self.requests:
-                for entry in plan.entries:
-                    totals.counts[entry.status] += len(entry.all)
                 return None, None, budget
-            resumed = self.carried is not None
-            record_known = partial(recorder.record_known, on_unknown=self.on_unknown, resumed=resumed)
-            await asyncio.to_thread(record_known, plan.entries, index)
-            if error := self._refusal(plan, totals):
+            if error:
                 why = Unfinished(f"The run was stopped before its first call: {error}", kind="stopped")
                 recorder.record_pending(plan.entries, why)
                 return error, None, budget
-            # What a resumed run knows and the journal does not: calls that cost nothing.
-            budget.count_at_least(totals.calls, (totals.cost_usd or 0.0) + totals.unknown_cost_usd)
             runner = await self._open_runner(opened, plan, reader, folder, recorder, budget, index)
             await self._run(runner)
         totals.idle_at = runner.admission.idle_at
@@ -173,6 +174,17 @@ class Job:
         """Return what is left to the task instance, with the calls reserved that are going to be fetched."""
         attached = (entry.open_call[0] for entry in plan.having("attach") if entry.open_call)
         return Budget.of_task(self.limits, self.vendor_calls.account.price_per_call, index.spending(), attached)
+
+    async def _report_plan(self, plan: Plan, budget: Budget, index: StoreIndex, refusal: DescriberError | None) -> None:
+        """Say what the run is going to do, and what it may call and spend as far as its limits allow."""
+        account, days = self.vendor_calls.account, None
+        if plan.calls and not refusal:
+            left_today = partial(calls_left_today, spent=self._spent_today(index), clock=self.vendor_calls.clock)
+            days = days_allowance(account, await asyncio.to_thread(left_today, account, self.open_bucket))
+        allowed = tightest(budget, self.limits, days)
+        self.report(plan.summary(account.price_per_call, allowed, is_refused=refusal is not None))
+        if refusal and self.dry_run:
+            self.report(f"A run would stop before its first call: {refusal}")
 
     def _spent_today(self, index: StoreIndex) -> float:
         """Return what the task instance has spent on this UTC day, in USD; an open call counts at its price."""

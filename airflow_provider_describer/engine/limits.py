@@ -9,6 +9,7 @@ from typing import Self
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.models import format_usd
+from airflow_provider_describer.quota.days_money import DaysCalls
 from airflow_provider_describer.store.index import Spending
 
 
@@ -55,32 +56,6 @@ def check_limits(limits: TaskLimits, account: Account) -> None:
                 f"{name} needs to know what a call costs: set price_per_call (USD) on connection {account.conn_id!r} "
                 "under Admin > Connections, as your plan charges it; or use max_calls, which needs no price."
             )
-
-
-@dataclass(frozen=True, slots=True)
-class Allowance:
-    """How many calls a limit still allows, and the limit with its value, for people."""
-
-    calls: int
-    limit: str
-
-
-def tightest(limits: TaskLimits, account: Account, calls: int = 0, spent: float = 0.0) -> Allowance | None:
-    """Return the limit of the task or its account that allows the fewest further calls; None if there is no limit.
-
-    :param calls: made so far.
-    :param spent: USD so far.
-    """
-    found = []
-    if limits.max_calls is not None:
-        found.append(Allowance(max(0, limits.max_calls - calls), f"max_calls ({limits.max_calls})"))
-    for cost, limit in ((limits.max_cost, "max_cost"), (account.max_cost_per_day, "max_cost_per_day")):
-        if cost is not None and account.price_per_call:
-            # A thousandth of a call, as in `Budget`.
-            left = max(0, int((cost - spent) / account.price_per_call + 0.001))
-            where = f" of connection {account.conn_id!r}" if limit == "max_cost_per_day" else ""
-            found.append(Allowance(left, f"{limit} ({format_usd(cost)}){where}"))
-    return min(found, key=lambda allowance: allowance.calls, default=None)
 
 
 @dataclass(slots=True)
@@ -187,9 +162,53 @@ class Budget:
         return self.max_cost is None or committed + price <= self.max_cost + price / 1000
 
 
-def used_up(budget: Budget, limits: TaskLimits, account: Account) -> str:
-    """Return the limit, with its value, that allows no further call."""
-    if budget.slice_left == 0:
-        return f"slice_size ({limits.slice_size})"
-    reached = tightest(limits, account, budget.calls, budget.committed)
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How many further calls a limit allows, the limit with its value, and what it says of more, for people."""
+
+    calls: int
+    limit: str
+    more: str = "allows no more"
+
+
+def tightest(budget: Budget, limits: TaskLimits, days: Allowance | None = None) -> Allowance | None:
+    """Return the limit that allows the fewest further calls, the one first that a run meets first; None without limits.
+
+    Calls under way and requests that are fetched count at their price.
+
+    :param days: what the account's day allows, if it has a limit.
+    """
+    found = []
+    if budget.slice_left is not None:
+        found.append(Allowance(budget.slice_left, f"slice_size ({limits.slice_size})"))
+    if budget.max_calls is not None:
+        found.append(Allowance(max(0, budget.max_calls - budget.calls), f"max_calls ({budget.max_calls})"))
+    if budget.max_cost is not None and budget.price:
+        # A thousandth of a call, as in `Budget`.
+        left = max(0, int((budget.max_cost - budget.committed) / budget.price + 0.001))
+        more = "allows no more if those still running are billed" if budget.under_way else "allows no more"
+        found.append(Allowance(left, f"max_cost ({format_usd(budget.max_cost)})", more))
+    if days is not None:
+        found.append(days)
+    return min(found, key=lambda allowance: allowance.calls, default=None)
+
+
+def days_allowance(account: Account, left: DaysCalls | None) -> Allowance | None:
+    """Return what the account's day allows, for people; None without a ``max_cost_per_day``."""
+    if left is None:
+        return None
+    more = "allows no more today"
+    if left.is_set_aside:
+        more += " if other tasks spend what they have set aside"
+    return Allowance(left.calls, name_of_days_limit(account), more)
+
+
+def name_of_days_limit(account: Account) -> str:
+    """Return the account's ``max_cost_per_day`` with its value and its connection."""
+    return f"max_cost_per_day ({format_usd(account.max_cost_per_day)}) of connection {account.conn_id!r}"
+
+
+def used_up(budget: Budget, limits: TaskLimits) -> str:
+    """Return the task's limit, with its value, that allows no further call."""
+    reached = tightest(budget, limits)
     return reached.limit if reached else "The task's budget"

@@ -98,14 +98,24 @@ class OutcomeRecorder:
         for entry, row in zip(stored, index.rows(entry.first.keys for entry in stored), strict=True):
             self._stored(entry, row, resumed=resumed)
         for entry in planned:
+            self._count_held_or_rejected(entry, on_unknown)
             if entry.action == "unknown":
-                self.totals.held += len(entry.all) if on_unknown == "retry" else 0
                 self._undescribed(entry, unknown_outcome(entry.lost, on_unknown))
             elif entry.action == "unusable":
-                if entry.status == "rejected":
-                    for _ in entry.all:
-                        self.totals.count_rejected(str(entry.first.error))
                 self._undescribed(entry, entry.first.error)
+
+    def count_planned(self, planned: Iterable[PlannedImage], *, on_unknown: OnUnknown = "retry") -> None:
+        """Count every planned image and record none: what needs a call is pending."""
+        for entry in planned:
+            self._count_held_or_rejected(entry, on_unknown)
+            self.totals.counts[entry.status] += len(entry.all)
+
+    def _count_held_or_rejected(self, entry: PlannedImage, on_unknown: OnUnknown) -> None:
+        if entry.action == "unknown" and on_unknown == "retry":
+            self.totals.held += len(entry.all)
+        elif entry.action == "unusable" and entry.status == "rejected":
+            for _ in entry.all:
+                self.totals.count_rejected(str(entry.first.error))
 
     def record_pending(self, planned: Iterable[PlannedImage], why: Unfinished) -> None:
         """Record every planned image that would need a call as pending."""

@@ -95,10 +95,13 @@ class Plan:
         """How many calls there will be at most, unless one fails and is tried again."""
         return len(self.having("call"))
 
-    def summary(self, price: float | None, allowed: Allowance | None = None) -> str:
-        """Return the plan in one line.
+    def summary(self, price: float | None, allowed: Allowance | None = None, *, is_refused: bool = False) -> str:
+        """Return the plan in one line. What it says that calls cost is for calls that are sent now.
+
+        A call that fails and is sent again comes on top, as far as ``allowed`` leaves room for it.
 
         :param allowed: the limit that allows the fewest calls, if there is one.
+        :param is_refused: whether no call is made at all, as the run stops before the first one.
         """
         copies = sum(len(entry.others) for entry in self.entries if entry.action in ("call", "attach"))
         resent = sum(entry.lost > 0 for entry in self.having("call"))
@@ -113,8 +116,10 @@ class Plan:
             if count:
                 parts.append(f"{count} {words}")
         calls, why = self.calls, ""
-        if allowed is not None and allowed.calls < calls:
-            calls, why = allowed.calls, f" ({allowed.limit} allows no more)"
+        if calls and is_refused:
+            calls, why = 0, " (the run stops before its first call)"
+        elif allowed is not None and allowed.calls < calls:
+            calls, why = allowed.calls, f" ({allowed.limit} {allowed.more})"
         cost = "" if price is None else f", {format_usd(calls * price)}"
         images = f"{self.requested} {plural(self.requested, 'image')}"
         return f"{images}: {', '.join(parts)}; at most {calls} {plural(calls, 'call')}{cost}{why}"

@@ -115,11 +115,14 @@ class Totals:
         }
 
 
-def progress_line(totals: Totals, now: float, paused_until: float | None = None) -> str:
+def progress_line(
+    totals: Totals, now: float, paused_until: float | None = None, *, waits_for_rate: float | None = None
+) -> str:
     """Return one line: done/total, rate, rejected, cost so far, time left.
 
     :param now: as of ``time.monotonic()``.
     :param paused_until: epoch seconds before which the vendor takes no call; None if it takes calls now.
+    :param waits_for_rate: the account's calls a minute, where nothing is under way as the next call waits for them.
     """
     elapsed = max(now - totals.began, 1e-9)
     rate = (totals.done - totals.known_before) / elapsed
@@ -137,6 +140,8 @@ def progress_line(totals: Totals, now: float, paused_until: float | None = None)
     if paused_until is not None and totals.recorded < totals.requested:
         until = datetime.fromtimestamp(paused_until, UTC)
         parts.append(f"the vendor takes no call until {until:%Y-%m-%dT%H:%M:%SZ}")
+    if waits_for_rate is not None:
+        parts.append(f"waiting for the account's rate of {waits_for_rate:g} a minute")
     parts.append(f"took {_span(elapsed)}" if totals.recorded >= totals.requested else f"{_span(left)} left")
     return ", ".join(parts)
 

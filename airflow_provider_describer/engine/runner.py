@@ -265,7 +265,9 @@ class Runner:
                 self.recorder.record_without_call(other, "reused" if status == "described" else status, result)
 
     def _report(self) -> None:
-        self.report(progress_line(self.recorder.totals, time.monotonic(), self.admission.paused_until))
+        per_minute = self.vendor_calls.account.requests_per_minute if self.admission.waits_for_rate else None
+        paused_until = self.admission.paused_until
+        self.report(progress_line(self.recorder.totals, time.monotonic(), paused_until, waits_for_rate=per_minute))
 
     async def _report_often(self) -> None:
         while True:

@@ -38,8 +38,7 @@ class LeaseClient:
         self._bursts = rate if rate and rate.in_bursts else None
         self.leased_rate = None if self._bursts else rate
         """The rate whose slots are granted by exchanges."""
-        # Binary fractions err by less than a thousandth of a micro-dollar.
-        self.cap = None if max_cost_per_day is None else math.floor(round(max_cost_per_day * 1e6, 3))
+        self.cap = None if max_cost_per_day is None else cap_of_day(max_cost_per_day)
         self.slots: list[float] = [not_before] * math.floor(self._bursts.calls) if self._bursts else []
         self._late = 0
         """Slots to come that late calls have used up."""
@@ -74,6 +73,10 @@ class LeaseClient:
             return 0.0
         self._forget_passed(now)
         return max(0.0, self.slots[0] - now) if self.slots else None
+
+    def lacks_slot(self, now: float) -> bool:
+        """Whether the rate alone keeps the next call: no slot is due, and the vendor has asked for no pause."""
+        return self.rate is not None and self.paused_until <= now and not (self.slots and self.slots[0] <= now)
 
     def resume_at(self, start_at: float) -> float:
         """Return when a run that is left should go on: for a whole burst, or else when its next call may start."""
@@ -192,6 +195,12 @@ class LeaseClient:
                 self.slots = sorted({*self.slots, *grant.slots})
                 self._drop_slots()
         self.pause(grant.paused_until)
+
+
+def cap_of_day(max_cost_per_day: float) -> int:
+    """Return a day's limit (USD) in micro-dollars, rounded down."""
+    # Binary fractions err by less than a thousandth of a micro-dollar.
+    return math.floor(round(max_cost_per_day * 1e6, 3))
 
 
 def micro_dollars(usd: float) -> int:

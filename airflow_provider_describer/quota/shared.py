@@ -112,6 +112,11 @@ class SharedLimits:
         """Whether a permit is for a moment, as the account has a rate."""
         return self._client.rate is not None
 
+    @property
+    def waits_for_rate(self) -> bool:
+        """Whether a call waits for a slot of the account's rate."""
+        return self._demand.waiting > 0 and self._client.lacks_slot(self._clock())
+
     async def acquire(self, max_wait: float | None = None) -> Permit:
         """Wait, first come first served, until one call may start and its money is set aside.
 

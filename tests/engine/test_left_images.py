@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_describer.engine.deferral import ResumeCondition
-from airflow_provider_describer.engine.limits import Allowance, TaskLimits, tightest
 from airflow_provider_describer.engine.progress import Totals, progress_line
 from airflow_provider_describer.models import plural
 
@@ -51,7 +50,8 @@ def test_a_limit_is_named_with_its_value_and_what_it_leaves(
     assert result.ledger["billed"] == calls and result.error is None
     plan = next(line for line in lines if "at most" in line)
     cost = f"${calls * 0.015:.3f}".removesuffix("0") if calls % 2 else f"${calls * 0.015:.2f}"
-    assert plan.endswith(f"at most {calls} {plural(calls, 'call')}, {cost} ({limit} allows no more)")
+    today = " today" if "day" in limit else ""
+    assert plan.endswith(f"at most {calls} {plural(calls, 'call')}, {cost} ({limit} allows no more{today})")
     assert outcome.warning is not None
     assert outcome.warning.startswith(f"{limit} allows no further call: {14 - calls} of 14 images are left pending.")
     assert lines[-1].startswith(f"{calls}/14 images, "), "a pending image is not done"
@@ -106,14 +106,6 @@ def test_copies_of_an_image_that_was_left_say_so_too(shop: Shop, pictures: Pictu
     assert [row["error"]["kind"] for row in result.of("pending")] == ["budget"] * 3
 
 
-def test_the_tightest_limit_counts_what_was_spent(shop: Shop) -> None:
-    account = shop.account(max_cost_per_day=1.5)
-    assert tightest(TaskLimits(), shop.account()) is None
-    assert tightest(TaskLimits(max_cost=0.15), account, calls=4, spent=0.06) == Allowance(6, "max_cost ($0.15)")
-    assert tightest(TaskLimits(max_calls=5, max_cost=0.15), account, 4, 0.06) == Allowance(1, "max_calls (5)")
-    assert tightest(TaskLimits(max_calls=5), account, 9) == Allowance(0, "max_calls (5)")
-
-
 def test_images_that_were_rejected_are_told_of_with_a_reason(shop: Shop, pictures: Pictures) -> None:
     paths = pictures(6)
     paths[0].write_bytes(b"no image")
@@ -138,6 +130,26 @@ def test_a_pause_that_the_vendor_asks_for_is_told() -> None:
     waiting = progress_line(totals, totals.began + 1, 1_767_225_600.0)
     assert "the vendor takes no call until 2026-01-01T00:00:00Z, unknown time left" in waiting
     assert "takes no call" not in progress_line(totals, totals.began + 1, None)
+
+
+def test_a_low_rate_is_told_as_the_reason_for_waiting() -> None:
+    totals = Totals(requested=3)
+    waiting = progress_line(totals, totals.began + 1, waits_for_rate=0.5)
+    assert "waiting for the account's rate of 0.5 a minute, unknown time left" in waiting
+    assert "waiting" not in progress_line(totals, totals.began + 1)
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_run_that_waits_for_its_rate_says_so(
+    shop: Shop, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_shared: bool
+) -> None:
+    monkeypatch.setattr("airflow_provider_describer.engine.runner.REPORT_EVERY_S", 0.05)
+    shop.fields = {"requests_per_minute": 40, "limits_path": str(tmp_path / "limits") if is_shared else None}
+    result = shop.describe(pictures(3), concurrency=2)
+    assert any("waiting for the account's rate of 40 a minute" in line for line in result.lines)
+    assert "waiting" not in result.lines[-1] and result.counts["described"] == 3
+    unpaced = shop.describe(pictures(5), fields={"requests_per_minute": None})
+    assert not any("waiting" in line for line in unpaced.lines)
 
 
 def test_a_refused_call_tells_until_when(shop: Shop, pictures: Pictures) -> None:
