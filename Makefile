@@ -129,6 +129,7 @@ lint: lint-style lint-imports lint-types ## check style, architecture and types
 bench: .venv/bench/.ready ## measure, on an idle machine: make bench [BENCH_ARGS=--quick]
 	@.venv/bench/bin/python benchmarks/engine.py $(BENCH_ARGS)
 	@.venv/bench/bin/python benchmarks/objects.py $(BENCH_ARGS)
+	@.venv/bench/bin/python benchmarks/store.py $(BENCH_ARGS)
 	@.venv/bench/bin/python benchmarks/shared_limits.py $(BENCH_ARGS)
 	@.venv/bench/bin/python benchmarks/airflow_run.py
 

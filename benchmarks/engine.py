@@ -148,21 +148,6 @@ def memory(folder: Path, few: int, many: int) -> None:
     say(f"peak memory, {many} images against {few}", f"{more / less:.2f} ×", "≤ 1.1 ×")
 
 
-def planning(count: int) -> None:
-    """Plan as many images as the store has outcomes."""
-    done = subprocess.run(
-        [sys.executable, HERE / "planning.py", str(count)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        sys.exit(done.stderr)
-    found = json.loads(done.stdout)
-    say(
-        f"planning {count} images against as many outcomes",
-        f"{found['wall']:.2f} s, {found['more_mb']:.0f} MB",
-        "≤ 3 s, ≤ 200 MB",
-    )
-
-
 def main() -> None:
     """Print the table."""
     quick = "--quick" in sys.argv[1:]
@@ -176,7 +161,6 @@ def main() -> None:
         against_aiohttp(folder, 10 if quick else 30)
         flatness(folder, 500 if quick else 2_000)
         memory(Path(place), 200 if quick else 2_000, 2_000 if quick else 20_000)
-    planning(10_000 if quick else 100_000)
 
 
 if __name__ == "__main__":
