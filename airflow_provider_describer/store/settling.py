@@ -113,21 +113,24 @@ def settle(
 def settle_shards(
     folder: Folder,
     table: SettledTable,
-    is_live: Callable[[str], bool] = lambda name: False,
+    names: Callable[[], Iterable[str]],
+    before_each: Callable[[], None] = lambda: None,
     *,
     clock: Callable[[], float] = time.time,
 ) -> int:
-    """Settle all shards but those of live writers; return how many there were.
+    """Settle shards, of writers that are not at work any more; return how many there were.
 
-    :param is_live: whether the writer of the shard of this name may still be at work.
+    :param names: of the shards; asked again where another process has settled one meanwhile.
+    :param before_each: called before each group of shards.
     :raises CorruptShard: naming a damaged shard; it and the shards of its group stay as they are.
     """
     new_name, settled = shard_namer(clock), 0
     for _ in range(MAX_ATTEMPTS):
         try:
-            for names, lines in _groups(folder, [name for name in shard_names(folder) if not is_live(name)]):
-                settle(folder, table, lines, names, new_name, is_new=False)
-                settled += len(names)
+            for group, lines in _groups(folder, names()):
+                before_each()
+                settle(folder, table, lines, group, new_name, is_new=False)
+                settled += len(group)
         except ShardVanished:
             continue
         return settled
@@ -139,14 +142,26 @@ def compact(
 ) -> tuple[int, int]:
     """Settle the journal and bring the table up to date; return the number of shards before and after.
 
-    :param is_live: as for `settle_shards`.
+    :param is_live: whether the writer of the shard of this name may still be at work: it settles its own.
     :raises StoreError: naming what cannot be read or written.
     """
     before = len(shard_names(folder))
-    settle_shards(folder, SettledTable(folder), is_live, clock=clock)
+    table = SettledTable(folder)
+    settle_shards(folder, table, lambda: [name for name in shard_names(folder) if not is_live(name)], clock=clock)
     if folder.read(SETTLED) is not None:
-        SettledTable(folder).maintain(at_once=True)
+        table.maintain(at_once=True)
     return before, len(shard_names(folder))
+
+
+def has_ended_calls(folder: Folder, names: Iterable[str]) -> bool:
+    """Return whether any of these shards holds something to settle; one that has vanished counts."""
+    for name in names:
+        content = folder.read(name)
+        if content is None or any(
+            peek(line)[0] in SETTLED_EVENTS for _, line in shard_lines(folder.where(name), content)
+        ):
+            return True
+    return False
 
 
 def shard_names(folder: Folder) -> list[str]:
