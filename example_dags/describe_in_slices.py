@@ -23,7 +23,7 @@ WHERE: dict[str, Any] = {"store": "{{ params.store }}", "describer_conn_id": "{{
     schedule="@weekly",
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
-    max_active_runs=1,  # two runs at once may both pay for the same new image
+    max_active_runs=1,  # a second run would only wait for the images of the first
     params={
         "images": "/data/archive/**",
         "store": "/data/descriptions",

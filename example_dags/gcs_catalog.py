@@ -19,7 +19,7 @@ from airflow_provider_describer.operators.describe import DescribeImagesOperator
     schedule="@daily",
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
-    max_active_runs=1,  # two runs at once may both pay for the same new image
+    max_active_runs=1,  # a second run would only wait for the images of the first
     params={
         "bucket": "catalog",
         "prefix": "products/",

@@ -24,7 +24,7 @@ DESCRIPTIONS = store_asset(STORE)
 
 @dag(
     schedule=[INBOX],
-    max_active_runs=1,  # two runs at once may both pay for the same new image
+    max_active_runs=1,  # a second run would only wait for the images of the first
     tags=["describer", "example"],
     doc_md=__doc__,
 )

@@ -22,7 +22,7 @@ DESCRIBER = "{{ params.describer_conn_id }}"
     schedule="@daily",
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
-    max_active_runs=1,  # two runs at once may both pay for the same new image
+    max_active_runs=1,  # a second run would only wait for the images of the first
     params={
         "images": "s3://catalog/products/**",
         "store": "s3://catalog/descriptions/",

@@ -17,8 +17,9 @@ from PIL import Image
 
 from airflow_provider_describer.account import Account, account_from_connection
 from airflow_provider_describer.emulator.process import EmulatorProcess
-from airflow_provider_describer.engine.job import Job, Outcome
+from airflow_provider_describer.engine.job import Job
 from airflow_provider_describer.engine.limits import TaskLimits
+from airflow_provider_describer.engine.progress import Outcome
 from airflow_provider_describer.errors import DescriberError
 from airflow_provider_describer.http.flow import VendorCalls
 from airflow_provider_describer.http.retry import RetryPolicy

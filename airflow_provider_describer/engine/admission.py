@@ -19,6 +19,9 @@ from airflow_provider_describer.quota.lease_client import Permit
 from airflow_provider_describer.quota.refusals import day_is_spent, must_wait
 from airflow_provider_describer.quota.shared import DayBudgetSpent, QuotaClosed, SharedLimits, WaitTooLong, open_quota
 
+OWNS_AGAIN_S = 0.2
+"""Seconds between two looks whether the run owns again what it has claimed; a look costs nothing."""
+
 
 class RunStopping(Exception):  # no error: the image is left for a later run
     """The run makes no call for this image any more, or leaves its request running at the vendor."""
@@ -42,6 +45,7 @@ class Admission:
     :param budget: what is left to the task instance.
     :param clock: epoch seconds.
     :param quota: the account's limits, entered; by default those of this run alone.
+    :param owns: whether the run still owns what it has claimed in its store.
     """
 
     def __init__(
@@ -52,8 +56,10 @@ class Admission:
         totals: Totals,
         clock: Callable[[], float],
         quota: SharedLimits | None = None,
+        owns: Callable[[], bool] = lambda: True,
     ) -> None:
         self.budget = budget
+        self._owns = owns
         self._quota = quota or open_quota(account, in_bursts=limits.max_wait is not None, clock=clock)
         self._max_wait, self._limits, self._account = limits.max_wait, limits, account
         self._totals, self._clock = totals, clock
@@ -104,6 +110,11 @@ class Admission:
     def waits_for_rate(self) -> bool:
         """Whether no call is under way, as the next one waits for the account's rate."""
         return not self._sent and self._quota.waits_for_rate
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether the run ends before its work is done, for another reason than a limit that allows no further call."""
+        return self.stopped_by is not None or self._leaving.is_set() or self._defer_policy.is_leaving
 
     @property
     def admits_no_more(self) -> bool:
@@ -157,12 +168,14 @@ class Admission:
                     await write_intent()
                     has_intent = True
                 await self._take_room(permit)
-                if self._quota.is_valid(quota_permit):
+                owns = self._owns()
+                if owns and self._quota.is_valid(quota_permit):
                     break
                 self._give_back(permit)
-                if has_intent and self._quota.paused_until > self._clock():
+                if has_intent and (not owns or self._quota.paused_until > self._clock()):
                     withdraw_intent("paused")
                     has_intent = False
+                await self._own_again()
         except BaseException:
             self._give_back(permit)
             self.budget.give_back()
@@ -227,6 +240,17 @@ class Admission:
             self.stop(leave_running=True)
         await _sleep(seconds, self._leaving)
 
+    async def wait_for_others(self, seconds: float, resume_after: float) -> None:
+        """Sleep before the next look at images that other runs are paying for.
+
+        :param resume_after: seconds until the run is resumed, if it is left as it has only waited for too long.
+        :raises RunStopping: if the run is left or stopped.
+        """
+        if self._defer_policy.polls_too_long(time.monotonic(), seconds):
+            self._defer_policy.leave(self._clock() + resume_after)
+            self.stop(leave_running=True)
+        await _sleep(seconds, self._leaving)
+
     # Steps of `acquire`
 
     async def _reserve(self) -> None:
@@ -246,6 +270,11 @@ class Admission:
             await self._calls_under_way.enter()
             permit.has_room = True
         self._raise_if_stopping()
+
+    async def _own_again(self) -> None:
+        """Wait until the run owns again what it has claimed, where it was too late to say that it lives."""
+        while not self._owns():
+            await _sleep(OWNS_AGAIN_S, self._stopping)
 
     async def _take_permit(self, permit: CallPermit) -> Permit:
         """Wait for the account's permit."""

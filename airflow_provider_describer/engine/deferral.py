@@ -33,7 +33,8 @@ class CarriedTotals:
     """What a task instance has done before it was resumed, as far as the journal does not say it.
 
     ``cost_usd`` is only what calls without a description have cost; ``elapsed_s`` the time worked, without waiting.
-    ``idle_at`` is the epoch second from which the account's rate allows a whole burst of calls again.
+    ``idle_at`` is the epoch second from which the account's rate allows a whole burst of calls again. ``waits`` counts
+    the deferrals in a row that were for images of other runs.
     """
 
     calls: int = 0
@@ -42,6 +43,7 @@ class CarriedTotals:
     unknown_cost_usd: float = 0.0
     elapsed_s: float = 0.0
     idle_at: float = 0.0
+    waits: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-able values."""

@@ -15,13 +15,15 @@ from functools import partial
 from typing import Any, get_args
 
 from airflow_provider_describer.engine.admission import Admission
+from airflow_provider_describer.engine.claimed import OthersImages, claim_plan
 from airflow_provider_describer.engine.deferral import CarriedTotals, ResumeCondition
 from airflow_provider_describer.engine.identify import identify_all
 from airflow_provider_describer.engine.learned import LearnedIdentities
 from airflow_provider_describer.engine.limits import Budget, TaskLimits, check_limits, days_allowance, tightest
 from airflow_provider_describer.engine.outcomes import OutcomeRecorder, unknown_outcome
-from airflow_provider_describer.engine.plan import OnUnknown, Plan, decide, make_plan
-from airflow_provider_describer.engine.progress import Totals, run_warning, too_many_rejected, verdict
+from airflow_provider_describer.engine.ownership import Ownership
+from airflow_provider_describer.engine.plan import OnClaimed, OnUnknown, Plan, decide
+from airflow_provider_describer.engine.progress import Outcome, Totals, run_warning, too_many_rejected, verdict
 from airflow_provider_describer.engine.runner import Runner
 from airflow_provider_describer.engine.transports import report_transports
 from airflow_provider_describer.errors import BadInput, DescriberError, Unfinished
@@ -35,6 +37,7 @@ from airflow_provider_describer.quota.days_money import calls_left_today
 from airflow_provider_describer.quota.shared import open_quota
 from airflow_provider_describer.storage.folder import Folder, open_folder
 from airflow_provider_describer.storage.open_bucket import OpenBucket
+from airflow_provider_describer.store.claim_files import open_claims
 from airflow_provider_describer.store.index import StoreIndex, open_index
 from airflow_provider_describer.store.journal import Journal
 from airflow_provider_describer.store.results import ResultFiles, ResultsFormat, check_results_format
@@ -54,6 +57,7 @@ class Job:
     :param open_bucket: for images and stores at s3:// and gs://.
     :param images_base: the folder that the listing of images is for: no local file outside it is read.
     :param results_format: of the result files in the store; the journal is always JSONL.
+    :param on_claimed: whether images that another live run is paying for are waited for or left pending.
     """
 
     vendor_calls: VendorCalls
@@ -71,6 +75,7 @@ class Job:
     open_bucket: OpenBucket | None = None
     images_base: str | None = None
     results_format: ResultsFormat = "jsonl"
+    on_claimed: OnClaimed = "wait"
     _stop: Callable[[], object] | None = field(default=None, init=False)
     _stop_asked: bool = field(default=False, init=False)
 
@@ -82,6 +87,8 @@ class Job:
         check_limits(self.limits, self.vendor_calls.account)
         if self.on_unknown not in get_args(OnUnknown):
             raise BadInput(f"on_unknown is {self.on_unknown!r}, expected one of {', '.join(get_args(OnUnknown))}.")
+        if self.on_claimed not in get_args(OnClaimed):
+            raise BadInput(f"on_claimed is {self.on_claimed!r}, expected one of {', '.join(get_args(OnClaimed))}.")
         check_results_format(self.results_format)
         if self.store is None and len(self.requests) > MAX_INLINE:
             raise BadInput(
@@ -114,15 +121,17 @@ class Job:
         self.check()
         began, carried, account = time.monotonic(), self.carried or CarriedTotals(), self.vendor_calls.account
         folder = None if self.store is None else await asyncio.to_thread(open_folder, self.store, self.open_bucket)
-        index = await asyncio.to_thread(open_index, folder, task_instance=self.task_instance)
         totals = Totals.resumed(len(self.requests), carried, is_priced=account.price_per_call is not None)
         rows: dict[int, Row] | None = {} if self.store is None or self.return_rows else None
-        with ExitStack() as files:
-            results = None
-            if folder and not self.dry_run:
-                results = files.enter_context(ResultFiles(folder, self.task_instance, self.results_format))
-            recorder = OutcomeRecorder(self.task_instance, totals, results, rows, self.vendor_calls.clock)
-            error, condition, budget = await self._describe(folder, index, recorder)
+        async with self._open_ownership(folder) as ownership:
+            await ownership.look()
+            index = await asyncio.to_thread(open_index, folder, task_instance=self.task_instance)
+            with ExitStack() as files:
+                results = None
+                if folder and not self.dry_run:
+                    results = files.enter_context(ResultFiles(folder, self.task_instance, self.results_format))
+                recorder = OutcomeRecorder(self.task_instance, totals, results, rows, self.vendor_calls.clock)
+                error, condition, budget = await self._describe(folder, index, recorder, ownership)
         elapsed = carried.elapsed_s + time.monotonic() - began
         manifest = totals.manifest(
             vendor=account.vendor,
@@ -134,17 +143,23 @@ class Job:
         if rows is not None and not self.dry_run:
             manifest["descriptions"] = [rows[id(request)].to_dict() for request in self.requests]
         warning = run_warning(totals, self.limits)
-        return Outcome(manifest, error, condition, totals.carry(elapsed), warning, budget, totals.refusal)
+        carried = totals.carry(elapsed)
+        return Outcome(manifest, error, condition, carried, warning, budget, totals.refusal, totals.skipped)
+
+    def _open_ownership(self, folder: Folder | None) -> Ownership:
+        if folder is None or self.store is None or self.dry_run or not self.requests:
+            return Ownership(None, self.report)
+        return Ownership(open_claims(self.store, folder, self.open_bucket, self.task_instance), self.report)
 
     async def _describe(
-        self, folder: Folder | None, index: StoreIndex, recorder: OutcomeRecorder
+        self, folder: Folder | None, index: StoreIndex, recorder: OutcomeRecorder, ownership: Ownership
     ) -> tuple[DescriberError | None, ResumeCondition | None, Budget]:
         """Plan, record what needs no call, and run the rest."""
         totals = recorder.totals
         async with AsyncExitStack() as opened:
             reader = await self._open_reader(opened)
             await asyncio.to_thread(report_transports, self.requests, self.vendor_calls, reader, self.report)
-            plan = await self._plan(reader, index)
+            plan = await self._plan(reader, index, ownership)
             budget = self._budget(plan, index)
             if self.dry_run:
                 recorder.count_planned(plan.entries, on_unknown=self.on_unknown)
@@ -162,8 +177,12 @@ class Job:
                 why = Unfinished(f"The run was stopped before its first call: {error}", kind="stopped")
                 recorder.record_pending(plan.entries, why)
                 return error, None, budget
-            runner = await self._open_runner(opened, plan, reader, folder, recorder, budget, index)
-            await self._run(runner)
+            runner = await self._open_runner(opened, plan, reader, folder, recorder, budget, index, ownership)
+            others = OthersImages(
+                plan.having("claimed"), index, ownership, runner, self.on_claimed, self._terms, self.report
+            )
+            others.announce()
+            await self._run(runner, others)
         totals.idle_at = runner.admission.idle_at
         await asyncio.to_thread(self._record_found, runner, folder, index)
         if condition := runner.admission.resume_condition(runner.left_running):
@@ -215,6 +234,7 @@ class Job:
         recorder: OutcomeRecorder,
         budget: Budget,
         index: StoreIndex,
+        ownership: Ownership,
     ) -> Runner:
         account, clock = self.vendor_calls.account, self.vendor_calls.clock
         totals = recorder.totals
@@ -230,21 +250,23 @@ class Job:
         await opened.enter_async_context(quota)
         new = self.new_client or self._client
         client = await opened.enter_async_context(new(self.limits.concurrency))
+        admission = Admission(account, self.limits, budget, totals, clock, quota, ownership.holds)
+        ownership.stop_with(partial(admission.stop, leave_running=True))
         return Runner(
             plan,
             self.vendor_calls,
             client,
             reader,
             self.limits,
-            Admission(account, self.limits, budget, totals, clock, quota),
+            admission,
             recorder,
-            await opened.enter_async_context(Journal(folder)) if folder else None,
+            await opened.enter_async_context(Journal(folder, writer=ownership.id)) if folder else None,
             LearnedIdentities(index),
             self.report,
             self.on_unknown,
         )
 
-    async def _run(self, runner: Runner) -> None:
+    async def _run(self, runner: Runner, others: OthersImages) -> None:
         loop, stop = asyncio.get_running_loop(), partial(runner.admission.stop, leave_running=True)
         self._stop = partial(loop.call_soon_threadsafe, stop)
         if self._stop_asked:
@@ -252,11 +274,12 @@ class Job:
         totals = runner.recorder.totals
         totals.known_before, totals.began = totals.done, time.monotonic()
         try:
-            await runner.describe()
+            await runner.describe(runner.plan.entries)
+            await others.finish()
         finally:
             self._stop = None
 
-    async def _plan(self, reader: Reader, index: StoreIndex) -> Plan:
+    async def _plan(self, reader: Reader, index: StoreIndex, ownership: Ownership) -> Plan:
         images = await identify_all(
             reader,
             self.vendor_calls.vendor,
@@ -266,7 +289,7 @@ class Job:
             stopped=lambda: self._stop_asked,
         )
         await asyncio.to_thread(index.look_up, {key for image in images for key in image.keys})
-        return make_plan(images, index, **self._terms)
+        return await claim_plan(images, index, ownership, self._terms)
 
     @property
     def _terms(self) -> dict[str, Any]:
@@ -301,21 +324,3 @@ class Job:
             # The loop may have just ended.
             with contextlib.suppress(RuntimeError):
                 stop()
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The manifest, and the error that the task should end with, if any.
-
-    With a ``resume_condition`` the run was left as it may not wait so long: the task is to be resumed with ``carried``.
-    ``warning`` is for the task's log: a limit has left images pending, or images are held. ``budget`` is what the task
-    instance has left. ``refusal`` says when the account allows calls again, where its own limits have stopped the run.
-    """
-
-    manifest: dict[str, Any]
-    error: DescriberError | None
-    resume_condition: ResumeCondition | None = None
-    carried: CarriedTotals = field(default_factory=CarriedTotals)
-    warning: str | None = None
-    budget: Budget = field(default_factory=Budget)
-    refusal: DescriberError | None = None

@@ -120,7 +120,7 @@ class OutcomeRecorder:
     def record_pending(self, planned: Iterable[PlannedImage], why: Unfinished) -> None:
         """Record every planned image that would need a call as pending."""
         for entry in planned:
-            if entry.action in ("call", "attach"):
+            if entry.action in ("call", "attach", "claimed"):
                 self._undescribed(entry, why)
 
     def record_copy(self, image: IdentifiedImage, original: IdentifiedImage) -> None:

@@ -14,7 +14,8 @@ from airflow_provider_describer.store.index import JournalIndex, OpenCall, Store
 from airflow_provider_describer.store.rows import Status
 
 OnUnknown = Literal["retry", "hold", "fail"]
-Action = Literal["call", "attach", "reuse", "rejected", "unknown", "unusable"]
+OnClaimed = Literal["wait", "skip"]
+Action = Literal["call", "attach", "reuse", "rejected", "unknown", "unusable", "claimed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class PlannedImage:
     """What is to be done for one identity: one call at most, however many requests share it.
 
     ``lost`` counts earlier calls that were sent and never answered: a new call may pay a second time. ``lost_answers``
-    of them did not end with their process: the answer was lost on its way, or was not understood.
+    of them did not end with their process: the answer was lost on its way, or was not understood. Another run is paying
+    for a ``claimed`` image: ``owner`` names it.
     """
 
     action: Action
@@ -43,11 +45,22 @@ class PlannedImage:
     open_call: tuple[str, OpenCall] | None = None
     lost: int = 0
     lost_answers: int = 0
+    owner: str = ""
 
     @property
     def all(self) -> list[IdentifiedImage]:
         """All images of this identity."""
         return [self.first, *self.others]
+
+    @property
+    def may_need_call(self) -> bool:
+        """Whether a call is made for it, or might be: one of unknown outcome may have been sent by a run that lives."""
+        return self.action in ("call", "attach") or (self.action == "unknown" and self.open_call is not None)
+
+    def take_over(self, decided: PlannedImage) -> None:
+        """Do what was decided about the image instead."""
+        self.action, self.known, self.open_call = decided.action, decided.known, decided.open_call
+        self.lost, self.lost_answers, self.owner = decided.lost, decided.lost_answers, decided.owner
 
     @property
     def status(self) -> Status:
@@ -110,6 +123,7 @@ class Plan:
             (self.count("rejected"), "rejected before"),
             (self.count("unusable"), "that cannot be used"),
             (self.count("attach"), "still running at the vendor"),
+            (self.count("claimed"), "being described by other runs"),
             (self.count("unknown"), "of unknown outcome, left alone"),
             (resent, "of them of unknown outcome, sent again"),
         ):

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from airflow_provider_describer.engine.deferral import CarriedTotals
-from airflow_provider_describer.engine.limits import TaskLimits
+from airflow_provider_describer.engine.deferral import CarriedTotals, ResumeCondition
+from airflow_provider_describer.engine.limits import Budget, TaskLimits
 from airflow_provider_describer.engine.plan import OnUnknown
 from airflow_provider_describer.errors import Billed, DescriberError, RateLimited, TooManyRejected, Unfinished
 from airflow_provider_describer.models import format_usd, plural
@@ -24,7 +24,8 @@ class Totals:
     ``unknown_cost_usd`` more. ``known_before`` counts images that needed no call: they say nothing about the rate.
     ``saved_bytes`` were not sent as images were scaled down. ``held`` images are unknown and are not called again.
     ``limit_reached`` is the limit, with its value, that allows no further call. ``refusal`` is why the account's limits
-    allow none now, where they do not. ``idle_at`` is as in `CarriedTotals`.
+    allow none now, where they do not. ``idle_at`` and ``waits`` are as in `CarriedTotals`. ``skipped`` images are left
+    to other runs.
     """
 
     requested: int = 0
@@ -43,6 +44,8 @@ class Totals:
     held: int = 0
     refusal: RateLimited | None = None
     idle_at: float = 0.0
+    waits: int = 0
+    skipped: int = 0
 
     @classmethod
     def resumed(cls, requested: int, carried: CarriedTotals, *, is_priced: bool) -> Self:
@@ -55,12 +58,19 @@ class Totals:
             unknown_calls=carried.unknown_calls,
             unknown_cost_usd=carried.unknown_cost_usd,
             idle_at=carried.idle_at,
+            waits=carried.waits,
         )
 
     def carry(self, elapsed_s: float) -> CarriedTotals:
         """Return what the task instance is to be resumed with."""
         return CarriedTotals(
-            self.calls, self.failed_cost_usd, self.unknown_calls, self.unknown_cost_usd, elapsed_s, self.idle_at
+            self.calls,
+            self.failed_cost_usd,
+            self.unknown_calls,
+            self.unknown_cost_usd,
+            elapsed_s,
+            self.idle_at,
+            self.waits,
         )
 
     @property
@@ -113,6 +123,26 @@ class Totals:
             "unknown_cost_usd": round(self.unknown_cost_usd, 6),
             "elapsed_s": round(elapsed_s, 3),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The manifest, and the error that the task should end with, if any.
+
+    With a ``resume_condition`` the run was left as it may not wait so long: the task is to be resumed with ``carried``.
+    ``warning`` is for the task's log: a limit has left images pending, or images are held. ``budget`` is what the task
+    instance has left. ``refusal`` says when the account allows calls again, where its own limits have stopped the run.
+    ``skipped`` images are left to other runs.
+    """
+
+    manifest: dict[str, Any]
+    error: DescriberError | None
+    resume_condition: ResumeCondition | None = None
+    carried: CarriedTotals = field(default_factory=CarriedTotals)
+    warning: str | None = None
+    budget: Budget = field(default_factory=Budget)
+    refusal: DescriberError | None = None
+    skipped: int = 0
 
 
 def progress_line(
@@ -174,7 +204,7 @@ def verdict(
         return stopped_by
     if too_many := too_many_rejected(totals, limits.max_failure_ratio):
         return too_many
-    left = totals.counts["pending"] if not totals.budget_reached else 0
+    left = totals.counts["pending"] - totals.skipped if not totals.budget_reached else 0
     left += totals.counts["unknown"] - totals.held if on_unknown == "retry" else 0
     if left:
         return Unfinished(
@@ -187,17 +217,22 @@ def verdict(
 def run_warning(totals: Totals, limits: TaskLimits) -> str | None:
     """Return what the log of a run warns of, or None.
 
-    It warns of images that were rejected but not too many, that a limit has left, and that are held.
+    It warns of images that were rejected but not too many, that a limit or ``on_claimed`` has left, and that are held.
     """
     warnings = []
     if (rejected := totals.newly_rejected) and too_many_rejected(totals, limits.max_failure_ratio) is None:
         was = plural(rejected, "was", "were")
         warnings.append(f"{_of_all(rejected, totals)} {was} rejected; the last one: {totals.last_rejection}")
-    left, held, most = totals.counts["pending"], totals.held, limits.max_lost_calls
+    left, held, most = totals.counts["pending"] - totals.skipped, totals.held, limits.max_lost_calls
     if totals.budget_reached and left:
         warnings.append(
             f"{totals.limit_reached} allows no further call: {_of_all(left, totals)} {plural(left, 'is', 'are')} left "
             f"pending. A later DAG run goes on with {plural(left, 'it', 'them')}."
+        )
+    if skipped := totals.skipped:
+        warnings.append(
+            f"{_of_all(skipped, totals)} {plural(skipped, 'is', 'are')} left pending with on_claimed='skip', as other "
+            f"runs are describing {plural(skipped, 'it', 'them')}."
         )
     if held:
         warnings.append(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from airflow_provider_describer.engine.admission import Admission, RunStopping
@@ -78,12 +78,12 @@ class Runner:
     """Requests that a later run is to fetch."""
     _failures_in_a_row: int = field(default=0, init=False)
 
-    async def describe(self) -> None:
+    async def describe(self, entries: Sequence[PlannedImage]) -> None:
         """Describe every image that needs a call, or record why not. Returns when nothing is under way any more."""
         # Each request that runs at the vendor has a worker of its own: they are forgotten after an hour, and those that
         # never end must keep neither the others nor new calls. Fetching holds no image in memory.
-        queues = [iter([entry]) for entry in self.plan.having("attach")]
-        queue = iter(self.plan.having("call"))
+        queues = [iter([entry]) for entry in entries if entry.action == "attach"]
+        queue = (entry for entry in entries if entry.action == "call")
         count = self.limits.concurrency + self.limits.concurrency // 2 + 1
         workers = [asyncio.create_task(self._work(queue)) for queue in (*queues, *[queue] * count)]
         reporter = asyncio.create_task(self._report_often())

@@ -10,8 +10,8 @@ from pathlib import Path
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.arguments import parse_whole
 from airflow_provider_describer.engine.deferral import FETCH_WITHIN_S, CarriedTotals
-from airflow_provider_describer.engine.job import Outcome
 from airflow_provider_describer.engine.limits import TaskLimits
+from airflow_provider_describer.engine.progress import Outcome
 from airflow_provider_describer.errors import (
     BadInput,
     DescriberError,
@@ -58,7 +58,7 @@ def goes_on(outcome: Outcome, account: Account) -> bool:
     """Return whether a further slice could describe more; the job is done when its own limits are used up."""
     if outcome.resume_condition is not None or outcome.error is not None:
         return True
-    if not outcome.manifest["counts"]["pending"] or outcome.budget.is_task_used_up:
+    if outcome.manifest["counts"]["pending"] <= outcome.skipped or outcome.budget.is_task_used_up:
         return False
     # Otherwise the slice ended on the day's budget: a shared one is renewed tomorrow.
     return outcome.budget.slice_left == 0 or account.limits_path is not None

@@ -32,7 +32,7 @@ from airflow_provider_describer.arguments import (
     value_in,
 )
 from airflow_provider_describer.engine.deferral import longest_wait
-from airflow_provider_describer.engine.plan import OnUnknown
+from airflow_provider_describer.engine.plan import OnClaimed, OnUnknown
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.images.listing_file import is_listing_file
 from airflow_provider_describer.images.scaling import FEWEST_PIXELS
@@ -224,6 +224,7 @@ READERS: Mapping[str, Reader] = {
     "min_credits": _read_usd,
     "min_images": partial(parse_whole, least=1),
     "min_size": parse_int,
+    "on_claimed": partial(parse_choice, choices=get_args(OnClaimed)),
     "on_unknown": partial(parse_choice, choices=get_args(OnUnknown)),
     "only_new": parse_bool,
     "path": _read_path,

@@ -120,6 +120,8 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
         (templated)
     :param max_lost_calls: calls for one image, over all runs, whose answers may be lost; then ``retry`` sends no more
         either, and the image is held. (templated)
+    :param on_claimed: what to do about an image that another run on the same store is paying for now: ``wait`` for its
+        outcome and reuse it, or describe it if that run ends without one; ``skip`` leaves it pending. (templated)
     :param retry_rejected: ask again about images that the vendor has rejected before. (templated)
     :param results_format: format of the result files in the store: ``jsonl`` or ``parquet``. (templated)
     :param skip_if_empty: skip the task if there are no images. By default it succeeds, and all its counts are zero.
@@ -135,6 +137,7 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
         "max_failure_ratio",
         "on_unknown",
         "max_lost_calls",
+        "on_claimed",
         "retry_rejected",
         "results_format",
         "skip_if_empty",
@@ -152,6 +155,7 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
         max_failure_ratio: float | str = 0.1,
         on_unknown: str = "retry",
         max_lost_calls: int | str = 2,
+        on_claimed: str = "wait",
         retry_rejected: bool | str = False,
         results_format: str = "jsonl",
         skip_if_empty: bool | str = False,
@@ -166,6 +170,7 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
         self.max_failure_ratio = max_failure_ratio
         self.on_unknown = on_unknown
         self.max_lost_calls = max_lost_calls
+        self.on_claimed = on_claimed
         self.retry_rejected = retry_rejected
         self.results_format = results_format
         self.skip_if_empty = skip_if_empty
@@ -217,6 +222,7 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
             store=given.store,
             task_instance=run,
             on_unknown=given.on_unknown,
+            on_claimed=given.on_claimed,
             retry_rejected=given.retry_rejected,
             dry_run=dry_run,
             report=partial(self.log.info, "%s"),

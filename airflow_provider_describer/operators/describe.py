@@ -46,15 +46,33 @@ class DescribeImageOperator(DescriberBaseOperator):
         call of an earlier try is not known. (templated)
     :param max_lost_calls: calls for the image, over all runs, whose answers may be lost; then ``retry`` sends no more
         either. (templated)
+    :param on_claimed: what to do if another run on the same store is paying for the image now: ``wait`` for its outcome
+        and reuse it, or describe the image if that run ends without one; ``skip`` returns a row of status ``pending``.
+        (templated)
     """
 
-    template_fields: Sequence[str] = ("image", "on_unknown", "max_lost_calls", *DescriberBaseOperator.template_fields)
+    template_fields: Sequence[str] = (
+        "image",
+        "on_unknown",
+        "max_lost_calls",
+        "on_claimed",
+        *DescriberBaseOperator.template_fields,
+    )
 
-    def __init__(self, *, image: Any, on_unknown: str = "fail", max_lost_calls: int | str = 2, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        image: Any,
+        on_unknown: str = "fail",
+        max_lost_calls: int | str = 2,
+        on_claimed: str = "wait",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.image = image
         self.on_unknown = on_unknown
         self.max_lost_calls = max_lost_calls
+        self.on_claimed = on_claimed
         if isinstance(langs := getattr(check_arguments(self), "lang", ""), list):
             raise BadInput(f"lang is {langs}, expected one language; DescribeImagesOperator takes several.")
 
@@ -94,6 +112,7 @@ class DescribeImageOperator(DescriberBaseOperator):
             store=given.store,
             task_instance=task_instance_key(context),
             on_unknown=given.on_unknown,
+            on_claimed=given.on_claimed,
             report=partial(self.log.info, "%s"),
             new_client=hook.new_client,
             return_rows=True,
@@ -118,9 +137,9 @@ class DescribeImagesOperator(DescribeImagesBaseOperator):
     :class:`~airflow_provider_describer.operators.base.DescriberBaseOperator`.
 
     :param dry_run: only plan: log and return what would be called, and call nothing. (templated)
-    :param deferrable: give the worker slot back during long waits, for the vendor's rate limit or for requests that run
-        at the vendor; needs a ``store``, from which it goes on. By default as ``[operators] default_deferrable`` says.
-        (templated)
+    :param deferrable: give the worker slot back during long waits, for the vendor's rate limit, for requests that run
+        at the vendor or for images that another run is paying for; needs a ``store``, from which it goes on. By default
+        as ``[operators] default_deferrable`` says. (templated)
     :param defer_after: seconds, at least 15; shorter waits are spent in the worker. (templated)
     """
 

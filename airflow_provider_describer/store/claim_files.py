@@ -297,8 +297,6 @@ def open_claims(
     folder: Folder,
     open_bucket: OpenBucket | None,
     task: TaskInstanceKey,
-    *,
-    clock: Callable[[], float] = time.time,
 ) -> Claims:
     """Return the claims of a new run of ``task`` in the store at ``folder``; nothing is read yet.
 
@@ -310,4 +308,4 @@ def open_claims(
         name += f"[{task.map_index}]" if task.map_index >= 0 else ""
     else:
         name = f"a run outside Airflow on {socket.gethostname()} (process {os.getpid()})"
-    return Claims(folder, document, task.instance, name, clock=clock)
+    return Claims(folder, document, task.instance, name)

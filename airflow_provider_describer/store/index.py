@@ -77,6 +77,9 @@ class StoreIndex(JournalIndex):
         :raises StoreError: naming what cannot be read.
         """
         wanted = set(identities)
+        if self.table is None:
+            # There may be one at the next `refresh`.
+            self._asked.update((columns.key_of(key), key) for key in wanted)
         while found := self.find(wanted):
             self.take(found)
             wanted = set(found[0].values())

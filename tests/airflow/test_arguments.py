@@ -45,13 +45,20 @@ MANY = {
     "max_failure_ratio": 0.1,
     "on_unknown": "retry",
     "max_lost_calls": 2,
+    "on_claimed": "wait",
     "retry_rejected": False,
     "results_format": "jsonl",
     "skip_if_empty": False,
 }
 LISTING = {**DESCRIBER, "path": REQUIRED, "types": None, "chunk_size": None, "inline_limit": 1000}
 ARGUMENTS: dict[type[Any], dict[str, Any]] = {
-    DescribeImageOperator: {**DESCRIBER, "image": REQUIRED, "on_unknown": "fail", "max_lost_calls": 2},
+    DescribeImageOperator: {
+        **DESCRIBER,
+        "image": REQUIRED,
+        "on_unknown": "fail",
+        "max_lost_calls": 2,
+        "on_claimed": "wait",
+    },
     DescribeImagesOperator: {**MANY, **DEFERRABLE, "dry_run": False, "defer_after": 30.0},
     ListImagesOperator: {
         **LISTING,
@@ -92,6 +99,7 @@ MINE: dict[str, Any] = {
     "min_size": 30,
     "modified_after": "2026-01-01",
     "modified_before": timedelta(0),
+    "on_claimed": "skip",
     "on_unknown": "hold",
     "only_new": True,
     "path": "/mine",
@@ -218,6 +226,7 @@ WRONG: dict[str, Any] = {
     "min_size": -1,
     "modified_after": "yesterday",
     "modified_before": 1.5j,
+    "on_claimed": "never",
     "on_unknown": "retyr",
     "only_new": None,
     "path": "catalog/**",

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_describer.account import Account, account_from_connection
-from airflow_provider_describer.engine.job import Outcome
 from airflow_provider_describer.engine.limits import Allowance, Budget, TaskLimits, days_allowance, tightest, used_up
+from airflow_provider_describer.engine.progress import Outcome
 from airflow_provider_describer.errors import BadConnection, StoreError
 from airflow_provider_describer.quota.days_money import DaysCalls, calls_left_today
 from airflow_provider_describer.quota.document import encode_leases, open_limits_document

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_describer.engine.deferral import CarriedTotals, ResumeCondition
-from airflow_provider_describer.engine.job import Outcome
 from airflow_provider_describer.engine.limits import Budget, TaskLimits
+from airflow_provider_describer.engine.progress import Outcome
 from airflow_provider_describer.engine.slices import (
     check_slices,
     clear_totals,

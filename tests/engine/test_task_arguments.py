@@ -237,6 +237,7 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
     "min_size": optional(wholes(0)),
     "modified_after": ([], []),  # below
     "modified_before": ([], []),
+    "on_claimed": choices("wait", "skip"),
     "on_unknown": choices("retry", "hold", "fail"),
     "only_new": (BOOLS, [*NO_BOOLS]),
     "path": (

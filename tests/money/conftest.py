@@ -23,7 +23,7 @@ from PIL import Image
 
 from airflow_provider_describer.emulator.process import EmulatorProcess, child_environment
 from airflow_provider_describer.errors import DescriberError
-from airflow_provider_describer.storage.folder import open_folder
+from airflow_provider_describer.storage.folder import Folder, open_folder
 from airflow_provider_describer.store.index import read_history
 from airflow_provider_describer.store.rows import STATUSES
 
@@ -105,7 +105,13 @@ class Works:
         return f"{self.cloud.uri}/store" if self.cloud else str(self.folder / "store")
 
     def start(
-        self, images: Sequence[Path | str], *, poll_s: float = 0.02, run: dict[str, Any] | None = None, **limits: Any
+        self,
+        images: Sequence[Path | str],
+        *,
+        poll_s: float = 0.02,
+        run: dict[str, Any] | None = None,
+        on_claimed: str = "wait",
+        **limits: Any,
     ) -> Worker:
         task = {
             "vendor": self.vendor,
@@ -117,6 +123,7 @@ class Works:
             "limits": limits,
             "run": run or {"dag_id": "catalog", "run_id": "night", "task_id": "describe"},
             "poll_s": poll_s,
+            "on_claimed": on_claimed,
         }
         file = self.folder / f"task-{len(self.started)}.json"
         file.write_text(json.dumps(task), encoding="utf-8")
@@ -184,9 +191,12 @@ class Works:
         assert ledger["billed"] <= len(sums) + at_risk.total()
         return ledger
 
+    def folder_of_store(self) -> Folder:
+        return open_folder(self.store, self.cloud.open_bucket if self.cloud else None)
+
     def journaled(self) -> Journaled:
         found = Journaled()
-        for event in read_history(open_folder(self.store, self.cloud.open_bucket if self.cloud else None)):
+        for event in read_history(self.folder_of_store()):
             if event["event"] == "outcome":
                 found.outcomes[event["sha256"]] = event["status"]
                 # What has ended is settled without its start.

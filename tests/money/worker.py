@@ -29,6 +29,7 @@ def main(task: dict[str, Any]) -> None:
         flow.VendorCalls(vendor, account, RetryPolicy(base=0.01, cap=0.02)),
         parse_images(task["images"], vendor),
         TaskLimits(**task["limits"]),
+        on_claimed=task["on_claimed"],
         store=task["store"],
         task_instance=TaskInstanceKey(**task["run"]),
         report=lambda line: None,

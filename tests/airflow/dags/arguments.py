@@ -57,6 +57,7 @@ PARAMS: dict[str, Any] = {
     "min_size": None,
     "modified_after": None,
     "modified_before": None,
+    "on_claimed": "wait",
     "on_unknown": "retry",
     "only_new": False,
     "path": "",

@@ -1,0 +1,155 @@
+"""The images that other live runs are paying for: found in a plan, waited for, and described here if nobody has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from airflow_provider_describer.engine.admission import RunStopping
+from airflow_provider_describer.engine.outcomes import unknown_outcome
+from airflow_provider_describer.engine.ownership import Ownership
+from airflow_provider_describer.engine.plan import IdentifiedImage, OnClaimed, Plan, PlannedImage, decide, make_plan
+from airflow_provider_describer.engine.runner import Runner
+from airflow_provider_describer.errors import Unfinished
+from airflow_provider_describer.models import plural
+from airflow_provider_describer.store.index import StoreIndex
+
+FIRST_POLL_S = 1.0
+LONGEST_POLL_S = 15.0
+"""Seconds between two looks at what other runs have done: short at first, and after each that has shown something."""
+RESUME_AFTER_S = 60.0
+LONGEST_RESUME_S = 300.0
+"""Seconds for which a run is left that waits for others alone: longer each time that nothing has come of it."""
+
+
+async def claim_plan(
+    images: Sequence[IdentifiedImage], index: StoreIndex, ownership: Ownership, terms: dict[str, Any]
+) -> Plan:
+    """Return a plan in which each image that may need a call is this run's own, or ``claimed`` by another run.
+
+    :param index: of the store, read after `Ownership.look`; it is read again where it may be old by now.
+    :raises StoreError: as `Ownership.claim`.
+    """
+    plan = make_plan(images, index, **terms)
+    wanted = [key for entry in plan.entries if entry.may_need_call for key in _keys(entry, index)]
+    if not wanted:
+        return plan
+    if not await ownership.claim(wanted):
+        await asyncio.to_thread(index.refresh)
+        plan = make_plan(images, index, **terms)
+    for entry in plan.entries:
+        if entry.may_need_call and (owner := ownership.owner_of(_keys(entry, index))):
+            # A rejection that this run does not accept: what its owner gets counts instead.
+            known = index.outcome(entry.first.keys)
+            entry.take_over(PlannedImage("claimed", entry.first, known=known, owner=owner))
+    return plan
+
+
+def _keys(entry: PlannedImage, index: StoreIndex) -> Iterable[str]:
+    return index.aliases(tuple(dict.fromkeys(key for image in entry.all for key in image.keys)))
+
+
+@dataclass(slots=True)
+class OthersImages:
+    """The claimed images of a run that makes its own calls with ``runner``."""
+
+    entries: list[PlannedImage]
+    index: StoreIndex
+    ownership: Ownership
+    runner: Runner
+    on_claimed: OnClaimed
+    terms: dict[str, Any]
+    report: Callable[[str], None]
+
+    def announce(self) -> None:
+        """Say who describes them, and what this run does about it."""
+        next_step = "waiting for them" if self.on_claimed == "wait" else "they are left pending"
+        for owner, count in Counter(entry.owner for entry in self.entries for _ in entry.all).items():
+            words = next_step if count > 1 else next_step.replace("them", "it").replace("they are", "it is")
+            self.report(
+                f"{count} {plural(count, 'image')} {plural(count, 'is', 'are')} being described by {owner}; {words}"
+            )
+
+    async def finish(self) -> None:
+        """Record each as its owner has described it, or describe it once its owner has gone; return when none is left.
+
+        With ``on_claimed="skip"``, and where the run makes no further call, those that are left then stay pending.
+        """
+        admission, pause = self.runner.admission, FIRST_POLL_S
+        while self.entries and not admission.is_cut_short:
+            self._adopt_copies()
+            if await self._look():
+                pause = FIRST_POLL_S
+            if not self.entries or self.on_claimed == "skip" or admission.admits_no_more:
+                break
+            resume_after = min(RESUME_AFTER_S * 2.0 ** min(self._totals.waits, 8), LONGEST_RESUME_S)
+            try:
+                await admission.wait_for_others(pause, resume_after)
+            except RunStopping:
+                self._totals.waits += 1
+                break
+            pause = min(1.5 * pause, LONGEST_POLL_S)
+        self._adopt_copies()
+        await asyncio.to_thread(self._leave)
+
+    def _adopt_copies(self) -> None:
+        """Images that have turned out, when they were read, to have the content of a claimed one share its fate."""
+        claimed = {id(entry) for entry in self.entries}
+        for entry, image in self.runner.copies:
+            if id(entry) in claimed:
+                entry.others = [*entry.others, image]
+        self.runner.copies = [copy for copy in self.runner.copies if id(copy[0]) not in claimed]
+
+    async def _look(self) -> bool:
+        """See what others have done, and do what is left to this run; return whether there was anything."""
+        await self.ownership.poll()
+        # After the poll: a run that has gone has written down all that it has paid for.
+        await asyncio.to_thread(self.index.refresh)
+        ready = [entry for entry in self.entries if self._is_ready(entry)]
+        if not ready:
+            return False
+        self.entries = [entry for entry in self.entries if entry.action == "claimed"]
+        self._totals.waits = 0
+        admission, on_unknown = self.runner.admission, self.runner.on_unknown
+        record = partial(self.runner.recorder.record_known, on_unknown=on_unknown)
+        await asyncio.to_thread(record, ready, self.index)
+        if on_unknown == "fail" and (lost := sum(entry.lost for entry in ready if entry.action == "unknown")):
+            admission.stop(unknown_outcome(lost, on_unknown))
+        for entry in ready:
+            if entry.action == "attach" and entry.open_call:
+                admission.budget.attach(entry.open_call[0])
+        admission.note_progress()
+        await self.runner.describe([entry for entry in ready if entry.action in ("call", "attach")])
+        return True
+
+    def _is_ready(self, entry: PlannedImage) -> bool:
+        """Decide again about an image that has an outcome, or no owner any more; return False for all others."""
+        known, terms = self.index.outcome(entry.first.keys), self.terms
+        if known is not None and known != entry.known:
+            terms = {**terms, "retry_rejected": False}
+        decided = decide(entry.first, self.index, **terms)
+        if decided.action not in ("reuse", "rejected"):
+            entry.owner = self.ownership.owner_of(_keys(entry, self.index))
+            if entry.owner:
+                return False
+        entry.take_over(decided)
+        return True
+
+    def _leave(self) -> None:
+        recorder, admission = self.runner.recorder, self.runner.admission
+        for entry in self.entries:
+            if admission.is_cut_short:
+                recorder.record_pending([entry], admission.why_left())
+                continue
+            if self.on_claimed == "skip":
+                self._totals.skipped += len(entry.all)
+            why = f"{entry.owner} is describing it. The next run that asks for the image finds it in the store."
+            recorder.record_pending([entry], Unfinished(why, kind="claimed"))
+
+    @property
+    def _totals(self) -> Any:
+        return self.runner.recorder.totals
