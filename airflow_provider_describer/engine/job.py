@@ -35,9 +35,12 @@ from airflow_provider_describer.images.trust import Trust, guard_of
 from airflow_provider_describer.models import DescribeRequest
 from airflow_provider_describer.quota.days_money import calls_left_today
 from airflow_provider_describer.quota.shared import open_quota
+from airflow_provider_describer.storage.cas_document import CasDocument, open_document
 from airflow_provider_describer.storage.folder import Folder, open_folder
 from airflow_provider_describer.storage.open_bucket import OpenBucket
+from airflow_provider_describer.store.abandoned import LOCK
 from airflow_provider_describer.store.claim_files import open_claims
+from airflow_provider_describer.store.claims import FOLDER
 from airflow_provider_describer.store.index import StoreIndex, open_index
 from airflow_provider_describer.store.journal import Journal
 from airflow_provider_describer.store.results import ResultFiles, ResultsFormat, check_results_format
@@ -124,6 +127,8 @@ class Job:
         totals = Totals.resumed(len(self.requests), carried, is_priced=account.price_per_call is not None)
         rows: dict[int, Row] | None = {} if self.store is None or self.return_rows else None
         async with self._open_ownership(folder) as ownership:
+            if folder is not None and ownership.id is not None:
+                await ownership.settle_abandoned(folder, self._lock())
             await ownership.look()
             index = await asyncio.to_thread(open_index, folder, task_instance=self.task_instance)
             with ExitStack() as files:
@@ -150,6 +155,9 @@ class Job:
         if folder is None or self.store is None or self.dry_run or not self.requests:
             return Ownership(None, self.report)
         return Ownership(open_claims(self.store, folder, self.open_bucket, self.task_instance), self.report)
+
+    def _lock(self) -> CasDocument:
+        return open_document("store", f"{os.fspath(self.store or '').rstrip('/')}/{FOLDER}", LOCK, self.open_bucket)
 
     async def _describe(
         self, folder: Folder | None, index: StoreIndex, recorder: OutcomeRecorder, ownership: Ownership
@@ -251,6 +259,7 @@ class Job:
         new = self.new_client or self._client
         client = await opened.enter_async_context(new(self.limits.concurrency))
         admission = Admission(account, self.limits, budget, totals, clock, quota, ownership.holds)
+        journal = Journal(folder, writer=ownership.id, is_alone=ownership.holds) if folder else None
         ownership.stop_with(partial(admission.stop, leave_running=True))
         return Runner(
             plan,
@@ -260,7 +269,7 @@ class Job:
             self.limits,
             admission,
             recorder,
-            await opened.enter_async_context(Journal(folder, writer=ownership.id)) if folder else None,
+            await opened.enter_async_context(journal) if journal else None,
             LearnedIdentities(index),
             self.report,
             self.on_unknown,

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Self, TypeVar
 
 from airflow_provider_describer.errors import DescriberError, StoreError, Unfinished
+from airflow_provider_describer.storage.cas_document import CasDocument
+from airflow_provider_describer.storage.folder import Folder
+from airflow_provider_describer.store.abandoned import settle_abandoned
 from airflow_provider_describer.store.claim_files import Claims
 from airflow_provider_describer.store.claims import RENEW_S
+
+logger = logging.getLogger(__name__)
 
 LOOK_S = 1.0
 """Seconds between two looks at the clock: a run that was stopped learns soon that it is late."""
@@ -48,6 +54,18 @@ class Ownership:
         """Return the name of the live run that is paying for one of these identities; empty for none, or for us."""
         owner = self._claims.owner_of(keys) if self._claims else None
         return owner.name if owner else ""
+
+    async def settle_abandoned(self, folder: Folder, lock: CasDocument) -> None:
+        """Settle what runs that are gone have left in the journal, so that the plan need not read it.
+
+        Where that fails, the plan reads the journal as it is.
+        """
+        if self._claims is None:
+            return
+        try:
+            await self._in_thread(partial(settle_abandoned, folder, self._claims.look, lock))
+        except StoreError as error:
+            logger.warning("Outcomes stay in the journal for now, a later run settles them: %s", error)
 
     async def look(self) -> None:
         """See who is there, before the store is read for a plan."""

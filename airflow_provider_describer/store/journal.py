@@ -86,6 +86,7 @@ class Journal:
     have been paid for.
 
     :param writer: id of this writer, of letters and digits, which no other one has; by default a new one.
+    :param is_alone: whether, at that moment, nobody can have taken this writer for dead and settled its shards.
     """
 
     def __init__(
@@ -93,11 +94,13 @@ class Journal:
         folder: Folder,
         *,
         writer: str | None = None,
+        is_alone: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.time,
         window: float = WINDOW_S,
     ) -> None:
         self._folder = folder
         self._new_name = shard_namer(clock, writer)
+        self._is_alone = is_alone
         self._interval = CommitInterval(window)
         self._buffer: list[bytes] = []
         self._waiting: list[asyncio.Future[None]] = []
@@ -202,7 +205,7 @@ class Journal:
 
     def _settle(self, names: Sequence[str], lines: Sequence[bytes]) -> None:
         try:
-            rest = settle(self._folder, self._table, lines, names, self._new_name, is_new=True)
+            rest = settle(self._folder, self._table, lines, names, self._new_name, is_new=self._is_alone())
         except Exception as error:  # noqa: BLE001  # nothing is lost: what is not settled is in the journal
             logger.warning("Outcomes stay in the journal for now, a later run settles them: %s", error)
             return
