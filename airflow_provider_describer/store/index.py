@@ -38,6 +38,8 @@ class StoreIndex(JournalIndex):
     table: SettledTable | None = None
     _asked: dict[int, str] = field(default_factory=dict)
     """Every identity that was looked up, by its 64 bits."""
+    _version: int | None = None
+    """The table's version at the last `refresh`; all that was looked up was asked of it, or of a newer one."""
     _journal: JournalReader | None = None
     _shard: tuple[str, bytes] = ("", b"")
     """Name and content of the shard that was read last."""
@@ -65,6 +67,11 @@ class StoreIndex(JournalIndex):
                 f"{self.table.where} is not there, though the journal says that outcomes were settled into it. It "
                 "records calls that were paid for, so no call is made. Restore it from a backup."
             )
+        if self.table.version == self._version:
+            # The journal may have linked other identities to them.
+            self.look_up(list(self._asked.values()))
+            return
+        self._version = self.table.version
         for row in self.table.spent_by(self.task_instance.instance):
             if row["status"] in columns.FACTS or row["billed"] != "no":
                 self.count_own(row["call_key"], row["cost_usd"], row["described_at"].timestamp())

@@ -63,6 +63,12 @@ class SettledTable:
         """Whether there is a table."""
         return self._dataset() is not None
 
+    @property
+    def version(self) -> int | None:
+        """The version that reads see; None where there is no table."""
+        dataset = self._dataset()
+        return None if dataset is None else int(dataset.version)
+
     def refresh(self) -> None:
         """Let the next read see the newest version."""
         self._opened_at = float("-inf")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Scene = Callable[[], Any]
 
 WITHIN_S = 400.0
+MANY = 300
+"""Images that take some 10 s at a second each, so that runs which start together overlap."""
 
 
 # --- an account's limits, shared ---
@@ -56,6 +58,36 @@ def test_two_runs_at_once_keep_to_one_rate(scene: Scene) -> None:
     assert told.bill.refused <= 0.01 * told.bill.requests
     assert [manifest["counts"]["described"] for manifest in told.manifests] == [35, 35]
     # One alone would have had to wait for nobody.
+    assert told.overlap_s > 0
+
+
+# --- the same images at the same time ---
+
+
+def same_images(shop: Shop) -> Shared:
+    """One waits in its worker, the other outside it."""
+    shop.emulator.faults({shop.vendor: {"latency_s": 1.0}})
+    shop.connect()
+    shop.draw(MANY)
+    runs = [shop.run(dag_id) for dag_id in ("staying", "deferring", "staying")]
+    both = 0.0
+    looked = time.time()
+    while not all(run.look().state == "success" for run in runs):
+        now = time.time()
+        both += (now - looked) * (sum(run.look().state in ("running", "deferred") for run in runs) > 1)
+        looked = now
+        assert not [run for run in runs if run.look().state == "failed"]
+        time.sleep(0.2)
+    return Shared([run.manifest() for run in runs], both, shop.bill())
+
+
+@pytest.mark.scene(of=same_images)
+def test_runs_at_once_pay_for_each_image_once(scene: Scene) -> None:
+    told: Shared = scene()
+    assert (told.bill.requests, told.bill.billed, told.bill.twice) == (MANY, MANY, [])
+    counts = [manifest["counts"] for manifest in told.manifests]
+    assert [one["described"] + one["reused"] for one in counts] == [MANY] * 3
+    assert sum(one["described"] for one in counts) == MANY
     assert told.overlap_s > 0
 
 
