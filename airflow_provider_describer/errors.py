@@ -18,7 +18,8 @@
     │   ├── RateLimited
     │   └── VendorUnavailable
     ├── AmbiguousCall        the call was sent and its response lost: it may have been billed
-    │   └── RequestExpired   the result of a v2 request did not come, or was not fetched, in time
+    │   ├── RequestExpired   the result of a v2 request did not come, or was not fetched, in time
+    │   └── TextNotKept      the vendor's own history shows that it was billed, and keeps no text of it
     ├── UnexpectedAnswer     a response in no known form: shows its first 200 characters
     ├── TooManyRejected      more images were rejected than the task allows: look at them, a retry does not help
     ├── Unfinished           some images are not described yet, through no fault of their own: run again
@@ -190,6 +191,13 @@ class RequestExpired(AmbiguousCall):
     """The vendor no longer has a v2 request whose result was never fetched, or did not finish it in time."""
 
     kind = "request_expired"
+
+
+class TextNotKept(AmbiguousCall):
+    """The vendor's own history shows that the call was completed and billed. It keeps no text of it."""
+
+    kind = "text_not_kept"
+    billed: Billed = "yes"
 
 
 class UnexpectedAnswer(DescriberError):

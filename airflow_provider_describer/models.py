@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from airflow_provider_describer.errors import Billed, RejectedImage
 
@@ -107,6 +108,35 @@ class Description:
     remaining_credits: float | None = None
     uri: str | None = None
     sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRecord:
+    """One call in the vendor's own books.
+
+    :param created_at: epoch seconds, by the vendor's clock.
+    :param status: ``completed`` was billed; ``failed`` was not.
+    :param shown: the digest of the image as it was sent (`Vendor.shown`), or None if the record does not hold it.
+    :param cost_usd: what the vendor says that it has cost, or None.
+    :param text: the description, where the record holds it.
+    :param elapsed_s: seconds that the call took, or 0.0.
+    """
+
+    request_id: str
+    created_at: float
+    status: Literal["completed", "failed", "running"]
+    shown: str | None = None
+    cost_usd: float | None = None
+    text: str | None = None
+    elapsed_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """A page of the vendor's books. A call may have several records here, one for each of its outputs."""
+
+    records: tuple[HistoryRecord, ...]
+    is_last: bool
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:

@@ -135,6 +135,8 @@ class Shop:
     fields: dict[str, Any] = field(default_factory=dict)
     key: str | None = None
     policy: RetryPolicy = QUICK
+    books: str = "none"
+    """What Segmind's own history tells, as the emulator's setting ``history``."""
 
     def account(self, **fields: Any) -> Account:
         # Images that tests serve lie on loopback.
@@ -149,7 +151,7 @@ class Shop:
 
     def faults(self, **settings: Any) -> None:
         """Let the vendor behave so, and well in all other respects; it works off v2 requests quickly."""
-        quick = {"v2_delay_s": 0.03} if self.vendor == "segmind" else {}
+        quick = {"v2_delay_s": 0.03, "history": self.books} if self.vendor == "segmind" else {}
         self.emulator.faults({self.vendor: {**quick, **settings}})
 
     def breaks(self, kind: str, **when: Any) -> None:
@@ -186,6 +188,8 @@ class Shop:
 def shop(emulator: EmulatorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     # A request that runs at the vendor is looked at once a second; the emulator's are done sooner.
     monkeypatch.setattr("airflow_provider_describer.http.flow.poll_pause", lambda polls: 0.02)
+    # The emulator's books show a call at once, unless a test lets them lag.
+    monkeypatch.setattr("airflow_provider_describer.engine.vendor_history.SETTLING_S", 0.0)
     return Shop(emulator, tmp_path / "store")
 
 

@@ -24,6 +24,7 @@ from airflow_provider_describer.errors import (
     DescriberError,
     RateLimited,
     RequestExpired,
+    TextNotKept,
     UnexpectedAnswer,
     VendorUnavailable,
 )
@@ -116,7 +117,8 @@ def test_what_a_class_does_not_know_is_refused(kind: Callable[..., DescriberErro
 def test_only_lost_answers_may_have_been_billed() -> None:
     unknown = {kind for kind in CLASSES if kind.billed == "unknown"}
     assert unknown == {AmbiguousCall, RequestExpired, UnexpectedAnswer}
-    assert {kind.billed for kind in CLASSES if kind not in unknown} == {"no"}
+    assert {kind for kind in CLASSES if kind.billed == "yes"} == {TextNotKept}
+    assert {kind.billed for kind in CLASSES if kind not in {*unknown, TextNotKept}} == {"no"}
 
 
 def test_the_tree_is_as_drawn() -> None:

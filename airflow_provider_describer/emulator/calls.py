@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -171,9 +172,9 @@ class Vendor(ABC):
     async def handle_call(
         self, request: Request, call: Call, faults: CallFaults, entry: Entry
     ) -> Response | HangingResponse:
-        if faults.kind == "drop_before_bill":
+        if faults.kind in ("drop_before_bill", "drop_after_failure"):
             await asyncio.sleep(faults.latency_s)
-            entry.outcome = faults.kind
+            entry.outcome, entry.ended_at = faults.kind, time.time()
             return DroppedConnection()
         if faults.error == "quoted_image":
             raise RefusedError(self.refusal, f"Could not use the image {quoted(call.image_uri, faults.variant)}")

@@ -31,7 +31,7 @@ BAD_ANSWERS = ("html", "empty", "truncated", "wrong_types", "blank")
 # The vendor has worked and bills; the client gets an error, or an answer that only some clients can read.
 ERRORS_AS_ANSWERS = ("error_in_200", "plain_error", "proxy_error")
 STRANGE_FORMS = ("gzip_cut", "zstd", "raw_newline", "broken_utf8", "byte_order_mark", "utf16")
-LOST_ANSWERS = ("drop_before_bill", "drop_after_bill", "hang_after_bill", "drip_after_bill")
+LOST_ANSWERS = ("drop_before_bill", "drop_after_failure", "drop_after_bill", "hang_after_bill", "drip_after_bill")
 BILLED_KINDS = (*BAD_ANSWERS, *ERRORS_AS_ANSWERS, *STRANGE_FORMS, *LOST_ANSWERS)
 COMMON_KINDS = (*TEMPORARY_ERRORS, *LASTING_ERRORS, *BILLED_KINDS)
 VENDOR_KINDS = {
@@ -45,6 +45,7 @@ VENDOR_KINDS = {
     ),
 }
 ANSWER_STYLES = ("descriptions", "list", "objects", "output", "text", "description", "prompt", "string", "plain")
+HISTORY_FORMS = ("data", "results", "nested", "list", "body_as_text")
 
 Reader = Callable[[object, str], Any]
 
@@ -170,6 +171,12 @@ class VendorSettings:
     v2_fail_share: float = setting(0.0, share, SEGMIND)
     v2_expire_s: float = setting(3600.0, number, SEGMIND)
     v2_poll_errors: float = setting(0.0, share, SEGMIND)
+    history: str = setting("text", one_of("text", "no_text", "none"), SEGMIND)
+    history_form: str = setting("data", one_of(*HISTORY_FORMS), SEGMIND)
+    history_lag_s: float = setting(0.0, number, SEGMIND)
+    history_gaps: float = setting(0.0, share, SEGMIND)
+    history_rows: int = setting(1, positive, SEGMIND)
+    history_errors: float = setting(0.0, share, SEGMIND)
 
 
 @dataclass(frozen=True, slots=True)

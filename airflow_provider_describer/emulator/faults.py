@@ -51,6 +51,7 @@ class FaultInjector:
         self.plan = plan
         self.calls: Counter[str] = Counter()
         self.attempts: Counter[Call] = Counter()
+        self.history_requests = 0
         self.rate_windows: dict[str, tuple[float, int]] = {}
 
     def next_call(self, call: Call) -> CallFaults:
@@ -69,6 +70,15 @@ class FaultInjector:
     def poll_fails(self, vendor: str, image_sha256: str, poll: int) -> bool:
         """Return whether the nth poll of a v2 request is answered with a gateway error."""
         return self._random("poll", vendor, image_sha256, str(poll)) < self.plan.vendors[vendor].v2_poll_errors
+
+    def is_history_gap(self, vendor: str, image_sha256: str, request: int) -> bool:
+        """Return whether the nth call that reached a vendor never appears in its request history."""
+        return self._random("gap", vendor, image_sha256, str(request)) < self.plan.vendors[vendor].history_gaps
+
+    def history_fails(self, vendor: str) -> bool:
+        """Count a request for a vendor's history and return whether it is answered with a gateway error."""
+        self.history_requests += 1
+        return self._random("history", vendor, str(self.history_requests)) < self.plan.vendors[vendor].history_errors
 
     def count_request(self, vendor: str) -> float | None:
         """Count a request against the vendor's rate limit; return when the limit resets if it is exceeded."""

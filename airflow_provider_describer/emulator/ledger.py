@@ -45,6 +45,7 @@ class Entry:
     outcome: str = "pending"
     billed: bool = False
     answered: bool = False
+    ended_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -117,7 +118,7 @@ class Ledger:
 
     def bill(self, entry: Entry, price: int) -> None:
         """Bill a call whose price is reserved."""
-        entry.billed = True
+        entry.billed, entry.ended_at = True, time.time()
         if entry.request_id not in self.request_ids:
             return
         account = self.accounts[entry.vendor]

@@ -18,12 +18,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from airflow_provider_describer.emulator.bad_responses import GATEWAY_ERRORS, gateway_error
-from airflow_provider_describer.emulator.calls import RefusedError, Vendor, read_body
+from airflow_provider_describer.emulator.calls import EmulatorState, RefusedError, Vendor, read_body
 from airflow_provider_describer.emulator.fault_settings import SEGMIND
 from airflow_provider_describer.emulator.faults import Call, CallFaults
 from airflow_provider_describer.emulator.image_info import ImageRefusedError, describe_in_a_sentence
 from airflow_provider_describer.emulator.image_input import ReceivedImage, from_data_uri
 from airflow_provider_describer.emulator.ledger import Entry, format_usd, to_usd
+from airflow_provider_describer.emulator.segmind_history import PATH, RequestHistory
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 UNSAFE = "Image failed the safety check"
@@ -67,6 +68,10 @@ class Segmind(Vendor):
         None,
     )
 
+    def __init__(self, state: EmulatorState, history: RequestHistory | None = None) -> None:
+        super().__init__(state)
+        self.history = history or RequestHistory(state)
+
     @property
     def balance(self) -> int:
         return self.ledger.accounts[self.name].balance or 0
@@ -79,7 +84,9 @@ class Segmind(Vendor):
             raise RefusedError("invalid_key")
 
     async def read(self, request: Request, body: bytes, entry: Entry) -> Call:
-        uri = read_json(request, body).get("image_file")
+        inputs = read_json(request, body)
+        self.history.note_inputs(entry, inputs)
+        uri = inputs.get("image_file")
         if not isinstance(uri, str) or not uri:
             raise RefusedError("bad_request", "image_file is required and must be a URI")
         try:
@@ -92,6 +99,7 @@ class Segmind(Vendor):
 
     async def work(self, request: Request, call: Call, faults: CallFaults, entry: Entry) -> Response:
         price, started = self.price, time.monotonic()
+        self.history.note_output(entry, self.output(self.describe(call)))
         response = await super().work(request, call, faults, entry)
         response.headers["x-cost"] = format_usd(price)
         response.headers["x-remaining-credits"] = format_usd(self.balance)
@@ -135,6 +143,7 @@ class Segmind(Vendor):
 
     def error_answer(self, refused: RefusedError, entry: Entry) -> Response:
         refused.kind = entry.outcome = "invalid_key" if refused.kind == "unauthorized" else refused.kind
+        entry.ended_at = time.time()
         response = self.error(refused)
         response.headers["x-request-id"] = entry.request_id
         return response
@@ -185,6 +194,7 @@ class FreeEndpoints:
         return [
             Route("/v1/get-user-credits", free(self.credits)),
             Route("/upload-asset", free(self.upload), methods=["POST"]),
+            Route(PATH, free(self.history)),
             Route("/assets/{name}", self.asset),
             Route("/v1/{model}", free(self.unknown_model), methods=["POST"]),
             Route("/v2/{model}", free(self.unknown_model), methods=["POST"]),
@@ -195,6 +205,9 @@ class FreeEndpoints:
         if balance is None:
             return json_error(404, "No credits found for the user")
         return JSONResponse({"credits": to_usd(balance), "free-credits": 0.0})
+
+    async def history(self, request: Request) -> Response:
+        return self.vendor.history.page(request.query_params)
 
     async def upload(self, request: Request) -> Response:
         body = await read_body(request)

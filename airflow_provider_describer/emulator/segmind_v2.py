@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -14,6 +15,7 @@ from airflow_provider_describer.emulator.calls import EmulatorState, RefusedErro
 from airflow_provider_describer.emulator.faults import Call, CallFaults
 from airflow_provider_describer.emulator.ledger import Entry, to_usd
 from airflow_provider_describer.emulator.segmind import UNSAFE, Segmind, json_error
+from airflow_provider_describer.emulator.segmind_history import RequestHistory
 
 # The part of a job's time that it waits in the queue.
 QUEUED_SHARE = 0.3
@@ -72,8 +74,8 @@ class SegmindV2(Segmind):
     result_kinds = ("error_in_200", "raw_newline", "broken_utf8", "byte_order_mark", "utf16", "stuck")
     wrong_types = ({"request_id": 17, "status": ["QUEUED"]}, {"status": "QUEUED"}, ["QUEUED"], "QUEUED", None)
 
-    def __init__(self, state: EmulatorState) -> None:
-        super().__init__(state)
+    def __init__(self, state: EmulatorState, history: RequestHistory | None = None) -> None:
+        super().__init__(state, history)
         self.jobs: dict[str, Job] = {}
 
     def poll_routes(self) -> list[Route]:
@@ -88,6 +90,7 @@ class SegmindV2(Segmind):
         failure = UNSAFE if faults.error else "Inference failed" if faults.fails_later else None
         text = "" if faults.kind == "blank" else self.describe(call)
         output = self.false_output(text, faults.variant) if faults.kind == "error_in_200" else self.output(text)
+        self.history.note_output(entry, output)
         job = Job(entry, self.reserve(), output, failure, self.settings.v2_delay_s, faults.kind)
         entry.outcome = "queued"
         self.jobs[job.id] = job
@@ -110,6 +113,7 @@ class SegmindV2(Segmind):
             job.state = "COMPLETED"
         else:
             self.ledger.release(self.name, job.price)
+            job.entry.ended_at = time.time()
             job.state = "FAILED"
         job.remaining_credits = to_usd(self.balance)
         # If the answer to the POST was lost or damaged, that stays the outcome.

@@ -30,6 +30,7 @@ from airflow_provider_describer.emulator.calls import EmulatorState
 from airflow_provider_describer.emulator.fault_settings import FaultError, read_plan
 from airflow_provider_describer.emulator.image_describer import ImageDescriber
 from airflow_provider_describer.emulator.segmind import FreeEndpoints, Segmind
+from airflow_provider_describer.emulator.segmind_history import RequestHistory
 from airflow_provider_describer.emulator.segmind_v2 import SegmindV2
 
 SECONDS_TO_STOP = 1.5
@@ -39,7 +40,8 @@ connection_numbers = itertools.count(1)
 def build_app(keys: Mapping[str, str]) -> Starlette:
     """Return the emulator as an ASGI application; `keys` has each vendor's accepted key."""
     state = EmulatorState(keys)
-    image_describer, segmind, segmind_v2 = ImageDescriber(state), Segmind(state), SegmindV2(state)
+    history = RequestHistory(state)
+    image_describer, segmind, segmind_v2 = ImageDescriber(state), Segmind(state, history), SegmindV2(state, history)
     controls = Controls(state)
     return Starlette(
         routes=[

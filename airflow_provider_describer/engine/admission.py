@@ -96,6 +96,11 @@ class Admission:
         return self._stopping.is_set()
 
     @property
+    def is_leaving(self) -> bool:
+        """Whether requests that run at the vendor are left to a later run: the task is being ended."""
+        return self._leaving.is_set()
+
+    @property
     def idle_at(self) -> float:
         """The epoch second from which a resumed run may make a burst of calls; 0 where calls are evenly spaced."""
         return self._quota.idle_at

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 from airflow_provider_describer.engine.admission import Admission, CallPermit
 from airflow_provider_describer.engine.identify import identified_image
@@ -12,7 +13,7 @@ from airflow_provider_describer.engine.progress import Totals
 from airflow_provider_describer.errors import DescriberError, RateLimited, StoreError, UnreadableImage
 from airflow_provider_describer.http.flow import VendorCalls
 from airflow_provider_describer.images.prepare import PreparedImage
-from airflow_provider_describer.models import Description, Running
+from airflow_provider_describer.models import Description, Picture, Running
 from airflow_provider_describer.storage.address import masked
 from airflow_provider_describer.store.index import OpenCall
 from airflow_provider_describer.store.journal import Journal, new_call_id
@@ -41,8 +42,12 @@ class ImageCall:
         self._instance = self._by = instance
         self._admission, self._totals, self._journal = admission, totals, journal
         self._clock, self._price = vendor_calls.clock, vendor_calls.account.price_per_call
+        self._vendor = vendor_calls.vendor
         self._id: str | None = None
         """Call id of the attempt whose end is not in the journal yet, or None."""
+        self._shown: list[str] = []
+        """How the vendor's books would show the attempt's image; empty where it keeps none."""
+        self._sent_at = 0.0
         self._permit: CallPermit | None = None
         self._intent_s = 0.0
         self.began = time.monotonic()
@@ -74,14 +79,38 @@ class ImageCall:
         self._id, self._by, self.in_journal, self._is_attached = call, opened.by, True, True
         return self.running
 
+    def leave_unclear(self, error: DescriberError) -> tuple[str, OpenCall]:
+        """The attempt's answer was lost, and the vendor's books will be asked about it; return id and call.
+
+        Until then it counts as one that may have been paid for.
+        """
+        self.settle(error)
+        call, now = self._id or "", self._clock()
+        self._close(error.kind, "lost")
+        uri, shown = masked(self.image.request.image.uri), frozenset(self._shown)
+        return call, OpenCall(self.image.keys, self._by, uri, self._sent_at, shown=shown, lost_at=now)
+
+    def take_up(self, call: str, opened: OpenCall) -> None:
+        """The call was sent before, and the vendor's books, or ``on_unknown``, have decided how it has ended."""
+        self._id, self._by = call, opened.by
+        # The call may know more identities of its image than this run.
+        self.image = replace(self.image, keys=tuple(dict.fromkeys((*self.image.keys, *opened.keys))))
+
     # CallHooks
 
-    async def before_call(self) -> None:
-        """Wait until the call is admitted; its intent is durable then."""
+    async def before_call(self, picture: Picture) -> None:
+        """Wait until the call is admitted; its intent is durable then, with what it takes to recognise the call."""
+        self._shown = await self._seen_by_vendor(picture)
         ready_s = None if self._permit else time.monotonic() - self.began
         self._permit = await self._admission.acquire(self._write_intent, self._close)
         if ready_s is not None:
             self._admission.read_ahead.ready_after(ready_s + self._intent_s)
+
+    async def signed_again(self, picture: Picture) -> None:
+        """The image goes by another address than the intent says: add that one, before the call is sent."""
+        self._shown += await self._seen_by_vendor(picture)
+        if self._journal is not None and self._shown:
+            await self._journal.commit(self._intent())
 
     async def accepted(self, running: Running) -> None:
         """The vendor runs the request and may bill it: its id is durable before the first poll."""
@@ -176,16 +205,32 @@ class ImageCall:
             self._journal.append({"event": "same", "call": new_call_id(), **self._about()})
 
     async def _write_intent(self) -> None:
-        self._id = new_call_id()
+        self._id, self._sent_at = new_call_id(), round(self._clock(), 3)
         if self._journal is not None:
             began = time.monotonic()
-            await self._journal.commit({"event": "sent", "call": self._id, **self._about()})
+            await self._journal.commit(self._intent())
             self._intent_s = time.monotonic() - began
+
+    def _intent(self) -> dict[str, object]:
+        shown = {"shown": " ".join(self._shown)} if self._shown else {}
+        return {"event": "sent", "call": self._id, **self._about(), "at": self._sent_at, **shown}
+
+    async def _seen_by_vendor(self, picture: Picture) -> list[str]:
+        if not self._vendor.keeps_history:
+            return []
+        if picture.content is None:
+            return [self._vendor.shown(picture)]
+        # The digest of a large image takes a while.
+        return [await asyncio.to_thread(self._vendor.shown, picture)]
 
     def _close(self, why: str, event: str = "closed") -> None:
         """Write down how the last attempt ended, before another one."""
         if self._id is not None and self._journal is not None:
-            self._journal.append({"event": event, "call": self._id, "why": why, **self._about()})
+            about = self._about()
+            if event == "lost" and self._shown:
+                # What it takes to recognise the call in the vendor's books.
+                about |= {"shown": " ".join(self._shown), "sent_at": self._sent_at}
+            self._journal.append({"event": event, "call": self._id, "why": why, **about})
         self._id = None
 
     def _about(self) -> dict[str, object]:

@@ -27,22 +27,32 @@ LONGEST_RESUME_S = 300.0
 
 
 async def claim_plan(
-    images: Sequence[IdentifiedImage], index: StoreIndex, ownership: Ownership, terms: dict[str, Any]
+    images: Sequence[IdentifiedImage],
+    index: StoreIndex,
+    ownership: Ownership,
+    terms: dict[str, Any],
+    *,
+    may_ask: bool = False,
 ) -> Plan:
     """Return a plan in which each image that may need a call is this run's own, or ``claimed`` by another run.
 
     :param index: of the store, read after `Ownership.look`; it is read again where it may be old by now.
+    :param may_ask: whether images of unknown outcome may be called after all, when the vendor was asked about them.
     :raises StoreError: as `Ownership.claim`.
     """
+
+    def may_need_call(entry: PlannedImage) -> bool:
+        return entry.may_need_call or (may_ask and entry.action == "unknown")
+
     plan = make_plan(images, index, **terms)
-    wanted = [key for entry in plan.entries if entry.may_need_call for key in _keys(entry, index)]
+    wanted = [key for entry in plan.entries if may_need_call(entry) for key in _keys(entry, index)]
     if not wanted:
         return plan
     if not await ownership.claim(wanted):
         await asyncio.to_thread(index.refresh)
         plan = make_plan(images, index, **terms)
     for entry in plan.entries:
-        if entry.may_need_call and (owner := ownership.owner_of(_keys(entry, index))):
+        if may_need_call(entry) and (owner := ownership.owner_of(_keys(entry, index))):
             # A rejection that this run does not accept: what its owner gets counts instead.
             known = index.outcome(entry.first.keys)
             entry.take_over(PlannedImage("claimed", entry.first, known=known, owner=owner))
@@ -115,6 +125,7 @@ class OthersImages:
         self.entries = [entry for entry in self.entries if entry.action == "claimed"]
         self._totals.waits = 0
         admission, on_unknown = self.runner.admission, self.runner.on_unknown
+        await self.runner.unclear.ask_about(ready)
         record = partial(self.runner.recorder.record_known, on_unknown=on_unknown)
         await asyncio.to_thread(record, ready, self.index)
         if on_unknown == "fail" and (lost := sum(entry.lost for entry in ready if entry.action == "unknown")):

@@ -26,6 +26,8 @@ from airflow_provider_describer.engine.plan import OnClaimed, OnUnknown, Plan, d
 from airflow_provider_describer.engine.progress import Outcome, Totals, run_warning, too_many_rejected, verdict
 from airflow_provider_describer.engine.runner import Runner
 from airflow_provider_describer.engine.transports import report_transports
+from airflow_provider_describer.engine.unclear import UnclearImage, UnclearImages, ask_about
+from airflow_provider_describer.engine.vendor_history import VendorHistory
 from airflow_provider_describer.errors import BadInput, DescriberError, Unfinished
 from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.http.flow import VendorCalls
@@ -168,6 +170,8 @@ class Job:
             reader = await self._open_reader(opened)
             await asyncio.to_thread(report_transports, self.requests, self.vendor_calls, reader, self.report)
             plan = await self._plan(reader, index, ownership)
+            history = await self._open_history(opened, index)
+            unclear = [] if self.dry_run else await self._ask_about(plan, history)
             budget = self._budget(plan, index)
             if self.dry_run:
                 recorder.count_planned(plan.entries, on_unknown=self.on_unknown)
@@ -185,7 +189,8 @@ class Job:
                 why = Unfinished(f"The run was stopped before its first call: {error}", kind="stopped")
                 recorder.record_pending(plan.entries, why)
                 return error, None, budget
-            runner = await self._open_runner(opened, plan, reader, folder, recorder, budget, index, ownership)
+            runner = await self._open_runner(opened, plan, reader, recorder, budget, index, ownership, history)
+            runner.unclear.waiting += unclear
             others = OthersImages(
                 plan.having("claimed"), index, ownership, runner, self.on_claimed, self._terms, self.report
             )
@@ -238,11 +243,11 @@ class Job:
         opened: AsyncExitStack,
         plan: Plan,
         reader: Reader,
-        folder: Folder | None,
         recorder: OutcomeRecorder,
         budget: Budget,
         index: StoreIndex,
         ownership: Ownership,
+        history: VendorHistory,
     ) -> Runner:
         account, clock = self.vendor_calls.account, self.vendor_calls.clock
         totals = recorder.totals
@@ -259,8 +264,11 @@ class Job:
         new = self.new_client or self._client
         client = await opened.enter_async_context(new(self.limits.concurrency))
         admission = Admission(account, self.limits, budget, totals, clock, quota, ownership.holds)
-        journal = Journal(folder, writer=ownership.id, is_alone=ownership.holds) if folder else None
         ownership.stop_with(partial(admission.stop, leave_running=True))
+        journal = None
+        if index.folder is not None:
+            journal = Journal(index.folder, writer=ownership.id, is_alone=ownership.holds)
+            await opened.enter_async_context(journal)
         return Runner(
             plan,
             self.vendor_calls,
@@ -269,11 +277,19 @@ class Job:
             self.limits,
             admission,
             recorder,
-            await opened.enter_async_context(journal) if journal else None,
+            journal,
             LearnedIdentities(index),
             self.report,
+            UnclearImages(history, admission, recorder, journal, self.on_unknown, self.limits.max_lost_calls),
             self.on_unknown,
         )
+
+    async def _open_history(self, opened: AsyncExitStack, index: StoreIndex) -> VendorHistory:
+        client = await opened.enter_async_context((self.new_client or self._client)(1))
+        return VendorHistory(self.vendor_calls, client, index, self.report)
+
+    async def _ask_about(self, plan: Plan, history: VendorHistory) -> list[UnclearImage]:
+        return await ask_about(plan.entries, history, self.on_unknown, self.limits.max_lost_calls)
 
     async def _run(self, runner: Runner, others: OthersImages) -> None:
         loop, stop = asyncio.get_running_loop(), partial(runner.admission.stop, leave_running=True)
@@ -298,7 +314,7 @@ class Job:
             stopped=lambda: self._stop_asked,
         )
         await asyncio.to_thread(index.look_up, {key for image in images for key in image.keys})
-        return await claim_plan(images, index, ownership, self._terms)
+        return await claim_plan(images, index, ownership, self._terms, may_ask=self.vendor_calls.vendor.keeps_history)
 
     @property
     def _terms(self) -> dict[str, Any]:

@@ -115,6 +115,13 @@ class Budget:
             self.calls += 1
         self.under_way += 1
 
+    def learn(self, call: str, cost: float) -> None:
+        """An open call of an earlier try has ended and has cost that much (USD)."""
+        if call in self.open_calls:
+            self.open_calls.remove(call)
+            self.spent += cost
+            self.calls -= not cost
+
     def take(self) -> bool:
         """Reserve one call; False where it might exceed a limit."""
         if self.is_used_up:

@@ -117,10 +117,15 @@ class OutcomeRecorder:
             for _ in entry.all:
                 self.totals.count_rejected(str(entry.first.error))
 
+    def record_held(self, entry: PlannedImage, on_unknown: OnUnknown) -> None:
+        """Record a planned image that is left alone, as calls for it were never answered."""
+        self._count_held_or_rejected(entry, on_unknown)
+        self._undescribed(entry, unknown_outcome(entry.lost, on_unknown))
+
     def record_pending(self, planned: Iterable[PlannedImage], why: Unfinished) -> None:
         """Record every planned image that would need a call as pending."""
         for entry in planned:
-            if entry.action in ("call", "attach", "claimed"):
+            if entry.action in ("call", "attach", "ask", "claimed"):
                 self._undescribed(entry, why)
 
     def record_copy(self, image: IdentifiedImage, original: IdentifiedImage) -> None:

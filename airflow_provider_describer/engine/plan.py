@@ -15,7 +15,8 @@ from airflow_provider_describer.store.rows import Status
 
 OnUnknown = Literal["retry", "hold", "fail"]
 OnClaimed = Literal["wait", "skip"]
-Action = Literal["call", "attach", "reuse", "rejected", "unknown", "unusable", "claimed"]
+Action = Literal["call", "attach", "ask", "reuse", "rejected", "unknown", "unusable", "claimed"]
+"""``ask``: the vendor's own history tells, or will tell, what became of an earlier call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ class Plan:
             (self.count("unusable"), "that cannot be used"),
             (self.count("attach"), "still running at the vendor"),
             (self.count("claimed"), "being described by other runs"),
+            (self.count("ask"), "looked up in the vendor's own history"),
             (self.count("unknown"), "of unknown outcome, left alone"),
             (resent, "of them of unknown outcome, sent again"),
         ):
@@ -193,6 +195,10 @@ def decide(
         return PlannedImage("rejected", image, known=known)
     lost = index.lost_calls(image.keys)
     lost_answers = index.lost_answers(image.keys)
-    is_held = lost_answers >= max_lost_calls if on_unknown == "retry" else lost > 0
-    action: Action = "unknown" if is_held else "call"
+    action: Action = "unknown" if is_held(lost, lost_answers, on_unknown, max_lost_calls) else "call"
     return PlannedImage(action, image, open_call=open_call, lost=lost, lost_answers=lost_answers)
+
+
+def is_held(lost: int, lost_answers: int, on_unknown: OnUnknown, max_lost_calls: int) -> bool:
+    """Whether an image is left alone that has had so many calls without an answer."""
+    return lost_answers >= max_lost_calls if on_unknown == "retry" else lost > 0

@@ -19,6 +19,7 @@ from airflow_provider_describer.engine.limits import TaskLimits
 from airflow_provider_describer.engine.outcomes import OutcomeRecorder
 from airflow_provider_describer.engine.plan import IdentifiedImage, OnUnknown, Plan, PlannedImage
 from airflow_provider_describer.engine.progress import progress_line, too_many_rejected
+from airflow_provider_describer.engine.unclear import UnclearImages
 from airflow_provider_describer.errors import (
     AmbiguousCall,
     DescriberError,
@@ -69,6 +70,7 @@ class Runner:
     journal: Journal | None
     learned: LearnedIdentities
     report: Callable[[str], None]
+    unclear: UnclearImages
     on_unknown: OnUnknown = "retry"
     known_after_all: list[PlannedImage] = field(default_factory=list, init=False)
     """Entries that an earlier run has an outcome of; not recorded here."""
@@ -80,18 +82,23 @@ class Runner:
 
     async def describe(self, entries: Sequence[PlannedImage]) -> None:
         """Describe every image that needs a call, or record why not. Returns when nothing is under way any more."""
+        reporter = asyncio.create_task(self._report_often())
+        try:
+            await self.unclear.begin()
+            await self._describe_all(entries)
+            while again := await self.unclear.settle():
+                await self._describe_all(again)
+        finally:
+            reporter.cancel()
+        self._report()
+
+    async def _describe_all(self, entries: Sequence[PlannedImage]) -> None:
         # Each request that runs at the vendor has a worker of its own: they are forgotten after an hour, and those that
         # never end must keep neither the others nor new calls. Fetching holds no image in memory.
         queues = [iter([entry]) for entry in entries if entry.action == "attach"]
         queue = (entry for entry in entries if entry.action == "call")
         count = self.limits.concurrency + self.limits.concurrency // 2 + 1
-        workers = [asyncio.create_task(self._work(queue)) for queue in (*queues, *[queue] * count)]
-        reporter = asyncio.create_task(self._report_often())
-        try:
-            await self._wait_for(workers)
-        finally:
-            reporter.cancel()
-        self._report()
+        await self._wait_for([asyncio.create_task(self._work(queue)) for queue in (*queues, *[queue] * count)])
 
     async def _wait_for(self, workers: list[asyncio.Task[None]]) -> None:
         """Wait for every worker, also where one has failed or we are cancelled: the others' answers may be paid for."""
@@ -128,6 +135,10 @@ class Runner:
                 self.left_running.append(call.running)
             await self._record(entry, call, "pending", self.admission.why_left())
         except DescriberError as error:
+            if type(error) is AmbiguousCall and call.running is None and self.unclear.can_ask:
+                self._count_in_a_row(error, GIVE_UP_AFTER + self.limits.concurrency)
+                self.unclear.add(entry, call, error)
+                return
             status = self._judge(error, entry)
             if status == "pending" and call.running and not call.in_journal:
                 # It may be billed, and no later run would find it.
@@ -165,7 +176,9 @@ class Runner:
             if found.action == "attach":
                 return await self._fetch(found, call)
         # An image is sent again only until as many of its answers as allowed are lost, those of earlier runs included.
-        resend = self.limits.max_lost_calls - 1 - entry.lost_answers if self.on_unknown == "retry" else 0
+        # Where the vendor keeps books, they are asked first.
+        may_resend = self.on_unknown == "retry" and not self.unclear.can_ask
+        resend = self.limits.max_lost_calls - 1 - entry.lost_answers if may_resend else 0
         policy = replace(self.vendor_calls.policy, resend_unknown=max(0, resend))
         calls = replace(self.vendor_calls, policy=policy)
         return await self.client.arun(calls.describe(request.spec, prepared.picture, upload=prepared.upload), call)

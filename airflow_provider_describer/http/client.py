@@ -61,8 +61,14 @@ _UNKNOWN_NAMES = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NO
 class CallHooks(Protocol):
     """What the engine does around the steps of a flow; a single call has none."""
 
-    async def before_call(self) -> None:
-        """Called before each billable request is made and sent. May wait; may raise anything, and nothing is sent."""
+    async def before_call(self, picture: Picture) -> None:
+        """Called before each billable request is made and sent. May wait; may raise anything, and nothing is sent.
+
+        :param picture: what the request shows the vendor; `signed_again` says where it has become another one.
+        """
+
+    async def signed_again(self, picture: Picture) -> None:
+        """Called after `before_call` if the picture's address had to be signed again while it waited."""
 
     async def accepted(self, running: Running) -> None:
         """Called with the id of a request that now runs at the vendor, before it is polled."""
@@ -148,9 +154,10 @@ class AsyncClient:
                 # Before the call is admitted for a moment that a slow signature could miss.
                 picture, signed_at = await self._signed(step.picture), time.monotonic()
                 if hooks:
-                    await hooks.before_call()
-                    if time.monotonic() - signed_at > SIGN_AGAIN_AFTER_S:
+                    await hooks.before_call(picture)
+                    if step.picture.sign and time.monotonic() - signed_at > SIGN_AGAIN_AFTER_S:
                         picture = await self._signed(step.picture)
+                        await hooks.signed_again(picture)
                 return picture
         return await self._send(step)
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from math import inf
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.errors import DescriberError, RateLimited, RequestExpired, VendorUnavailable
 from airflow_provider_describer.http.retry import RetryPolicy
-from airflow_provider_describer.models import Description, Picture, Running, Spec
+from airflow_provider_describer.models import Description, HistoryRecord, Picture, Running, Spec
 from airflow_provider_describer.vendors.secrets import parse_masked
 from airflow_provider_describer.vendors.vendor import Vendor
 from airflow_provider_describer.vendors.wire import Request, Response
@@ -30,6 +31,10 @@ RESULTS_KEPT_S = 3600.0
 """How long after its submission the vendor keeps a request: what has not been fetched by then never will be."""
 LAST_POLLS_S = 60.0
 """How long polls of a request that is older may be tried again."""
+HISTORY_PAGES = 500
+"""The most pages of the vendor's books that are read at once."""
+HISTORY_POLICY = RetryPolicy(attempts=3, rate_limited_attempts=3, max_wait=60.0)
+"""How often a page is asked for: whether the books can be read decides no more than whether a call is sent again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +152,30 @@ class VendorCalls:
             return True
         return isinstance(answer, Description) or answer.status == "COMPLETED"
 
+    def history(self, since: float) -> Flow[list[HistoryRecord]]:
+        """Return what the vendor's own books say of the account's calls since that moment, each once. Free of charge.
+
+        :param since: epoch seconds.
+        :raises DescriberError: the books cannot be read, or not as far back.
+        """
+        found: dict[tuple[str, str | None], HistoryRecord] = {}
+        for page in range(1, HISTORY_PAGES + 1):
+            request = self.vendor.build_history(self.account, since, page)
+            parse = partial(self.vendor.parse_history, self.account, page=page)
+            answer = yield from self._attempts(request, parse, HISTORY_POLICY)
+            before = len(found)
+            for record in answer.records:
+                found[record.request_id, record.text] = record
+            times = [record.created_at for record in answer.records]
+            # A page of other models' calls alone says nothing; one that only repeats what was read ends the books.
+            is_past = bool(times) and times[0] < since and sorted(times, reverse=True) == times != times[::-1]
+            if answer.is_last or is_past or (times and len(found) == before):
+                return one_each(record for record in found.values() if record.created_at >= since)
+        raise VendorUnavailable(
+            f"{self.vendor.title}'s request history has more than {HISTORY_PAGES} pages since "
+            f"{datetime.fromtimestamp(since, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        )
+
     def _billable(self, spec: Spec, picture: Picture, secrets: list[str]) -> Flow[Request]:
         """Wait until the call may be made, and return its request; its secrets are added to those of earlier ones."""
         picture = yield Admit(picture)
@@ -187,6 +216,19 @@ def _expired(running: Running, found: str) -> RequestExpired:
         f"submission ({found}), and the vendor keeps none for longer; it may have been billed, or be billed yet",
         request_id=running.request_id,
     )
+
+
+def one_each(records: Iterable[HistoryRecord]) -> list[HistoryRecord]:
+    """Return one record for each request: those of several outputs become one, with all of their texts."""
+    found: dict[str, HistoryRecord] = {}
+    for record in records:
+        other = found.setdefault(record.request_id, record)
+        if other is not record:
+            texts = dict.fromkeys(text for text in (other.text, record.text) if text)
+            # Read at two moments, a request may have ended between them.
+            best = min(other, record, key=lambda one: ("completed", "failed", "running").index(one.status))
+            found[record.request_id] = replace(best, text="\n\n".join(texts) or None)
+    return list(found.values())
 
 
 def poll_pause(polls: int) -> float:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from airflow_provider_describer.errors import TextNotKept
 from airflow_provider_describer.store.columns import FACTS, KEY_COLUMNS, call_key, is_unread_answer, iso
 from airflow_provider_describer.store.rows import TaskInstanceKey
 from airflow_provider_describer.store.shard import Event
@@ -44,7 +45,12 @@ class Spending:
 
 @dataclass(slots=True)
 class OpenCall:
-    """A call that was sent and whose end is not in the journal. ``by`` is the task instance that has sent it."""
+    """A call that was sent and has no answer here. ``by`` is the task instance that has sent it.
+
+    ``shown`` holds the digests by which the vendor's books know it, if it keeps any; ``lost_at`` is the epoch second at
+    which its answer was seen to be lost, 0.0 where its end is not in the journal. ``is_asked``: the books have shown
+    that it was paid for, and keep no text of it.
+    """
 
     keys: tuple[str, ...] = ()
     by: str = ""
@@ -52,6 +58,9 @@ class OpenCall:
     sent_at: float = 0.0
     request_id: str | None = None
     accepted_at: float = 0.0
+    shown: frozenset[str] = frozenset()
+    lost_at: float = 0.0
+    is_asked: bool = False
     shards: set[str] = field(default_factory=set, compare=False)
     """Where its events are."""
 
@@ -68,6 +77,8 @@ class JournalIndex:
     open_calls: dict[str, OpenCall] = field(default_factory=dict)
     lost: dict[int, tuple[str, ...]] = field(default_factory=dict)
     """The keys of each call whose response was lost."""
+    lost_calls_known: dict[int, tuple[str, OpenCall]] = field(default_factory=dict)
+    """Id and content of those of them that the vendor's books could tell about."""
     unanswered_by_key: dict[str, set[int]] = field(default_factory=dict)
     """The open and lost calls by key; filled by `finish`."""
     _open_names: dict[int, str] = field(default_factory=dict)
@@ -86,6 +97,7 @@ class JournalIndex:
         self._apply(call_key(event["call"]), (shard, offset, length), event)
         if event["event"] in ("lost", "outcome"):
             self._count_cost(event)
+            self.note_lost(event)
 
     def apply_row(self, row: Mapping[str, Any], asked: Mapping[int, str] | None = None) -> None:
         """Fold in a row that a lookup has found.
@@ -120,6 +132,37 @@ class JournalIndex:
             case "same":
                 self._link(event["keys"])
 
+    def note_lost(self, event: Event) -> None:
+        """Keep what it takes to look a lost call up in the vendor's books."""
+        call, shown = call_key(event["call"]), _shown(event)
+        if call not in self.lost or not (shown or event.get("request_id")):
+            return
+        at = event["at"] if "at" in event else datetime.fromisoformat(event["described_at"]).timestamp()
+        _, lost = self.lost_calls_known.setdefault(call, (event["call"], OpenCall()))
+        lost.keys, lost.by, lost.uri = self.lost[call], event.get("by") or lost.by, event["uri"]
+        lost.sent_at = event.get("sent_at", lost.sent_at)
+        lost.request_id = event.get("request_id") or lost.request_id
+        lost.shown |= shown
+        lost.lost_at = max(lost.lost_at, at)
+        lost.is_asked |= (event.get("error") or {}).get("kind") == TextNotKept.kind
+
+    def unclear_calls(self, keys: tuple[str, ...]) -> dict[str, OpenCall]:
+        """Return the calls of any of the identities without an answer that the vendor's books could tell about.
+
+        Calls that run at the vendor, as far as is known here, are fetched and not among them.
+        """
+        found = {}
+        for call in self._unanswered(keys):
+            if name := self._open_names.get(call):
+                opened = self.open_calls[name]
+                if opened.shown and not opened.request_id:
+                    found[name] = opened
+            elif call in self.lost_calls_known:
+                name, lost = self.lost_calls_known[call]
+                if not lost.is_asked:
+                    found[name] = lost
+        return found
+
     def _open(self, call: int, shard: str, event: Event) -> None:
         name = self._open_names.setdefault(call, event["call"])
         opened = self.open_calls.setdefault(name, OpenCall())
@@ -127,6 +170,8 @@ class JournalIndex:
         if event["event"] == "sent":
             opened.keys, opened.uri, opened.sent_at = tuple(event["keys"]), event["uri"], event["at"]
             opened.by = event.get("by", "")
+            # An address that was signed again is in a second event.
+            opened.shown |= _shown(event)
         else:
             opened.keys = opened.keys or tuple(event["keys"])
             opened.request_id, opened.accepted_at = event["request_id"], event["at"]
@@ -220,3 +265,7 @@ class JournalIndex:
 
     def _unanswered(self, keys: tuple[str, ...]) -> set[int]:
         return {call for key in self.aliases(keys) for call in self.unanswered_by_key.get(key, ())}
+
+
+def _shown(event: Event) -> frozenset[str]:
+    return frozenset((event.get("shown") or "").split())

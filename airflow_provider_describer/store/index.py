@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,6 +109,32 @@ class StoreIndex(JournalIndex):
         self._asked |= found[0]
         for row in found[1]:
             self.apply_row(row, self._asked)
+
+    def read_lost(self, images: Iterable[tuple[str, ...]]) -> None:
+        """Read what `unclear_calls` says of these images' lost calls, where the table has them; blocking.
+
+        :raises StoreError: naming what cannot be read.
+        """
+        calls = {call for keys in images for call in self._unanswered(keys)}
+        missing = {call for call in calls if call in self.lost and call not in self.lost_calls_known}
+        for event in self.table.events(missing) if self.table is not None and missing else ():
+            self.note_lost(event)
+
+    def known_requests(self, wanted: AbstractSet[str], but: AbstractSet[str]) -> set[str]:
+        """Return which of the vendor's request ids the store has for calls other than ``but``; blocking.
+
+        :raises StoreError: naming what cannot be read.
+        """
+        if self.folder is None:
+            return set()
+        events = (event for _, _, _, event in read_events(self.folder))
+        found = {
+            event["request_id"] for event in events if event.get("request_id") in wanted and event["call"] not in but
+        }
+        if self.table is not None:
+            self.table.refresh()
+            found |= {row["request_id"] for row in self.table.with_requests(wanted) if row["call"] not in but}
+        return found
 
     def row(self, keys: tuple[str, ...]) -> dict[str, Any]:
         """Return the stored row of an outcome, as `rows` does."""

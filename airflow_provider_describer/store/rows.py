@@ -14,7 +14,9 @@ from airflow_provider_describer.models import DescribeRequest, Description
 from airflow_provider_describer.storage.address import masked
 from airflow_provider_describer.store.shard import json_line
 
-Status = Literal["described", "reused", "rejected", "unknown", "pending"]
+Status = Literal["described", "reused", "rejected", "unknown", "pending", "failed"]
+"""What became of an image. ``failed`` is in no result file: so ends, in the store, a call whose answer was lost and of
+which the vendor's own history shows that it failed, unbilled."""
 STATUSES: tuple[Status, ...] = ("described", "reused", "rejected", "unknown", "pending")
 MAX_PART_BYTES = 200
 """The longest part of a path. File systems take 255 bytes, and a suffix is added."""

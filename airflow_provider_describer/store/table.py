@@ -94,6 +94,11 @@ class SettledTable:
             return []
         return self._query(columns.SPENT, f"instance_key = {key} OR sender_key = {key}")
 
+    def with_requests(self, request_ids: Iterable[str]) -> list[dict[str, Any]]:
+        """Return ``request_id`` and ``call`` of the calls with these ids of the vendor; it reads one whole column."""
+        quoted = ",".join("'" + one.replace("'", "''") + "'" for one in request_ids)
+        return self._query(("request_id", "call"), f"request_id IN ({quoted})" if quoted else "")
+
     def events(self, calls: Iterable[int]) -> Iterator[dict[str, Any]]:
         """Yield what the whole rows of these calls (`columns.call_key`) were made from, in any order."""
         wanted = list(calls)

@@ -1,7 +1,7 @@
 """The vendors. A third vendor is one new file in this folder:
 
 1. Subclass `Vendor` (in ``vendor.py``) and set its class attributes: name, model, addresses, price, limits.
-2. Write its four abstract methods; write poll, upload and credits if the vendor has them. No I/O, no clock.
+2. Write its four abstract methods; write poll, upload, credits and history if the vendor has them. No I/O, no clock.
 3. Raise the leaves of ``errors.py``, each with a ``billed`` that is true.
 4. Record its responses in ``tests/samples/<name>/``; the contract test then runs them without being told.
 5. Add its connection type: a subclass in ``hooks/describer.py``, an entry in ``provider_info.py``.

@@ -15,15 +15,11 @@ from urllib.parse import quote
 from airflow_provider_describer import errors
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.arguments import as_float
-from airflow_provider_describer.models import Description, Picture, Running, Spec
-from airflow_provider_describer.vendors.answers import (
-    blames_request,
-    describes,
-    describes_plainly,
-    is_nothing,
-    says_error,
-)
+from airflow_provider_describer.models import Description, HistoryPage, Picture, Running, Spec
+from airflow_provider_describer.vendors import segmind_history
+from airflow_provider_describer.vendors.answers import blames_request, says_error
 from airflow_provider_describer.vendors.secrets import secrets_in
+from airflow_provider_describer.vendors.segmind_text import text_in, text_of
 from airflow_provider_describer.vendors.vendor import Vendor
 from airflow_provider_describer.vendors.wire import Request, Response, one_line
 
@@ -36,7 +32,13 @@ class Segmind(Vendor):
     model = "ideogram-describe"
     base_url = "https://api.segmind.com"
     storage_url = "https://workflows-api.segmind.com"
-    endpoints = ("/v1/ideogram-describe", "/v2/ideogram-describe", "/v1/get-user-credits", "/upload-asset")
+    endpoints = (
+        "/v1/ideogram-describe",
+        "/v2/ideogram-describe",
+        "/v1/get-user-credits",
+        "/upload-asset",
+        segmind_history.PATH,
+    )
     price_per_call = 0.015
     # Ideogram's own describe endpoint takes these three, up to 10-25 MB depending on its version.
     media_types = frozenset({"image/jpeg", "image/png", "image/webp"})
@@ -45,6 +47,7 @@ class Segmind(Vendor):
     takes_lang = False
     # An upload is documented; a data URI in image_file is not, though it is a URI.
     transports = ("upload", "inline")
+    keeps_history = True
 
     def build_request(self, account: Account, spec: Spec, picture: Picture) -> Request:
         """Return the POST to v1 or v2, as the connection's ``api_version`` says."""
@@ -65,7 +68,7 @@ class Segmind(Vendor):
             # The id is kept even if the status is unknown: polling will tell, and a second call would cost money.
             finished = _status(answer) in ("COMPLETED", "FAILED")
             return self._progress(account, spec, running, response) if finished else running
-        text = _text_of(response) if account.api_version == "v1" else None
+        text = text_of(response) if account.api_version == "v1" else None
         request_id = response.headers.get("x-request-id")
         if text is None:
             raise self._unreadable(account, response, request_id)
@@ -119,7 +122,7 @@ class Segmind(Vendor):
             kind = "harmful_content" if "safety" in reason.lower() else "failed"
             message = f"Segmind could not finish request {request_id}: {reason}"
             raise errors.RejectedImage(message, kind=kind, request_id=request_id)
-        text = _text_in(answer.get("output")) if status == "COMPLETED" and not says_error(answer) else None
+        text = text_in(answer.get("output")) if status == "COMPLETED" and not says_error(answer) else None
         if text is not None:
             metrics = answer.get("metrics")
             metrics = metrics if isinstance(metrics, dict) else {}
@@ -172,6 +175,33 @@ class Segmind(Vendor):
             raise errors.UnexpectedAnswer("Segmind's balance is in no known form", answer=response.text, billed="no")
         return sum(amount or 0.0 for amount in amounts)
 
+    def shown(self, picture: Picture) -> str:
+        """Return the digest of ``image_file`` as `build_request` sends it."""
+        if picture.url is not None:
+            return segmind_history.digest(picture.url.encode())
+        return segmind_history.digest(*_data_uri(picture))
+
+    def build_history(self, account: Account, since: float, page: int) -> Request:
+        """Return the GET of one page of the account's request history; free of charge."""
+        url = f"{self._history_url(account)}{segmind_history.PATH}?{segmind_history.query(self.model, since, page)}"
+        return replace(_request(account, url), max_answer=segmind_history.MAX_PAGE)
+
+    def parse_history(self, account: Account, response: Response, page: int) -> HistoryPage:
+        """Read a page. Its envelope is undocumented: one in no known form is an error, never an empty page."""
+        if response.status >= 300:
+            error = self._error(replace(account, base_url=self._history_url(account)), response, billable=False)
+            if isinstance(error, errors.RejectedImage):
+                error = errors.UnexpectedAnswer(str(error), billed="no")
+            raise error
+        if found := segmind_history.read_page(self.model, response.json(), page):
+            return found
+        words = f"{self.status_line(response)} with a request history in no known form"
+        raise errors.UnexpectedAnswer(words, answer=response.text, billed="no")
+
+    def _history_url(self, account: Account) -> str:
+        # The vendor keeps its books at another address than its uploads.
+        return segmind_history.HISTORY_URL if account.storage_url == self.storage_url else account.storage_url
+
     build_check = build_credits
 
     def parse_check(self, account: Account, response: Response) -> str:
@@ -206,8 +236,12 @@ def _request(
 
 def _body_with_image(before: str, picture: Picture, after: str) -> tuple[bytes, ...]:
     """Return a body in three parts; the middle one is the picture, as the data of a data URI."""
-    data = base64.b64encode(picture.content or b"")
-    return f"{before}data:{picture.media_type};base64,".encode(), data, after.encode()
+    prefix, data = _data_uri(picture)
+    return before.encode() + prefix, data, after.encode()
+
+
+def _data_uri(picture: Picture) -> tuple[bytes, bytes]:
+    return f"data:{picture.media_type};base64,".encode(), base64.b64encode(picture.content or b"")
 
 
 def _request_id(answer: dict[str, Any]) -> str | None:
@@ -245,55 +279,3 @@ def _reason(response: Response) -> str:
     """Return what an error response says, in one line; nothing from HTML."""
     answer = response.json_object()
     return one_line(*(answer.get(name) for name in ("error", "error_description", "message", "detail")))
-
-
-def _text_of(response: Response) -> str | None:
-    """Return the description in a v1 response, whose form is undocumented: JSON of any known shape, or plain text."""
-    if response.status not in (200, 201, 203):
-        return None
-    value = response.json()
-    if value is not None:
-        return None if says_error(value) else _text_in(value)
-    text = response.text.strip()
-    # Broken JSON and HTML are not descriptions, whatever their content type says.
-    return text if response.media_type in ("", "text/plain") and describes_plainly(text) else None
-
-
-_TEXT_NAMES: tuple[str, ...] = ("descriptions", "output", "text", "description", "data")
-_MESSAGE_NAMES = ("detail", "message", "msg", "reason")
-_INPUT_NAMES = (
-    "image_file",
-    "image",
-    "image_url",
-    "input",
-    "inputs",
-    "request",
-    "request_body",
-    "params",
-    "parameters",
-)
-
-
-def _text_in(value: object, depth: int = 0) -> str | None:
-    """Return the text in a JSON value of any known shape, or None; never an empty text.
-
-    ``prompt`` is the description only where no other field is: beside one, an input or a message, it is an echo.
-    """
-    if depth > 8:
-        return None
-    if isinstance(value, str):
-        # JSON within a text is what it says, too.
-        within = Response(200, {}, value.encode()).json() if value.lstrip().startswith(("{", "[")) else None
-        if isinstance(within, dict | list):
-            return None if says_error(within) else _text_in(within, depth + 1)
-        return value if describes(value) else None
-    if isinstance(value, list):
-        texts = [text for item in value if (text := _text_in(item, depth + 1)) is not None]
-        return "\n\n".join(texts) or None
-    if isinstance(value, dict):
-        names = _TEXT_NAMES
-        others = (*_TEXT_NAMES, *_INPUT_NAMES)
-        if not any(name in value for name in others) and all(is_nothing(value.get(name)) for name in _MESSAGE_NAMES):
-            names = ("prompt",)
-        return next((text for name in names if (text := _text_in(value.get(name), depth + 1)) is not None), None)
-    return None

@@ -9,7 +9,7 @@ from typing import ClassVar
 from airflow_provider_describer import errors
 from airflow_provider_describer.account import Account, Defaults
 from airflow_provider_describer.arguments import as_float
-from airflow_provider_describer.models import Description, Picture, Running, Spec
+from airflow_provider_describer.models import Description, HistoryPage, Picture, Running, Spec
 from airflow_provider_describer.vendors.wire import Request, Response, retry_at
 
 
@@ -35,6 +35,8 @@ class Vendor(ABC):
     takes_lang: ClassVar[bool] = True
     transports: ClassVar[Sequence[str]]
     """How image bytes can be sent, the preferred way first: ``file``, ``inline``, ``upload``."""
+    keeps_history: ClassVar[bool] = False
+    """Whether an account can ask the vendor what has become of its calls; with it come `shown` and `build_history`."""
 
     def defaults(self) -> Defaults:
         """Return what a connection of this vendor means if its fields are empty."""
@@ -113,6 +115,25 @@ class Vendor(ABC):
     def parse_credits(self, account: Account, response: Response) -> float:
         """Return the balance in USD."""
         raise NotImplementedError(f"{self.title} has no credit balance.")
+
+    def shown(self, picture: Picture) -> str:
+        """Return the SHA-256 (hex) of the image as `build_request` sends it, by which its call is recognised later."""
+        raise NotImplementedError(f"{self.title} publishes no history of its calls.")
+
+    def build_history(self, account: Account, since: float, page: int) -> Request:
+        """Return the free request for one page of the account's calls, the latest first.
+
+        :param since: epoch seconds; earlier calls may be left out.
+        :param page: from 1.
+        """
+        raise NotImplementedError(f"{self.title} publishes no history of its calls.")
+
+    def parse_history(self, account: Account, response: Response, page: int) -> HistoryPage:
+        """Read the response to `build_history`.
+
+        :raises UnexpectedAnswer: for any form that is not known; it is never taken for an empty page.
+        """
+        raise NotImplementedError(f"{self.title} publishes no history of its calls.")
 
     def description(
         self,

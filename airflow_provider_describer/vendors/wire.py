@@ -124,6 +124,13 @@ def retry_at(response: Response) -> float | None:
     return max((time for time in times if time is not None), default=None)
 
 
+def moment(value: object) -> float | None:
+    """Return the epoch second that a JSON value names (ISO 8601, an HTTP date, epoch seconds or milliseconds)."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    return _parse_time(str(value), relative_to=None)
+
+
 def _parse_time(value: str | None, *, relative_to: float | None) -> float | None:
     if not value or not (value := value.strip()):
         return None

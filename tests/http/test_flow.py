@@ -56,8 +56,11 @@ class Script:
             raise answer
         return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
 
-    async def before_call(self) -> None:
+    async def before_call(self, picture: Picture) -> None:
         self.turns += 1
+
+    async def signed_again(self, picture: Picture) -> None:
+        raise AssertionError("no address is that old")
 
     async def accepted(self, running: Running) -> None:
         self.accepted_ids.append(running.request_id)

@@ -109,8 +109,10 @@ class Works:
         images: Sequence[Path | str],
         *,
         poll_s: float = 0.02,
-        run: dict[str, Any] | None = None,
         on_claimed: str = "wait",
+        settling_s: float = 0.0,
+        on_unknown: str = "retry",
+        run: dict[str, Any] | None = None,
         **limits: Any,
     ) -> Worker:
         task = {
@@ -124,6 +126,8 @@ class Works:
             "run": run or {"dag_id": "catalog", "run_id": "night", "task_id": "describe"},
             "poll_s": poll_s,
             "on_claimed": on_claimed,
+            "settling_s": settling_s,
+            "on_unknown": on_unknown,
         }
         file = self.folder / f"task-{len(self.started)}.json"
         file.write_text(json.dumps(task), encoding="utf-8")

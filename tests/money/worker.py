@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_describer.account import account_from_connection
+from airflow_provider_describer.engine import vendor_history
 from airflow_provider_describer.engine.job import Job
 from airflow_provider_describer.engine.limits import TaskLimits
 from airflow_provider_describer.http import flow
@@ -25,6 +26,7 @@ def main(task: dict[str, Any]) -> None:
         vendor.defaults(), conn_id="shop", password=task["key"], host=task["host"], extra=task["extra"]
     )
     flow.poll_pause = lambda polls: task["poll_s"]
+    vendor_history.SETTLING_S = task["settling_s"]
     job = Job(
         flow.VendorCalls(vendor, account, RetryPolicy(base=0.01, cap=0.02)),
         parse_images(task["images"], vendor),
@@ -32,6 +34,7 @@ def main(task: dict[str, Any]) -> None:
         on_claimed=task["on_claimed"],
         store=task["store"],
         task_instance=TaskInstanceKey(**task["run"]),
+        on_unknown=task["on_unknown"],
         report=lambda line: None,
         # Each is opened once, as the hooks do it.
         open_bucket=functools.cache(bucket_from_environment),
