@@ -14,10 +14,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_provider_describer.errors import BadInput, StoreError
+from airflow_provider_describer.errors import BadInput, DescriberError
 from airflow_provider_describer.models import format_usd, plural
 from airflow_provider_describer.storage.folder import Folder
 from airflow_provider_describer.store.audit import CallTotals, StoreCheck, StoreSummary, check, open_store, summarize
+from airflow_provider_describer.store.bill import KEY_VARIABLE, bill_lines, check_bill
 from airflow_provider_describer.store.settling import compact
 
 MAX_LISTED_CALLS = 20
@@ -61,19 +62,35 @@ def _run(arguments: Sequence[str] | None) -> int:
             help="the folder that tasks name as their store; s3:// and gs:// with this environment's credentials",
         )
         command.add_argument("--json", action="store_true", help="for programs")
+        if name == "check":
+            command.add_argument(
+                "--vendor",
+                metavar="NAME",
+                help=f"compare a day's bill with the vendor's own (segmind, with its key in ${KEY_VARIABLE}) instead; "
+                "exit code 3: they differ",
+            )
+            command.add_argument("--day", metavar="YYYY-MM-DD", help="the day (UTC) of that bill; today by default")
+            command.add_argument("--host", metavar="URL", help="of a proxy before the vendor, as on the connection")
     given = parser.parse_args(arguments)
     try:
-        result, lines = _COMMANDS[given.command](open_store(given.path))
-    except (BadInput, StoreError) as error:
+        folder = open_store(given.path)
+        is_bill = given.command == "check" and given.vendor
+        result, lines = _check_bill(folder, given) if is_bill else _COMMANDS[given.command](folder)
+    except DescriberError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, BadInput) else 1
     print(json.dumps(result, indent=2) if given.json else "\n".join(lines))
-    return 1 if result.get("damaged") else 0
+    return 1 if result.get("damaged") else 3 if result.get("differs") else 0
 
 
 def _check(folder: Folder) -> Report:
     found = check(folder)
     return asdict(found), _check_lines(found)
+
+
+def _check_bill(folder: Folder, given: argparse.Namespace) -> Report:
+    found = check_bill(folder, given.vendor, given.day, given.host)
+    return {**asdict(found), "differs": found.differs}, map(_printable_line, bill_lines(found, MAX_LISTED_CALLS))
 
 
 def _check_lines(found: StoreCheck) -> Iterable[str]:
@@ -151,6 +168,10 @@ def _counted(count: int, one: str, many: str | None = None) -> str:
 def _short(name: str) -> str:
     line = _printable(name)
     return line if len(line) <= MAX_NAME_WIDTH else line[: MAX_NAME_WIDTH - 1] + "…"
+
+
+def _printable_line(line: str) -> str:
+    return line[: len(line) - len(line.lstrip())] + _printable(line)
 
 
 def _printable(text: str) -> str:
