@@ -227,7 +227,8 @@ class Unfinished(DescriberError):
 
     In the row of such an image, ``kind`` says why: ``budget`` (a limit of the task or the connection allows no further
     call), ``stopped`` (an error that concerned all images, or the end of the task), ``waiting`` (a wait is spent
-    outside the worker) or ``changed`` (the image was changed while the run read it).
+    outside the worker), ``claimed`` (another live run is paying for it) or ``changed`` (the image was changed while the
+    run read it). A run ends with ``claim_lost`` where others may have taken over its images.
     """
 
     kind = "unfinished"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,16 +15,16 @@ from airflow_provider_describer.engine.outcomes import unknown_outcome
 from airflow_provider_describer.engine.ownership import Ownership
 from airflow_provider_describer.engine.plan import IdentifiedImage, OnClaimed, Plan, PlannedImage, decide, make_plan
 from airflow_provider_describer.engine.runner import Runner
-from airflow_provider_describer.errors import Unfinished
+from airflow_provider_describer.errors import DescriberError, Unfinished
 from airflow_provider_describer.models import plural
 from airflow_provider_describer.store.index import StoreIndex
 
-FIRST_POLL_S = 1.0
-LONGEST_POLL_S = 15.0
-"""Seconds between two looks at what other runs have done: short at first, and after each that has shown something."""
+FIRST_POLL_S, POLL_SHARE, LONGEST_POLL_S = 1.0, 0.1, 15.0
+"""Seconds between two looks at what other runs have done: a tenth of the time that was waited so far, within bounds."""
+REPORT_EVERY_S = 60.0
 RESUME_AFTER_S = 60.0
 LONGEST_RESUME_S = 300.0
-"""Seconds for which a run is left that waits for others alone: longer each time that nothing has come of it."""
+"""Seconds for which a run is left that only waits for others: longer each time."""
 
 
 async def claim_plan(
@@ -89,20 +90,27 @@ class OthersImages:
 
         With ``on_claimed="skip"``, and where the run makes no further call, those that are left then stay pending.
         """
-        admission, pause = self.runner.admission, FIRST_POLL_S
+        admission, began = self.runner.admission, time.monotonic()
+        reported_at = began
         while self.entries and not admission.is_cut_short:
             self._adopt_copies()
-            if await self._look():
-                pause = FIRST_POLL_S
+            try:
+                await self._look()
+            except DescriberError as error:
+                admission.stop(error, leave_running=True)
             if not self.entries or self.on_claimed == "skip" or admission.admits_no_more:
                 break
+            now = time.monotonic()
+            if now > reported_at + REPORT_EVERY_S:
+                self.announce()
+                reported_at = now
+            pause = min(max(FIRST_POLL_S, POLL_SHARE * (now - began)), LONGEST_POLL_S)
             resume_after = min(RESUME_AFTER_S * 2.0 ** min(self._totals.waits, 8), LONGEST_RESUME_S)
             try:
                 await admission.wait_for_others(pause, resume_after)
             except RunStopping:
                 self._totals.waits += 1
                 break
-            pause = min(1.5 * pause, LONGEST_POLL_S)
         self._adopt_copies()
         await asyncio.to_thread(self._leave)
 
@@ -114,33 +122,33 @@ class OthersImages:
                 entry.others = [*entry.others, image]
         self.runner.copies = [copy for copy in self.runner.copies if id(copy[0]) not in claimed]
 
-    async def _look(self) -> bool:
-        """See what others have done, and do what is left to this run; return whether there was anything."""
+    async def _look(self) -> None:
+        """See what others have done, and do what is left to this run."""
         await self.ownership.poll()
         # After the poll: a run that has gone has written down all that it has paid for.
         await asyncio.to_thread(self.index.refresh)
-        ready = [entry for entry in self.entries if self._is_ready(entry)]
+        ready = await asyncio.to_thread(lambda: [entry for entry in self.entries if self._is_ready(entry)])
         if not ready:
-            return False
+            return
         self.entries = [entry for entry in self.entries if entry.action == "claimed"]
-        self._totals.waits = 0
         admission, on_unknown = self.runner.admission, self.runner.on_unknown
         await self.runner.unclear.ask_about(ready)
         record = partial(self.runner.recorder.record_known, on_unknown=on_unknown)
+        done = self._totals.done
         await asyncio.to_thread(record, ready, self.index)
+        self._totals.known_before += self._totals.done - done
         if on_unknown == "fail" and (lost := sum(entry.lost for entry in ready if entry.action == "unknown")):
             admission.stop(unknown_outcome(lost, on_unknown))
         for entry in ready:
             if entry.action == "attach" and entry.open_call:
                 admission.budget.attach(entry.open_call[0])
-        admission.note_progress()
         await self.runner.describe([entry for entry in ready if entry.action in ("call", "attach")])
-        return True
 
     def _is_ready(self, entry: PlannedImage) -> bool:
         """Decide again about an image that has an outcome, or no owner any more; return False for all others."""
         known, terms = self.index.outcome(entry.first.keys), self.terms
-        if known is not None and known != entry.known:
+        # A rejection may be in another place by now, and yet the same.
+        if known is not None and (entry.known is None or known.call != entry.known.call):
             terms = {**terms, "retry_rejected": False}
         decided = decide(entry.first, self.index, **terms)
         if decided.action not in ("reuse", "rejected"):

@@ -350,6 +350,27 @@ def test_damaged_claims_stop_the_run_before_its_first_call(shop: Shop, pictures:
     assert shop.emulator.ledger()["requests"] == 0
 
 
+@pytest.mark.parametrize("what", ["order", "shard", "taken over"])
+def test_an_error_while_it_waits_ends_the_run_and_loses_no_row(shop: Shop, pictures: Pictures, what: str) -> None:
+    paths = pictures(5)
+    owner = Owner(shop, paths[:2])
+    folder = LocalFolder(shop.store)
+    mine = TaskInstanceKey("shop", "day", "describe")
+    with running(shop.job(paths, task_instance=mine)) as end:
+        wait_until(lambda: shop.emulator.ledger()["billed"] == 3)
+        if what == "order":
+            folder.replace("claims/order.json", b"{")
+        elif what == "shard":
+            folder.create(f"journal/20260101T000000.000-{owner.claims.id}-000001.jsonl", b"{")
+        else:
+            Owner(shop, paths, mine)
+        result = shop.result(end(), [])
+    kinds = {"order": "corrupt_claims", "shard": "corrupt_shard", "taken over": "claim_lost"}
+    assert result.error is not None and result.error.kind == kinds[what]
+    assert result.counts["described"] == 3 and result.counts["pending"] == 2
+    assert {row["error"]["kind"] for row in result.of("pending")} == {"stopped"}
+
+
 def in_cloud(shop: Shop, cloud: Cloud, draw: Callable[..., bytes], count: int) -> list[str]:
     for number in range(count):
         cloud.bucket().put(f"photos/{number}.jpg", draw(number))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,28 @@ def test_a_killed_owner_leaves_its_images_to_the_others(works, paths, others):
     assert len(ledger["by_image"]) == IMAGES
     assert IMAGES <= ledger["billed"] <= IMAGES + 4 * 4 // 3 + 1, "all but its calls in flight are billed once"
     assert left_in(works) == ["order.json"]
+
+
+@pytest.mark.slow
+def test_an_owner_that_was_stopped_for_long_sends_nothing_when_it_wakes_up(works, paths):
+    """As on a machine that was suspended: the others have taken over, and it has to learn that first."""
+    works.emulator.faults({"image_describer": {"latency_s": 0.3}})
+    (owner,) = start(works, paths, ["scheduled"], concurrency=4)
+    works._wait_for_requests(owner, 20)
+    (heir,) = start(works, paths, ["manual"])
+    while len(left_in(works)) < 2:
+        time.sleep(0.05)
+    owner.child.send_signal(signal.SIGSTOP)
+    check_all([heir.result()])
+    before = works.emulator.ledger()["requests"]
+    owner.child.send_signal(signal.SIGCONT)
+    result = owner.result()
+    assert "no longer lists this run" in result["error"]
+    ledger = works.emulator.ledger()
+    assert ledger["requests"] <= before + 1, "a call that was just about to be sent may have been"
+    assert len(ledger["by_image"]) == IMAGES and ledger["billed"] <= IMAGES + 4 * 4 // 3 + 1
+    counts = result["manifest"]["counts"]
+    assert counts["described"] + counts["pending"] + counts["unknown"] == IMAGES and counts["pending"] > 0
 
 
 def test_the_next_try_of_a_killed_task_goes_on_at_once(works, paths):
