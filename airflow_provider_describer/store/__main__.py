@@ -1,4 +1,4 @@
-"""`python -m airflow_provider_describer.store check|compact|show PATH`: look at a description store, or compact it.
+"""`python -m airflow_provider_describer.store show|check|history|export|compact PATH`: look at a description store.
 
 A store in a bucket (``s3://…``, ``gs://…``) is opened with the credentials of the environment.
 """
@@ -12,18 +12,26 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from airflow_provider_describer.errors import BadInput, DescriberError
 from airflow_provider_describer.models import format_usd, plural
 from airflow_provider_describer.storage.folder import Folder
-from airflow_provider_describer.store.audit import CallTotals, StoreCheck, StoreSummary, check, open_store, summarize
+from airflow_provider_describer.store.audit import StoreCheck, StoreSummary, check, summarize
 from airflow_provider_describer.store.bill import KEY_VARIABLE, bill_lines, check_bill
+from airflow_provider_describer.store.columns import iso
+from airflow_provider_describer.store.description_store import DescriptionStore, existing_folder
+from airflow_provider_describer.store.export import check_target, export
 from airflow_provider_describer.store.settling import compact
+from airflow_provider_describer.store.table import NAME
+from airflow_provider_describer.store.totals import CallTotals
 
 MAX_LISTED_CALLS = 20
 """How many open calls are listed; --json lists all."""
 MAX_NAME_WIDTH = 60
+FILTERS = ("prompt", "lang", "vendor", "model")
+"""What export can be limited to."""
 
 Report = tuple[dict[str, Any], Iterable[str]]
 """What a command found, for programs and for people."""
@@ -46,44 +54,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    given = _parser().parse_args(arguments)
+    try:
+        result, lines = _COMMANDS[given.command](existing_folder(given.path), given)
+    except DescriberError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, BadInput) else 1
+    print(json.dumps(result, indent=2, default=_json) if given.json else "\n".join(lines))
+    return 1 if result.get("damaged") else 3 if result.get("differs") else 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_describer.store", description="Look at a description store, or compact it."
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands, parsers = parser.add_subparsers(dest="command", required=True), {}
     for name, summary in (
-        ("check", "read every shard: is it whole, which calls are open, which outcomes unknown (exit code 1: damaged)"),
-        ("compact", "merge the journal's shards into few; safe beside running tasks"),
         ("show", "totals by vendor, prompt and day, and what may have been paid for twice"),
+        ("check", "read all of it: is it whole, which calls are open, which outcomes unknown (exit code 1: damaged)"),
+        ("history", "all calls for one image, the newest last: texts, prompts, costs"),
+        ("export", "write the current description of each image to a file"),
+        ("compact", "settle the journal into the table and bring that up to date; safe beside running tasks"),
     ):
-        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        command = parsers[name] = commands.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + "."
+        )
         command.add_argument(
             "path",
             metavar="PATH",
             help="the folder that tasks name as their store; s3:// and gs:// with this environment's credentials",
         )
         command.add_argument("--json", action="store_true", help="for programs")
-        if name == "check":
-            command.add_argument(
-                "--vendor",
-                metavar="NAME",
-                help=f"compare a day's bill with the vendor's own (segmind, with its key in ${KEY_VARIABLE}) instead; "
-                "exit code 3: they differ",
-            )
-            command.add_argument("--day", metavar="YYYY-MM-DD", help="the day (UTC) of that bill; today by default")
-            command.add_argument("--host", metavar="URL", help="of a proxy before the vendor, as on the connection")
-    given = parser.parse_args(arguments)
-    try:
-        folder = open_store(given.path)
-        is_bill = given.command == "check" and given.vendor
-        result, lines = _check_bill(folder, given) if is_bill else _COMMANDS[given.command](folder)
-    except DescriberError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, BadInput) else 1
-    print(json.dumps(result, indent=2) if given.json else "\n".join(lines))
-    return 1 if result.get("damaged") else 3 if result.get("differs") else 0
+    parsers["history"].add_argument("uri", metavar="URI", help="of the image, as tasks list it")
+    parsers["export"].add_argument("out", metavar="OUT", type=Path, help="a .parquet, .csv or .jsonl file")
+    check_command = parsers["check"]
+    check_command.add_argument(
+        "--vendor",
+        metavar="NAME",
+        help=f"compare a day's bill with the vendor's own (segmind, with its key in ${KEY_VARIABLE}) instead; "
+        "exit code 3: they differ",
+    )
+    check_command.add_argument("--day", metavar="YYYY-MM-DD", help="the day (UTC) of that bill; today by default")
+    check_command.add_argument("--host", metavar="URL", help="of a proxy before the vendor, as on the connection")
+    for name in FILTERS:
+        parsers["export"].add_argument(f"--{name}", help=f"only descriptions of this {name}")
+    return parser
 
 
-def _check(folder: Folder) -> Report:
+def _check(folder: Folder, given: argparse.Namespace) -> Report:
+    if given.vendor:
+        return _check_bill(folder, given)
     found = check(folder)
     return asdict(found), _check_lines(found)
 
@@ -94,8 +114,13 @@ def _check_bill(folder: Folder, given: argparse.Namespace) -> Report:
 
 
 def _check_lines(found: StoreCheck) -> Iterable[str]:
-    whole = found.shards - len(found.damaged)
-    yield f"{found.store}: {_counted(found.shards, 'shard')}, {whole:,} whole, {len(found.damaged):,} damaged"
+    whole = found.shards - found.damaged_shards
+    yield f"{found.store}: {_counted(found.shards, 'shard')}, {whole:,} whole, {found.damaged_shards:,} damaged"
+    if found.table:
+        rows, files = _counted(found.table.rows, "row"), _counted(found.table.files, "file")
+        yield f"{NAME}: {rows} in {files}, {'damaged' if found.table.damaged else 'whole'}"
+    if found.copies:
+        yield f"  {_counted(found.copies, 'row is there twice and counts', 'rows are there twice and count')} once"
     for damage in found.damaged:
         yield f"  {damage}"
     for name in found.ignored:
@@ -117,7 +142,7 @@ def _check_lines(found: StoreCheck) -> Iterable[str]:
     )
 
 
-def _compact(folder: Folder) -> Report:
+def _compact(folder: Folder, _: argparse.Namespace) -> Report:
     store, (before, after) = folder.where(), compact(folder)
     return (
         {"store": store, "shards_before": before, "shards_after": after},
@@ -125,7 +150,38 @@ def _compact(folder: Folder) -> Report:
     )
 
 
-def _show(folder: Folder) -> Report:
+def _history(folder: Folder, given: argparse.Namespace) -> Report:
+    rows = DescriptionStore(folder).history(given.uri).to_pylist()
+    return {"store": folder.where(), "uri": given.uri, "rows": rows}, _history_lines(folder.where(), rows)
+
+
+def _history_lines(store: str, rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    yield f"{store}: {_counted(len(rows), 'call has', 'calls have')} ended for this image"
+    for row in rows:
+        cost = "cost unknown" if row["cost_usd"] is None else format_usd(row["cost_usd"])
+        asked = [row["vendor"], row["model"], row["lang"], row["prompt"]]
+        yield ""
+        yield f"{row['described_at'].isoformat(' ', 'seconds')}  {row['status']}  {cost}  {_printable(row['uri'])}"
+        yield f"  {'  '.join(_printable(one) for one in asked if one)}"
+        said = row["text"] or (row["error"] or {}).get("message") or (row["error"] or {}).get("kind")
+        if said:
+            yield f"  {_printable(said)}"
+
+
+def _export(folder: Folder, given: argparse.Namespace) -> Report:
+    check_target(given.out)
+    count = export(
+        DescriptionStore(folder).current_batches(**{name: getattr(given, name) for name in FILTERS}), given.out
+    )
+    report = {"store": folder.where(), "file": str(given.out), "descriptions": count}
+    return report, [f"{given.out}: {_counted(count, 'description')}"]
+
+
+def _json(value: datetime) -> str:
+    return iso(value)
+
+
+def _show(folder: Folder, _: argparse.Namespace) -> Report:
     summary = summarize(folder)
     return summary.to_dict(), _summary_lines(summary)
 
@@ -179,7 +235,7 @@ def _printable(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-_COMMANDS = {"check": _check, "compact": _compact, "show": _show}
+_COMMANDS = {"show": _show, "check": _check, "history": _history, "export": _export, "compact": _compact}
 
 if __name__ == "__main__":
     sys.exit(main())

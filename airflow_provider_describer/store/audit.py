@@ -1,41 +1,27 @@
-"""What a store's journal holds, for people: is it whole, which calls are open, and what did all calls cost."""
+"""What a store holds, for people: is it whole, which calls are open, and what did all calls cost."""
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from hashlib import blake2b
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from airflow_provider_describer.errors import BadInput, StoreError
-from airflow_provider_describer.storage.folder import Folder, open_folder
-from airflow_provider_describer.storage.open_bucket import bucket_from_environment
-from airflow_provider_describer.store.index import JournalIndex, load_index, read_history
-from airflow_provider_describer.store.settling import shard_names
-from airflow_provider_describer.store.shard import FOLDER, SUFFIX, Event, json_line
-
-
-def open_store(path: str) -> Folder:
-    """Return the existing store at a path; a bucket is opened with the environment's credentials.
-
-    :raises BadInput: if there is no journal, because an empty report would look like an empty store.
-    """
-    # Relative to where the command is typed; a task's store is not.
-    typed = Path(path).absolute() if path.strip() and "://" not in path else path
-    folder = open_folder(typed, bucket_from_environment)
-    if not folder.names(FOLDER):
-        is_journal = os.path.basename(path.rstrip("/")) == FOLDER  # noqa: PTH119  # may be an address
-        hint = "give the folder above it" if is_journal else "give the folder that the task names as its store"
-        raise BadInput(f"{path!r} is no description store: there is nothing in {folder.where(FOLDER)}; {hint}.")
-    return folder
+from airflow_provider_describer.errors import StoreError
+from airflow_provider_describer.storage.folder import Folder
+from airflow_provider_describer.store.columns import call_key, key_of
+from airflow_provider_describer.store.folding import JournalIndex, OpenCall
+from airflow_provider_describer.store.known_calls import Keys, KnownCalls
+from airflow_provider_describer.store.settling import ENDS, STARTS, shard_names
+from airflow_provider_describer.store.shard import FOLDER, SETTLED, SUFFIX, Event
+from airflow_provider_describer.store.table import NAME
+from airflow_provider_describer.store.table_check import TableCheck, check_table
+from airflow_provider_describer.store.totals import TOTALED, Totals, sum_up
+from airflow_provider_describer.store.unsettled import only, open_tables, read_tables
 
 
 @dataclass(frozen=True, slots=True)
 class UnfinishedCall:
-    """A call whose end is not in the journal; with a ``request_id``, it runs at the vendor as far as is known."""
+    """A call whose end is not in the store; with a ``request_id``, it runs at the vendor as far as is known."""
 
     call: str
     uri: str
@@ -45,58 +31,94 @@ class UnfinishedCall:
 
 @dataclass(frozen=True, slots=True)
 class StoreCheck:
-    """The result of `check`. ``unknown_images`` have no description, but calls that may have been paid for."""
+    """The result of `check`. ``unknown_images`` have no description, but calls that may have been paid for.
+
+    ``damaged`` names what is damaged in journal and table; ``damaged_shards`` of it are shards of the journal.
+    ``table`` is None where nothing was settled yet, or it cannot be opened. ``copies`` of rows, as kills leave them
+    while calls are settled, count once.
+    """
 
     store: str
     shards: int
     damaged: list[str]
+    damaged_shards: int
     ignored: list[str]
+    table: TableCheck | None
+    copies: int
     open_calls: list[UnfinishedCall]
     unknown_images: int
     unknown_calls: int
 
 
 def check(folder: Folder) -> StoreCheck:
-    """Read every shard and return everything that is damaged or open."""
+    """Read every shard and the whole table, and return everything that is damaged or open.
+
+    Memory: about 40 bytes a row of the table.
+    """
     damaged: list[StoreError] = []
-    index = load_index(folder, damaged)
-    unknown = [keys for keys in index.unanswered().values() if not _is_described(index, keys)]
+    opened, table = _OpenCalls(), None
+    with open_tables(folder, opened.see, damaged) as tables:
+        in_journal = sum(str(error).startswith(folder.where(FOLDER)) for error in damaged)
+        for one in tables:
+            if one.where == folder.where(NAME):
+                table = check_table(one)
+        unread: list[StoreError] = []
+        calls = KnownCalls(tables, unread)
+    found = [*map(str, damaged), *(table.damaged if table else ())]
+    # What the table's check has said is not said again.
+    found += map(str, unread if table is None or not table.damaged else ())
+    shards = shard_names(folder)
+    if table and table.rows and not shards and folder.read(SETTLED) is None:
+        found.append(
+            f"{folder.where(SETTLED)} is missing: without it a run does not look into {NAME}, and pays for all images "
+            "again. Restore it from a backup."
+        )
+    open_calls = opened.but(calls)
+    unanswered = calls.unanswered(_keys_of(open_calls))
+    unknown = [keys for keys, described in zip(unanswered, calls.described(unanswered), strict=True) if not described]
     return StoreCheck(
         folder.where(),
-        shards=len(shard_names(folder)),
-        damaged=[str(error) for error in damaged],
+        shards=len(shards),
+        damaged=found,
+        damaged_shards=in_journal,
         ignored=[folder.where(name) for name in folder.names(FOLDER) if not name.endswith(SUFFIX)],
-        open_calls=[
-            UnfinishedCall(call, opened.uri, opened.sent_at, opened.request_id)
-            for call, opened in sorted(index.open_calls.items(), key=lambda item: item[1].sent_at)
-        ],
-        unknown_images=_count_images(index, unknown),
+        table=table,
+        copies=calls.copies,
+        open_calls=sorted(
+            (UnfinishedCall(call, one.uri, one.sent_at, one.request_id) for call, one in open_calls.items()),
+            key=lambda call: call.sent_at,
+        ),
+        unknown_images=calls.count_images(unknown),
         unknown_calls=len(unknown),
     )
 
 
+class _OpenCalls:
+    """The calls of the journal whose end is not in the journal."""
+
+    def __init__(self) -> None:
+        self._index = JournalIndex()
+
+    def see(self, event: Event) -> None:
+        if event["event"] in ENDS:
+            # That it has ended is all that is asked here.
+            event = {"event": "closed", "call": event["call"]}
+        if event["event"] in (*STARTS, "closed"):
+            self._index.apply("", 0, 0, event)
+
+    def but(self, calls: KnownCalls) -> dict[str, OpenCall]:
+        """Return those whose end is nowhere, by their ids."""
+        names = {call_key(name): name for name in self._index.open_calls}
+        ended = calls.ended(names)
+        return {name: self._index.open_calls[name] for number, name in names.items() if number not in ended}
+
+
+def _keys_of(open_calls: Mapping[str, OpenCall]) -> dict[int, Keys]:
+    return {call_key(name): tuple(map(key_of, call.keys)) for name, call in open_calls.items()}
+
+
 @dataclass(slots=True)
-class CallTotals:
-    """Ended calls and their cost. ``unpriced`` calls were billed, or may have been, at an unknown price."""
-
-    described: int = 0
-    rejected: int = 0
-    unknown: int = 0
-    cost_usd: float = 0.0
-    unpriced: int = 0
-
-    def add(self, row: Event) -> None:
-        self.described += row["status"] == "described"
-        self.rejected += row["status"] == "rejected"
-        self.unknown += row["status"] == "unknown"
-        if row.get("cost_usd") is not None:
-            self.cost_usd += row["cost_usd"]
-        elif row.get("billed") != "no":
-            self.unpriced += 1
-
-
-@dataclass(slots=True)
-class StoreSummary:
+class StoreSummary(Totals):
     """The result of `summarize`. ``lost_calls`` were sent and have no response here.
 
     ``described_again`` counts descriptions of images that had one already; ``perhaps_twice`` counts lost calls for
@@ -104,70 +126,36 @@ class StoreSummary:
     by the highest price of any call; None if no price is known.
     """
 
-    store: str
-    total: CallTotals = field(default_factory=CallTotals)
-    by_vendor: dict[str, CallTotals] = field(default_factory=dict)
-    by_prompt: dict[str, CallTotals] = field(default_factory=dict)
-    by_day: dict[str, CallTotals] = field(default_factory=dict)
+    store: str = ""
     lost_calls: int = 0
     described_again: int = 0
     perhaps_twice: int = 0
     twice_cost_usd: float | None = 0.0
 
-    def add(self, row: Event) -> None:
-        prompt = "(none)" if row.get("prompt") is None else row["prompt"]
-        language = f" [{row['lang']}]" if row.get("lang") else ""
-        self.total.add(row)
-        self.by_vendor.setdefault(row["vendor"], CallTotals()).add(row)
-        self.by_prompt.setdefault(prompt + language, CallTotals()).add(row)
-        self.by_day.setdefault(row["described_at"][:10], CallTotals()).add(row)
-
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values; the totals are sorted by name."""
         values = asdict(self)
+        del values["highest_cost"]
         return values | {name: dict(sorted(values[name].items())) for name in ("by_vendor", "by_prompt", "by_day")}
 
 
 def summarize(folder: Folder) -> StoreSummary:
-    """Return the totals of all runs.
+    """Return the totals of all runs. Memory: about 40 bytes a row of the table.
 
-    :raises StoreError: naming a shard that cannot be read.
+    :raises StoreError: naming what cannot be read.
     """
-    summary, index = StoreSummary(folder.where()), JournalIndex()
-    highest_cost: float | None = None
-    described: Counter[str] = Counter()
-    counted: set[bytes] = set()
-    for event in read_history(folder):
-        index.apply("", 0, 0, event)
-        if event["event"] != "outcome":
-            continue
-        digest = blake2b(json_line(event), digest_size=12).digest()
-        if digest in counted:
-            # Settling that was killed leaves copies.
-            continue
-        counted.add(digest)
-        summary.add(event)
-        if event.get("cost_usd") is not None:
-            highest_cost = max(highest_cost or 0.0, event["cost_usd"])
-        # An image that its vendor has fetched, from a server that names no version, has no identity.
-        if event["status"] == "described" and event.get("keys"):
-            described[event["keys"][0]] += 1
-    index.finish()
-    unanswered = index.unanswered().values()
-    summary.lost_calls = len(unanswered)
-    summary.perhaps_twice = sum(_is_described(index, keys) for keys in unanswered)
-    summary.described_again = described.total() - _count_images(index, ((key,) for key in described))
-    twice = summary.described_again + summary.perhaps_twice
-    summary.twice_cost_usd = 0.0 if not twice else None if highest_cost is None else twice * highest_cost
-    return summary
-
-
-def _is_described(index: JournalIndex, keys: tuple[str, ...]) -> bool:
-    outcome = index.outcome(keys)
-    return outcome is not None and outcome.described
-
-
-def _count_images(index: JournalIndex, calls: Iterable[tuple[str, ...]]) -> int:
-    """Return how many images the calls' keys stand for; all identities of an image count once, each without one too."""
-    found = [min(index.aliases(keys[:1]), default="") for keys in calls]
-    return len(set(filter(None, found))) + found.count("")
+    opened = _OpenCalls()
+    with open_tables(folder, opened.see) as tables:
+        calls = KnownCalls(tables)
+        totals = sum_up(only(read_tables(tables, TOTALED), calls.is_first))
+    unanswered = calls.unanswered(_keys_of(opened.but(calls)))
+    again, perhaps = calls.described_again(), sum(calls.described(unanswered))
+    highest = totals.highest_cost
+    return StoreSummary(
+        **{one.name: getattr(totals, one.name) for one in fields(totals)},
+        store=folder.where(),
+        lost_calls=len(unanswered),
+        described_again=again,
+        perhaps_twice=perhaps,
+        twice_cost_usd=0.0 if not again + perhaps else None if highest is None else (again + perhaps) * highest,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,10 @@ FACTS = ("lost", "same")
 """The statuses of rows that are no outcome: a call without an answer that another one followed, and the identities of
 one content."""
 _ROW_FIELDS = row_fields()
+SHOWN = (*_ROW_FIELDS, "call")
+"""What people are shown: the columns of a row, and the id of its call."""
+MADE_FROM = ("call", "status", "identities", "sent_by", "dag_id", "run_id", "task_id", "map_index")
+"""The columns that `derived` reads."""
 _NEVER = "1970-01-01T00:00:00+00:00"
 
 
@@ -101,34 +106,40 @@ def to_records(event: Event) -> Iterable[dict[str, Any]]:
 
 
 def _record(event: Event, identities: list[str]) -> dict[str, Any]:
-    kind, instance = event["event"], ""
+    kind = event["event"]
     if kind == "outcome":
-        record = {name: _plain(event.get(name)) for name in _ROW_FIELDS}
+        record = {name: plain(event.get(name)) for name in _ROW_FIELDS}
         record["described_at"] = _moment(event.get("described_at") or _NEVER)
         if is_unread_answer(event):
             record["status"] = "unknown"
         if error := event.get("error"):
-            record["error"] = {name: _plain(value) for name, value in error.items()}
-        dag_id, run_id, task_id = (event.get(name) or "" for name in ("dag_id", "run_id", "task_id"))
-        instance = TaskInstanceKey(dag_id, run_id, task_id, event.get("map_index", -1)).instance
+            record["error"] = {name: plain(value) for name, value in error.items()}
     else:
-        record = {"uri": _plain(event.get("uri")), "status": kind}
+        record = {"uri": plain(event.get("uri")), "status": kind}
         record["described_at"] = datetime.fromtimestamp(event.get("at", 0.0), UTC)
         if why := event.get("why"):
             record["error"] = {"kind": why, "message": ""}
-    keys = dict.fromkeys(KEY_COLUMNS) | dict(zip(KEY_COLUMNS, map(key_of, identities), strict=False))
+    own = {"call": event["call"], "identities": identities, "sent_by": event.get("by"), "shown": event.get("shown")}
+    return record | own | derived(record | own)
+
+
+def derived(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of a row that are made from others: what lookups ask, and the primary key."""
+    keys = dict.fromkeys(KEY_COLUMNS) | dict(zip(KEY_COLUMNS, map(key_of, record["identities"]), strict=False))
+    dag_id, run_id, task_id = (record.get(name) or "" for name in ("dag_id", "run_id", "task_id"))
+    map_index = record.get("map_index")
     return {
-        **record,
-        ROW_ID: f"{event['call']}.{record['status']}",
-        "call": event["call"],
-        "identities": identities,
-        "sent_by": event.get("by"),
-        "shown": event.get("shown"),
+        ROW_ID: f"{record['call']}.{record['status']}",
         **keys,
-        "call_key": call_key(event["call"]),
-        "instance_key": instance_key(instance),
-        "sender_key": instance_key(event.get("by") or ""),
+        "call_key": call_key(record["call"]),
+        "instance_key": instance_key(_instance(dag_id, run_id, task_id, -1 if map_index is None else map_index)),
+        "sender_key": instance_key(record["sent_by"] or ""),
     }
+
+
+@lru_cache(maxsize=1000)
+def _instance(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
+    return TaskInstanceKey(dag_id, run_id, task_id, map_index).instance
 
 
 def to_event(record: Mapping[str, Any]) -> Event:
@@ -160,6 +171,7 @@ def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return the value as the table has it."""
     # A lone surrogate in an image's name: JSON can hold it, Arrow cannot.
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_describer.errors import CorruptShard, StoreError
+from airflow_provider_describer.errors import StoreError
 from airflow_provider_describer.storage.folder import Folder
 from airflow_provider_describer.store import columns
 from airflow_provider_describer.store.folding import JournalIndex, OpenCall, Spending, StoredOutcome
@@ -64,10 +64,7 @@ class StoreIndex(JournalIndex):
         self.table = self.table or SettledTable(self.folder)
         self.table.refresh()
         if not self.table.exists:
-            raise CorruptShard(
-                f"{self.table.where} is not there, though the journal says that outcomes were settled into it. It "
-                "records calls that were paid for, so no call is made. Restore it from a backup."
-            )
+            raise self.table.missing()
         if self.table.version == self._version:
             # The journal may have linked other identities to them.
             self.look_up(list(self._asked.values()))

@@ -48,9 +48,13 @@ MAX_CONFLICTS = 5
 
 
 class SettledTable:
-    """The table of one store. Blocking; every failure is a `StoreError` that names the table."""
+    """The table of one store. Blocking; every failure is a `StoreError` that names the table.
 
-    def __init__(self, folder: Folder) -> None:
+    :param keeps_version: whether it stays at the version that it has read first, for several readings of one content.
+    """
+
+    def __init__(self, folder: Folder, *, keeps_version: bool = False) -> None:
+        self._keeps_version = keeps_version
         self._folder = folder
         self.where = folder.where(NAME)
         self._opened: LanceDataset | None = None
@@ -61,12 +65,19 @@ class SettledTable:
     @property
     def exists(self) -> bool:
         """Whether there is a table."""
-        return self._dataset() is not None
+        return self.dataset() is not None
+
+    def missing(self) -> CorruptShard:
+        """Return the error of a store whose journal says that there is a table, and that has none."""
+        return CorruptShard(
+            f"{self.where} is not there, though the journal says that outcomes were settled into it. It records calls "
+            "that were paid for, so no call is made. Restore it from a backup."
+        )
 
     @property
     def version(self) -> int | None:
         """The version that reads see; None where there is no table."""
-        dataset = self._dataset()
+        dataset = self.dataset()
         return None if dataset is None else int(dataset.version)
 
     def refresh(self) -> None:
@@ -76,7 +87,7 @@ class SettledTable:
     def find(self, keys: Iterable[int]) -> Iterator[dict[str, Any]]:
         """Yield the rows that have one of these identities, each once or more: `columns.FOUND`, and ``identities`` of
         those that link identities."""
-        wanted, dataset = sorted(set(keys)), self._dataset()
+        wanted, dataset = sorted(set(keys)), self.dataset()
         if dataset is None or not wanted:
             return
         step = min(max(LEAST_ASKED, len(wanted) // 5), MOST_ASKED)
@@ -108,27 +119,28 @@ class SettledTable:
 
     def batches(self, names: Sequence[str] | None = None, condition: str | None = None) -> Iterator[pa.RecordBatch]:
         """Yield these columns of the whole table, or of the rows that meet a condition, in batches."""
-        dataset = self._dataset()
+        dataset = self.dataset()
         if dataset is None:
             return
-        with self._errors("read"):
+        with self.errors("read"):
             yield from dataset.scanner(
                 columns=list(names) if names else None, filter=condition, batch_size=8192
             ).to_batches()
 
     def _query(self, names: Sequence[str] | None, condition: str) -> list[dict[str, Any]]:
-        dataset = self._dataset()
+        dataset = self.dataset()
         if dataset is None or not condition:
             return []
-        with self._errors("read"):
+        with self.errors("read"):
             wanted = columns.schema().names if names is None else list(names)
             rows: list[dict[str, Any]] = dataset.scanner(columns=wanted, filter=condition).to_table().to_pylist()
             return rows
 
-    def _dataset(self) -> LanceDataset | None:
-        """Return the table as it was when it was opened last; None where there is none."""
+    def dataset(self) -> LanceDataset | None:
+        """Return Lance's table as it was when it was opened last; None where there is none."""
         now = time.monotonic()
-        if self._opened is None or now > self._opened_at + OPEN_FOR_S:
+        is_old = now > self._opened_at + OPEN_FOR_S and not self._keeps_version
+        if self._opened is None or is_old:
             self._opened = self._open(self._folder.location(NAME))
             self._opened_at = now
         return self._opened
@@ -137,7 +149,7 @@ class SettledTable:
         import lance
 
         try:
-            with self._errors("opened", location):
+            with self.errors("opened", location):
                 opened = lance.dataset(
                     location.uri,
                     storage_options=dict(location.options),
@@ -177,8 +189,8 @@ class SettledTable:
         began = time.time()
         rows = pa.Table.from_pylist(list(records.values()), columns.schema())
         self.refresh()
-        dataset, location = self._dataset(), self._folder.location(NAME)
-        with self._errors("written", location):
+        dataset, location = self.dataset(), self._folder.location(NAME)
+        with self.errors("written", location):
             options = dict(location.options)
             if dataset is None:
                 try:
@@ -188,7 +200,7 @@ class SettledTable:
                     if "already exists" not in str(error):
                         raise
                 self.refresh()
-                dataset = self._dataset()
+                dataset = self.dataset()
                 assert dataset is not None
             if is_new:
                 lance.write_dataset(rows, dataset, mode="append", storage_options=options)
@@ -219,7 +231,7 @@ class SettledTable:
         for attempt in range(MAX_CONFLICTS):
             self.refresh()
             try:
-                with self._errors("maintained", location):
+                with self.errors("maintained", location):
                     self._maintain(at_once=at_once)
                 break
             except StoreError as error:
@@ -229,7 +241,7 @@ class SettledTable:
         self._sync(location, began)
 
     def _maintain(self, *, at_once: bool) -> None:
-        dataset = self._dataset()
+        dataset = self.dataset()
         assert dataset is not None
         small = [one for one in dataset.get_fragments() if one.metadata.physical_rows < FRAGMENT_ROWS]
         if len(small) >= (2 if at_once else COMPACT_AFTER):
@@ -268,7 +280,7 @@ class SettledTable:
     # Errors
 
     @contextmanager
-    def _errors(self, doing: str, location: Location | None = None) -> Iterator[None]:
+    def errors(self, doing: str, location: Location | None = None) -> Iterator[None]:
         """Raise what Lance raises as `StoreError`, without credentials; `_NotFound` where there is no table."""
         try:
             yield

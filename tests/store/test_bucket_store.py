@@ -12,6 +12,8 @@ import pytest
 from airflow_provider_describer.errors import CorruptShard, StoreError
 from airflow_provider_describer.storage.folder import open_folder
 from airflow_provider_describer.store.__main__ import main
+from airflow_provider_describer.store.audit import check
+from airflow_provider_describer.store.description_store import DescriptionStore
 from airflow_provider_describer.store.index import load_index, open_index, read_history
 from airflow_provider_describer.store.journal import Journal
 from airflow_provider_describer.store.settling import compact, shard_names
@@ -104,6 +106,10 @@ def test_a_table_that_may_not_be_read_stops_everything(cloud, folder, write, eve
     cloud.server.deny(method="GET", path=TABLE)
     with pytest.raises(StoreError, match=TABLE):
         open_index(folder, [events.key("1")])
+    for ask in (DescriptionStore(folder).current, lambda: DescriptionStore(folder).history("u")):
+        with pytest.raises(StoreError, match=TABLE):
+            ask()
+    assert any(TABLE in one for one in check(folder).damaged)
 
 
 def test_a_table_that_is_gone_stops_everything(cloud, folder, write, events):
@@ -137,15 +143,21 @@ def command(cloud, monkeypatch, capsys):
     return command
 
 
-def test_the_command_looks_at_buckets(cloud, folder, write, command):
+def test_the_command_looks_at_buckets(cloud, folder, write, command, tmp_path):
     write(["1", "2"])
     for uri in (f"{cloud.uri}/catalog", f"{cloud.uri}/catalog/"):
         code, shown = command("check", uri, "--json")
         assert code == 0 and json.loads(shown.out)["store"] == f"{cloud.uri}/catalog"
     code, shown = command("compact", f"{cloud.uri}/catalog")
     assert code == 0 and shown.out.startswith(f"{cloud.uri}/catalog: ") and not shard_names(folder)
+    write(["3"])
     code, shown = command("show", f"{cloud.uri}/catalog", "--json")
-    assert code == 0 and json.loads(shown.out)["total"]["described"] == 2
+    assert code == 0 and json.loads(shown.out)["total"]["described"] == 3
+    code, shown = command("history", f"{cloud.uri}/catalog", "u", "--json")
+    assert code == 0 and sorted(row["call"] for row in json.loads(shown.out)["rows"]) == ["1", "2", "3"]
+    code, shown = command("export", f"{cloud.uri}/catalog", str(tmp_path / "all.jsonl"))
+    # All three are of the uri "u".
+    assert code == 0 and len((tmp_path / "all.jsonl").read_text().splitlines()) == 1
 
 
 def test_the_command_where_there_is_no_store(cloud, command):
