@@ -95,9 +95,12 @@ class OthersImages:
         while self.entries and not admission.is_cut_short:
             self._adopt_copies()
             try:
-                await self._look()
+                ready = await self._look()
             except DescriberError as error:
                 admission.stop(error, leave_running=True)
+                break
+            if ready:
+                await self._do(ready)
             if not self.entries or self.on_claimed == "skip" or admission.admits_no_more:
                 break
             now = time.monotonic()
@@ -122,14 +125,14 @@ class OthersImages:
                 entry.others = [*entry.others, image]
         self.runner.copies = [copy for copy in self.runner.copies if id(copy[0]) not in claimed]
 
-    async def _look(self) -> None:
-        """See what others have done, and do what is left to this run."""
+    async def _look(self) -> list[PlannedImage]:
+        """See what others have done; return what has an outcome now, or is left to this run."""
         await self.ownership.poll()
         # After the poll: a run that has gone has written down all that it has paid for.
         await asyncio.to_thread(self.index.refresh)
-        ready = await asyncio.to_thread(lambda: [entry for entry in self.entries if self._is_ready(entry)])
-        if not ready:
-            return
+        return await asyncio.to_thread(lambda: [entry for entry in self.entries if self._is_ready(entry)])
+
+    async def _do(self, ready: Sequence[PlannedImage]) -> None:
         self.entries = [entry for entry in self.entries if entry.action == "claimed"]
         admission, on_unknown = self.runner.admission, self.runner.on_unknown
         await self.runner.unclear.ask_about(ready)
