@@ -76,6 +76,8 @@ class Vendor(ABC):
     refusal: ClassVar[str]
     # Faults of the result, where the answer to the call holds none.
     result_kinds: ClassVar[tuple[str, ...]] = ()
+    # Whether a call is accepted first and worked off later.
+    is_queued: ClassVar[bool] = False
 
     def __init__(self, state: EmulatorState) -> None:
         self.state = state
@@ -172,7 +174,7 @@ class Vendor(ABC):
     async def handle_call(
         self, request: Request, call: Call, faults: CallFaults, entry: Entry
     ) -> Response | HangingResponse:
-        if faults.kind in ("drop_before_bill", "drop_after_failure"):
+        if faults.kind == "drop_before_bill" or (faults.kind == "drop_after_failure" and not self.is_queued):
             await asyncio.sleep(faults.latency_s)
             entry.outcome, entry.ended_at = faults.kind, time.time()
             return DroppedConnection()
@@ -191,8 +193,8 @@ class Vendor(ABC):
         if faults.kind in self.result_kinds:
             return answer
         if faults.kind in LOST_ANSWERS:
-            lost = {"drop_after_bill": DroppedConnection, "drip_after_bill": DrippingResponse}
-            return lost.get(faults.kind, HangingResponse)()
+            lost = {"hang_after_bill": HangingResponse, "drip_after_bill": DrippingResponse}
+            return lost.get(faults.kind, DroppedConnection)()
         return damaged(faults.kind, answer, self.wrong_types[faults.variant % len(self.wrong_types)], faults.variant)
 
 

@@ -72,6 +72,7 @@ class SegmindV2(Segmind):
 
     path = "/v2/ideogram-describe"
     result_kinds = ("error_in_200", "raw_newline", "broken_utf8", "byte_order_mark", "utf16", "stuck")
+    is_queued = True
     wrong_types = ({"request_id": 17, "status": ["QUEUED"]}, {"status": "QUEUED"}, ["QUEUED"], "QUEUED", None)
 
     def __init__(self, state: EmulatorState, history: RequestHistory | None = None) -> None:
@@ -87,7 +88,8 @@ class SegmindV2(Segmind):
     async def work(self, request: Request, call: Call, faults: CallFaults, entry: Entry) -> Response:
         if faults.error and faults.error != "harmful":
             raise RefusedError(faults.error)
-        failure = UNSAFE if faults.error else "Inference failed" if faults.fails_later else None
+        fails = faults.fails_later or faults.kind == "drop_after_failure"
+        failure = UNSAFE if faults.error else "Inference failed" if fails else None
         text = "" if faults.kind == "blank" else self.describe(call)
         output = self.false_output(text, faults.variant) if faults.kind == "error_in_200" else self.output(text)
         self.history.note_output(entry, output)
