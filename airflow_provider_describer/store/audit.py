@@ -70,7 +70,7 @@ def check(folder: Folder) -> StoreCheck:
     shards = shard_names(folder)
     if table and table.rows and not shards and folder.read(SETTLED) is None:
         found.append(
-            f"{folder.where(SETTLED)} is missing: without it a run does not look into {NAME}, and pays for all images "
+            f"{folder.where(SETTLED)} is missing: without it, older releases, which know no {NAME}, pay for all images "
             "again. Restore it from a backup."
         )
     open_calls = opened.but(calls)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from airflow_provider_describer.errors import UnexpectedAnswer
 from airflow_provider_describer.store.rows import TaskInstanceKey, row_fields
@@ -27,6 +29,8 @@ FOUND = (*KEY_COLUMNS, "call_key", "status", "described_at")
 """What a lookup of identities reads: narrow columns only."""
 SPENT = ("call_key", "status", "billed", "cost_usd", "described_at", "try_number")
 """What is read of the calls of one task instance."""
+FOUND_CRC, SPENT_CRC, ROW_CRC = "found_crc", "spent_crc", "row_crc"
+"""Columns with the CRC-32 of `FOUND`, of `SPENT` and of the whole row: in Lance's files nothing else shows damage."""
 FACTS = ("lost", "same")
 """The statuses of rows that are no outcome: a call without an answer that another one followed, and the identities of
 one content."""
@@ -35,6 +39,9 @@ SHOWN = (*_ROW_FIELDS, "call")
 """What people are shown: the columns of a row, and the id of its call."""
 MADE_FROM = ("call", "status", "identities", "sent_by", "dag_id", "run_id", "task_id", "map_index")
 """The columns that `derived` reads."""
+OWN_FIELDS = ("call", "sent_by", "shown", "identities")
+"""Columns of the table that are no part of the row of a result."""
+_ERROR_FIELDS = ("kind", "message", "answer")
 _NEVER = "1970-01-01T00:00:00+00:00"
 
 
@@ -46,9 +53,10 @@ def schema() -> pa.Schema:
     fields = [pa.field(name, types.get(name, text)) for name in _ROW_FIELDS]
     # The primary key: of two writers that add the same row at once, Lance lets one wait for the other.
     row_id = pa.field(ROW_ID, text, nullable=False, metadata={"lance-schema:unenforced-primary-key": "true"})
-    fields += [row_id, *(pa.field(name, text) for name in ("call", "sent_by", "shown"))]
+    fields += [row_id, *(pa.field(name, text) for name in OWN_FIELDS[:-1])]
     fields.append(pa.field("identities", pa.list_(text)))
     fields += [pa.field(name, pa.int64()) for name in INDEXED]
+    fields += [pa.field(name, pa.uint32()) for name in (FOUND_CRC, SPENT_CRC, ROW_CRC)]
     return pa.schema(fields, {VERSION_NAME: str(VERSION).encode()})
 
 
@@ -59,7 +67,7 @@ def column_types() -> dict[str, Any]:
     text = pa.string()
     return {
         "cost_usd": pa.float64(),
-        "error": pa.struct({"kind": text, "message": text, "answer": text}),
+        "error": pa.struct(dict.fromkeys(_ERROR_FIELDS, text)),
         "described_at": pa.timestamp("ms", "UTC"),
         "elapsed_s": pa.float64(),
         "map_index": pa.int64(),
@@ -93,7 +101,7 @@ def _digest(text: str) -> int:
 def to_records(event: Event) -> Iterable[dict[str, Any]]:
     """Yield the table's row of an event, and further ones that link its identities where it has more than three."""
     identities = event["keys"]
-    yield _record(event, identities[:3])
+    yield _with_crcs(_record(event, identities[:3]))
     for start in range(3, len(identities), 2):
         linked = [identities[0], *identities[start : start + 2]]
         same = {
@@ -102,7 +110,33 @@ def to_records(event: Event) -> Iterable[dict[str, Any]]:
             "uri": event.get("uri"),
             "at": event.get("at", 0.0),
         }
-        yield _record(same, linked)
+        yield _with_crcs(_record(same, linked))
+
+
+def is_intact(record: Mapping[str, Any], crc: str) -> bool:
+    """Return whether a row has the values that it was written with: those that this column of checksums covers."""
+    return bool(record[crc] == _crc(record, _covered()[crc]))
+
+
+def _with_crcs(record: dict[str, Any]) -> dict[str, Any]:
+    return record | {crc: _crc(record, names) for crc, names in _covered().items()}
+
+
+@cache
+def _covered() -> Mapping[str, Sequence[str]]:
+    whole = sorted({*_ROW_FIELDS, ROW_ID, *OWN_FIELDS, *INDEXED})
+    return {FOUND_CRC: FOUND, SPENT_CRC: SPENT, ROW_CRC: whole}
+
+
+def _crc(record: Mapping[str, Any], names: Iterable[str]) -> int:
+    return crc32(_ASCII.encode([record.get(name) for name in names]).encode())
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
+
+
+_ASCII = json.JSONEncoder(separators=(",", ":"), check_circular=False, default=_milliseconds)
 
 
 def _record(event: Event, identities: list[str]) -> dict[str, Any]:
@@ -113,12 +147,13 @@ def _record(event: Event, identities: list[str]) -> dict[str, Any]:
         if is_unread_answer(event):
             record["status"] = "unknown"
         if error := event.get("error"):
-            record["error"] = {name: plain(value) for name, value in error.items()}
+            record["error"] = {name: plain(error.get(name)) for name in _ERROR_FIELDS}
+        record |= {name: float(record[name]) for name in ("cost_usd", "elapsed_s") if record[name] is not None}
     else:
         record = {"uri": plain(event.get("uri")), "status": kind}
-        record["described_at"] = datetime.fromtimestamp(event.get("at", 0.0), UTC)
+        record["described_at"] = _whole_ms(datetime.fromtimestamp(event.get("at", 0.0), UTC))
         if why := event.get("why"):
-            record["error"] = {"kind": why, "message": ""}
+            record["error"] = {"kind": why, "message": "", "answer": None}
     own = {"call": event["call"], "identities": identities, "sent_by": event.get("by"), "shown": event.get("shown")}
     return record | own | derived(record | own)
 
@@ -168,7 +203,11 @@ def is_unread_answer(event: Event) -> bool:
 
 
 def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)
+    return _whole_ms(datetime.fromisoformat(text).astimezone(UTC))
+
+
+def _whole_ms(moment: datetime) -> datetime:
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def plain(value: Any) -> Any:

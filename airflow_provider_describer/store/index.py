@@ -16,7 +16,7 @@ from airflow_provider_describer.store.journal import JournalReader, read_events
 from airflow_provider_describer.store.rows import TaskInstanceKey
 from airflow_provider_describer.store.settling import MAX_ATTEMPTS
 from airflow_provider_describer.store.shard import SETTLED, Event
-from airflow_provider_describer.store.table import SettledTable
+from airflow_provider_describer.store.table import NAME, SettledTable
 
 __all__ = ["JournalIndex", "OpenCall", "Spending", "StoreIndex", "StoredOutcome", "load_index", "open_index"]
 
@@ -57,8 +57,8 @@ class StoreIndex(JournalIndex):
         for shard, offset, length, event in journal.events(damaged):
             self.apply(shard, offset, length, event)
         self.forget_open_calls(journal.listed)
-        if SETTLED not in journal.listed:
-            # No shard was removed yet.
+        if SETTLED not in journal.listed and not self.folder.names(f"{NAME}/_versions"):
+            # No shard was removed yet. The mark alone may be gone, as any file may.
             self.finish()
             return
         self.table = self.table or SettledTable(self.folder)

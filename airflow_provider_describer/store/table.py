@@ -6,17 +6,16 @@ opened, never before a task has its own process, as Lance does not survive a for
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_describer.errors import CorruptShard, StoreError
-from airflow_provider_describer.storage.folder import Folder, Location, sync_folder
+from airflow_provider_describer.storage.folder import Folder, Location
 from airflow_provider_describer.store import columns
+from airflow_provider_describer.store.checksums import Checksums
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,6 +58,7 @@ class SettledTable:
         self.where = folder.where(NAME)
         self._opened: LanceDataset | None = None
         self._opened_at = float("-inf")
+        self._checksums = Checksums()
 
     # Reading
 
@@ -90,20 +90,22 @@ class SettledTable:
         wanted, dataset = sorted(set(keys)), self.dataset()
         if dataset is None or not wanted:
             return
+        self._check_lookup(columns.KEY_COLUMNS)
         step = min(max(LEAST_ASKED, len(wanted) // 5), MOST_ASKED)
         for start in range(0, len(wanted), step):
             for column in columns.KEY_COLUMNS:
-                found = self._query(columns.FOUND, _is_in(column, wanted[start : start + step]))
-                linking = [row["call_key"] for row in found if row["status"] == "same"]
+                asked = _is_in(column, wanted[start : start + step])
+                found = self._query(columns.FOUND, asked, columns.FOUND_CRC)
                 yield from (row for row in found if row["status"] != "same")
-                yield from self._query((*columns.FOUND, "identities"), _is_in("call_key", linking))
+                yield from self._rows(sorted({row["call_key"] for row in found if row["status"] == "same"}))
 
     def spent_by(self, instance: str) -> list[dict[str, Any]]:
         """Return `columns.SPENT` of the calls that a task instance has sent, or whose results it has fetched."""
         key = columns.instance_key(instance)
         if key is None:
             return []
-        return self._query(columns.SPENT, f"instance_key = {key} OR sender_key = {key}")
+        self._check_lookup(("instance_key", "sender_key"))
+        return self._query(columns.SPENT, f"instance_key = {key} OR sender_key = {key}", columns.SPENT_CRC)
 
     def with_requests(self, request_ids: Iterable[str]) -> list[dict[str, Any]]:
         """Return ``request_id`` and ``call`` of the calls with these ids of the vendor; it reads one whole column."""
@@ -114,8 +116,7 @@ class SettledTable:
         """Yield what the whole rows of these calls (`columns.call_key`) were made from, in any order."""
         wanted = list(calls)
         for start in range(0, len(wanted), MAX_READ):
-            rows = self._query(None, _is_in("call_key", wanted[start : start + MAX_READ]))
-            yield from map(columns.to_event, rows)
+            yield from map(columns.to_event, self._rows(wanted[start : start + MAX_READ]))
 
     def batches(self, names: Sequence[str] | None = None, condition: str | None = None) -> Iterator[pa.RecordBatch]:
         """Yield these columns of the whole table, or of the rows that meet a condition, in batches."""
@@ -127,14 +128,39 @@ class SettledTable:
                 columns=list(names) if names else None, filter=condition, batch_size=8192
             ).to_batches()
 
-    def _query(self, names: Sequence[str] | None, condition: str) -> list[dict[str, Any]]:
+    def _query(self, names: Sequence[str] | None, condition: str, crc: str = "") -> list[dict[str, Any]]:
         dataset = self.dataset()
         if dataset is None or not condition:
             return []
         with self.errors("read"):
-            wanted = columns.schema().names if names is None else list(names)
+            wanted = columns.schema().names if names is None else [*names, *([crc] if crc else ())]
             rows: list[dict[str, Any]] = dataset.scanner(columns=wanted, filter=condition).to_table().to_pylist()
-            return rows
+        if crc and not all(columns.is_intact(row, crc) for row in rows):
+            raise self._damaged("a row does not match its checksum")
+        return rows
+
+    def _rows(self, calls: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the whole rows of these calls, which a lookup has found."""
+        rows = self._query(None, _is_in("call_key", calls), columns.ROW_CRC)
+        if not {row["call_key"] for row in rows}.issuperset(calls):
+            self._check_lookup(("call_key",))
+            raise self._damaged("it lacks a row that it has in its indexes")
+        return rows
+
+    def _check_lookup(self, names: Iterable[str]) -> None:
+        dataset = self.dataset()
+        if dataset is not None:
+            with self.errors("read"):
+                self._checksums.check_lookup(dataset, names)
+
+    def damaged_files(self) -> list[StoreError]:
+        """Read all files of the table and return which of them are damaged or missing; none in a bucket."""
+        try:
+            dataset = self.dataset()
+            with self.errors("read"):
+                return [] if dataset is None else self._checksums.check_all(dataset)
+        except StoreError as error:
+            return [error]
 
     def dataset(self) -> LanceDataset | None:
         """Return Lance's table as it was when it was opened last; None where there is none."""
@@ -148,6 +174,7 @@ class SettledTable:
     def _open(self, location: Location, *, again: bool = True) -> LanceDataset | None:
         import lance
 
+        self._checksums.load("" if location.options else location.uri)
         try:
             with self.errors("opened", location):
                 opened = lance.dataset(
@@ -163,7 +190,9 @@ class SettledTable:
                     # Another process has made it this very moment.
                     return self._open(location, again=False)
                 raise self._damaged("it cannot be found, though it has versions") from None
+            self._checksums.check_version(0)
             return None
+        self._checksums.check_version(opened.version)
         version = (opened.schema.metadata or {}).get(columns.VERSION_NAME, b"?")
         if version != str(columns.VERSION).encode():
             raise CorruptShard(
@@ -186,7 +215,6 @@ class SettledTable:
         records = {record[columns.ROW_ID]: record for event in events for record in columns.to_records(dict(event))}
         if not records:
             return
-        began = time.time()
         rows = pa.Table.from_pylist(list(records.values()), columns.schema())
         self.refresh()
         dataset, location = self.dataset(), self._folder.location(NAME)
@@ -209,7 +237,7 @@ class SettledTable:
                 merge = dataset.merge_insert(columns.ROW_ID).when_not_matched_insert_all().use_index(False)
                 merge.conflict_retries(20).execute(rows)
         self.refresh()
-        self._sync(location, began)
+        self._make_durable()
 
     def calls_in(self, calls: Iterable[str]) -> set[str]:
         """Return those of the calls that the table has."""
@@ -227,7 +255,7 @@ class SettledTable:
         """
         if not self.exists:
             return
-        began, location = time.time(), self._folder.location(NAME)
+        location = self._folder.location(NAME)
         for attempt in range(MAX_CONFLICTS):
             self.refresh()
             try:
@@ -235,16 +263,23 @@ class SettledTable:
                     self._maintain(at_once=at_once)
                 break
             except StoreError as error:
-                if "conflict" not in str(error).lower() or attempt == MAX_CONFLICTS - 1:
+                if "conflict" not in str(error).lower():
+                    raise
+                # Some of it may be done.
+                self.refresh()
+                self._make_durable()
+                if attempt == MAX_CONFLICTS - 1:
                     raise
         self.refresh()
-        self._sync(location, began)
+        self._make_durable()
 
     def _maintain(self, *, at_once: bool) -> None:
         dataset = self.dataset()
         assert dataset is not None
         small = [one for one in dataset.get_fragments() if one.metadata.physical_rows < FRAGMENT_ROWS]
         if len(small) >= (2 if at_once else COMPACT_AFTER):
+            self._check_lookup(columns.INDEXED)
+            self._checksums.check_fragments(dataset, [one.fragment_id for one in small])
             dataset.optimize.compact_files(target_rows_per_fragment=FRAGMENT_ROWS, num_threads=1)
         self._index(dataset, at_once=at_once)
         if at_once or dataset.version % CLEAN_EVERY == 0:
@@ -256,26 +291,20 @@ class SettledTable:
         lacking = total - min((indexed.get(column, 0) for column in columns.INDEXED), default=0)
         if lacking < (1 if at_once else max(INDEX_AFTER_ROWS, INDEX_AFTER_SHARE * total)):
             return
+        # Damage must not get into files whose checksums are taken anew.
+        self._check_lookup(columns.INDEXED)
         for column in columns.INDEXED:
             if column not in indexed:
                 dataset.create_scalar_index(column, "BTREE")
         if indexed:
             dataset.optimize.optimize_indices()
 
-    def _sync(self, location: Location, since: float) -> None:
-        """Make the files that were written since then (epoch seconds) survive a loss of power."""
-        if location.options:
-            return
-        for folder, _, names in os.walk(location.uri):
-            new = [name for name in names if (Path(folder) / name).stat().st_mtime >= since - 1]
-            for name in new:
-                descriptor = os.open(Path(folder) / name, os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
-            if new:
-                sync_folder(Path(folder))
+    def _make_durable(self) -> None:
+        """Make the newest version survive a loss of power, and write its checksums."""
+        dataset = self.dataset()
+        if dataset is not None:
+            with self.errors("written"):
+                self._checksums.write(dataset)
 
     # Errors
 

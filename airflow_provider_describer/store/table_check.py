@@ -28,11 +28,11 @@ class TableCheck:
 
 
 def check_table(table: SettledTable) -> TableCheck:
-    """Read every column of a table and ask its indexes for every value; what is damaged is collected.
+    """Read every file and every column of a table, and ask its indexes for every value; what is damaged is collected.
 
     :raises StoreError: if the table cannot be opened.
     """
-    found = TableCheck()
+    found = TableCheck(damaged=list(map(str, table.damaged_files())))
     dataset = table.dataset()
     assert dataset is not None
     for fragment in dataset.get_fragments():

@@ -158,7 +158,7 @@ def test_rows_that_are_there_twice_are_told_and_are_no_damage(folder, check, eve
 
 
 def test_a_mark_that_is_missing(folder, check):
-    """Without it a run does not look into the table."""
+    """Without it an older release does not know that there is a table."""
     assert check()["damaged"] == []
     folder.delete(SETTLED)
     [named] = check()["damaged"]
