@@ -66,3 +66,18 @@ def test_answers_that_are_lost_besides_and_a_slow_history(asking, thousand, emul
     asking.finish(paths, **options)
     ledger = asking.emulator.ledger()
     assert ledger["by_image"] == {sha256(path.read_bytes()).hexdigest(): 1 for path in paths}
+
+
+def test_a_run_that_has_waited_for_a_killed_one_asks_before_it_pays(asking, thousand):
+    paths = thousand[:COUNT]
+    options = {"concurrency": 12, "settling_s": 3.0}
+    owner = asking.start(paths, run={"dag_id": "catalog", "run_id": "first", "task_id": "describe"}, **options)
+    asking._wait_for_requests(owner, 40)
+    other = asking.start(paths, run={"dag_id": "catalog", "run_id": "second", "task_id": "describe"}, **options)
+    assert owner.kill(asking.emulator) is not None, "it was done before it could be killed"
+    result = other.result()
+    assert result["error"] is None
+    counts = result["manifest"]["counts"]
+    assert counts["described"] + counts["reused"] == COUNT
+    ledger = asking.emulator.ledger()
+    assert ledger["by_image"] == {sha256(path.read_bytes()).hexdigest(): 1 for path in paths}
