@@ -313,7 +313,7 @@ class Job:
             concurrency=self.limits.concurrency,
             stopped=lambda: self._stop_asked,
         )
-        await asyncio.to_thread(index.look_up, {key for image in images for key in image.keys})
+        await asyncio.to_thread(index.look_up, [key for image in images for key in image.keys])
         return await claim_plan(images, index, ownership, self._terms, may_ask=self.vendor_calls.vendor.keeps_history)
 
     @property

@@ -81,22 +81,30 @@ class StoreIndex(JournalIndex):
 
         :raises StoreError: naming what cannot be read.
         """
-        wanted = set(identities)
+        # In their order: a row is found once where the identities of its image are asked for together.
+        wanted = list(dict.fromkeys(identities))
         if self.table is None:
             # There may be one at the next `refresh`.
             self._asked.update((columns.key_of(key), key) for key in wanted)
-        while found := self.find(wanted):
-            self.take(found)
-            wanted = set(found[0].values())
+        while self.table is not None and (new := self._not_asked(wanted)):
+            # As they come: their rows are many.
+            for row in self.table.find(new):
+                self.apply_row(row, new)
+            self._asked |= new
+            wanted = list(new.values())
         self.finish()
+
+    def _not_asked(self, identities: Iterable[str]) -> dict[int, str]:
+        """Return these identities and all of the same images, by their 64 bits, without those asked before."""
+        asked = ((columns.key_of(other), other) for key in identities for other in self.aliases((key,)))
+        return {number: key for number, key in asked if number not in self._asked}
 
     def find(self, identities: Iterable[str]) -> Found | None:
         """Return what the table has of these identities and of those that are known to be of the same images.
 
         It changes nothing here, and so may run in another thread. None where all of them were asked for before.
         """
-        asked = {columns.key_of(key): key for key in self.all_aliases(identities)}
-        new = {number: key for number, key in asked.items() if number not in self._asked}
+        new = self._not_asked(identities)
         if self.table is None or not new:
             return None
         return new, list(self.table.find(new))

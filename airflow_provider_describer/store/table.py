@@ -27,8 +27,8 @@ BLOCK_BYTES = 4 * 1024 * 1024
 INDEX_CACHE_BYTES = METADATA_CACHE_BYTES = 8 * 1024 * 1024
 OPEN_FOR_S = 300.0
 """A table is opened anew after this time, with fresh credentials."""
-LEAST_ASKED, MOST_ASKED = 1000, 20_000
-"""Keys in one query. A query reads most of the index, so many keys are asked together."""
+MOST_ASKED = 8_000
+"""Keys in one query. A query reads most of the index, so many keys are asked together; each takes memory."""
 MAX_READ = 1000
 """Whole rows that are read at a time, of about 2 KB each."""
 
@@ -87,17 +87,17 @@ class SettledTable:
     def find(self, keys: Iterable[int]) -> Iterator[dict[str, Any]]:
         """Yield the rows that have one of these identities, each once or more: `columns.FOUND`, and ``identities`` of
         those that link identities."""
-        wanted, dataset = sorted(set(keys)), self.dataset()
+        wanted, dataset = list(dict.fromkeys(keys)), self.dataset()
         if dataset is None or not wanted:
             return
         self._check_lookup(columns.KEY_COLUMNS)
-        step = min(max(LEAST_ASKED, len(wanted) // 5), MOST_ASKED)
-        for start in range(0, len(wanted), step):
-            for column in columns.KEY_COLUMNS:
-                asked = _is_in(column, wanted[start : start + step])
-                found = self._query(columns.FOUND, asked, columns.FOUND_CRC)
-                yield from (row for row in found if row["status"] != "same")
-                yield from self._rows(sorted({row["call_key"] for row in found if row["status"] == "same"}))
+        for start in range(0, len(wanted), MOST_ASKED):
+            group = wanted[start : start + MOST_ASKED]
+            # One query: each reads the columns of its rows anew.
+            asked = " OR ".join(_is_in(column, group) for column in columns.KEY_COLUMNS)
+            found = self._query(columns.FOUND, asked, columns.FOUND_CRC)
+            yield from (row for row in found if row["status"] != "same")
+            yield from self._rows(sorted({row["call_key"] for row in found if row["status"] == "same"}))
 
     def spent_by(self, instance: str) -> list[dict[str, Any]]:
         """Return `columns.SPENT` of the calls that a task instance has sent, or whose results it has fetched."""
