@@ -19,8 +19,9 @@ from airflow_provider_describer.models import DescribeRequest
 from airflow_provider_describer.storage.open_bucket import OpenBucket
 from airflow_provider_describer.store.index import StoreIndex
 
-TOGETHER = 1000
-"""Listed images that are looked up at once: a page of a bucket."""
+TOGETHER, MOST_TOGETHER = 1000, 16_000
+"""Listed images that are looked up at once: a page of a bucket first, then four times as many each time. A lookup reads
+most of the index, whatever it asks."""
 _CONCURRENCY = 8
 
 ToRequests = Callable[[Sequence[dict[str, Any]]], Sequence[DescribeRequest]]
@@ -67,7 +68,9 @@ def undescribed_images(
         new = (image for image in images if decide(image, index).action not in ("reuse", "rejected"))
         return {image.request.image.uri for image in new}
 
-    while page := list(islice(listed, TOGETHER)):
+    together = TOGETHER
+    while page := list(islice(listed, together)):
+        together = min(4 * together, MOST_TOGETHER)
         try:
             requests = to_requests([image.to_dict() for image in page])
         except BadInput:

@@ -35,10 +35,9 @@ MAX_READ = 1000
 # Maintenance, by whoever has added rows.
 INDEX_AFTER_ROWS, INDEX_AFTER_SHARE = 10_000, 0.02
 """The indexes take in new rows when they lack this many, or this share of all: lookups scan those that they lack."""
-COMPACT_AFTER = 32
-"""Small fragments that are merged into one."""
-FRAGMENT_ROWS = 50_000
-"""A fragment of this many rows is not small any more: about 20 to 80 MB."""
+MERGES = ((50_000, 32), (250_000, 8))
+"""Fragments with fewer rows are merged into one of so many, once there are this many of them that the merge before has
+left: few fragments are few requests, and each row is written three times in all."""
 CLEAN_EVERY = 50
 """Versions after which old ones are removed."""
 KEEP_VERSIONS_FOR = timedelta(days=7)
@@ -172,12 +171,11 @@ class SettledTable:
         return self._opened
 
     def _open(self, location: Location, *, again: bool = True) -> LanceDataset | None:
-        import lance
-
         self._checksums.load("" if location.options else location.uri)
+        lance = _lance()
         try:
             with self.errors("opened", location):
-                opened = lance.dataset(
+                opened: LanceDataset = lance.dataset(
                     location.uri,
                     storage_options=dict(location.options),
                     block_size=BLOCK_BYTES if location.options else None,
@@ -209,9 +207,9 @@ class SettledTable:
         :param is_new: nobody else can have added these calls. Otherwise a call that the table has is left as it is,
             which costs a scan of all call ids.
         """
-        import lance
         import pyarrow as pa
 
+        lance = _lance()
         records = {record[columns.ROW_ID]: record for event in events for record in columns.to_records(dict(event))}
         if not records:
             return
@@ -276,11 +274,14 @@ class SettledTable:
     def _maintain(self, *, at_once: bool) -> None:
         dataset = self.dataset()
         assert dataset is not None
-        small = [one for one in dataset.get_fragments() if one.metadata.physical_rows < FRAGMENT_ROWS]
-        if len(small) >= (2 if at_once else COMPACT_AFTER):
-            self._check_lookup(columns.INDEXED)
-            self._checksums.check_fragments(dataset, [one.fragment_id for one in small])
-            dataset.optimize.compact_files(target_rows_per_fragment=FRAGMENT_ROWS, num_threads=1)
+        least = 0
+        for most, count in MERGES[-1:] if at_once else MERGES:
+            rows = {one.fragment_id: one.metadata.physical_rows for one in dataset.get_fragments()}
+            if sum(least <= number < most for number in rows.values()) >= (2 if at_once else count):
+                self._check_lookup(columns.INDEXED)
+                self._checksums.check_fragments(dataset, [one for one, number in rows.items() if number < most])
+                dataset.optimize.compact_files(target_rows_per_fragment=most, num_threads=1, batch_size=1024)
+            least = most
         self._index(dataset, at_once=at_once)
         if at_once or dataset.version % CLEAN_EVERY == 0:
             dataset.cleanup_old_versions(older_than=KEEP_VERSIONS_FOR)
@@ -332,6 +333,15 @@ class SettledTable:
             f"{self.where}: {what}. It records calls that were paid for, so no call is made. If it is damaged, restore "
             "it from a backup."
         )
+
+
+def _lance() -> Any:
+    """Return the module, set up for texts before it is used for the first time."""
+    # Only writing depends on it: so many bytes are compressed together, instead of 4 KB.
+    os.environ.setdefault("LANCE_BINARY_MINIBLOCK_CHUNK_SIZE", "65536")
+    import lance
+
+    return lance
 
 
 class _NotFound(Exception):  # no error: there is no table yet

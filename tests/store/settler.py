@@ -40,7 +40,7 @@ async def work(folder: Folder, name: str, count: int) -> None:
 
 def main(store: str, name: str, count: str) -> None:
     journal_module.SETTLE_BYTES = 4000
-    table_module.COMPACT_AFTER = 3
+    table_module.MERGES = ((50_000, 3), (250_000, 3))
     table_module.INDEX_AFTER_ROWS, table_module.INDEX_AFTER_SHARE = 10, 0.0
     folder = open_folder(store, bucket_from_environment)
     lock = open_document("store", f"{store}/claims", LOCK, bucket_from_environment)
