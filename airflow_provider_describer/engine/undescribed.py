@@ -41,7 +41,9 @@ def list_undescribed(
     :raises DescriberError: as `list_images` and `undescribed_images`.
     """
     listed = list_images(path, open_bucket, replace(wanted, limit=None))
-    return islice(undescribed_images(listed, open_bucket, to_requests, index, vendor_calls), wanted.limit)
+    # With a limit, no page is listed that is not needed.
+    most = TOGETHER if wanted.limit is not None else MOST_TOGETHER
+    return islice(undescribed_images(listed, open_bucket, to_requests, index, vendor_calls, most), wanted.limit)
 
 
 def undescribed_images(
@@ -50,6 +52,7 @@ def undescribed_images(
     to_requests: ToRequests,
     index: StoreIndex,
     vendor_calls: VendorCalls,
+    most_together: int = MOST_TOGETHER,
 ) -> Iterator[ListedImage]:
     """Yield those of the listed images of which a request was neither described nor rejected; blocking, page by page.
 
@@ -70,7 +73,7 @@ def undescribed_images(
 
     together = TOGETHER
     while page := list(islice(listed, together)):
-        together = min(4 * together, MOST_TOGETHER)
+        together = min(4 * together, most_together)
         try:
             requests = to_requests([image.to_dict() for image in page])
         except BadInput:
