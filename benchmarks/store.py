@@ -22,6 +22,7 @@ from pathlib import Path
 from engine import HERE, KB, pictures, say, vendor
 from made_store import CATALOG, TEXT_BYTES, content_of, outcomes
 
+from airflow_provider_describer.storage.open_bucket import s3_bucket
 from airflow_provider_describer.store.shard import encode_shard, json_line
 
 BUCKET, _, PREFIX = CATALOG.removeprefix("s3://").partition("/")
@@ -52,15 +53,17 @@ def serve(*folders: str) -> None:
 
     with tempfile.TemporaryDirectory() as place, Ministack(Path(place)) as ministack, S3Gate(ministack) as gate:
         gate.make_bucket(BUCKET)
-        for folder in map(Path, folders):
-            for file in filter(Path.is_file, folder.rglob("*")):
-                gate.put_any(BUCKET, f"{folder.name}/{file.relative_to(folder)}", file.read_bytes())
         environment = {
             "AWS_ACCESS_KEY_ID": KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_REGION": REGION,
             "AWS_ENDPOINT_URL": gate.url,
         }
+        os.environ.update(environment)
+        bucket = s3_bucket(BUCKET)
+        for folder in map(Path, folders):
+            for file in filter(Path.is_file, folder.rglob("*")):
+                bucket.put(f"{folder.name}/{file.relative_to(folder)}", file)
         print(json.dumps(environment), flush=True)
         for line in sys.stdin:
             for number in map(int, line.split()):
@@ -104,12 +107,15 @@ def planning(small: tuple[str, int], large: tuple[str, int], bucket: Bucket | No
         [task("plan", store, 1_000, 500, count, bucket=bucket) for store, count in (large, small)]
         for _ in range(ROUNDS)
     ]
-    wall = statistics.median(one["wall"] / other["wall"] for one, other in pairs)
+    wall, bare = (
+        statistics.median(one[name] / other[name] for one, other in pairs) for name in ("wall", "without_loading")
+    )
     memory = statistics.median(one["mb"] / other["mb"] for one, other in pairs)
-    seconds = statistics.median(one["wall"] for one, _ in pairs)
+    seconds, bare_s = (statistics.median(one[name] for one, _ in pairs) for name in ("wall", "without_loading"))
     what = f"planning 1 000 images against {many(large[1])} outcomes{' on S3' if bucket else ''}"
     against = f"against {many(small[1])}"
-    say(f"{what}, time {against}", f"{wall:.2f} × ({seconds:.2f} s)", "≤ 1.5 ×")
+    found = f"{wall:.2f} × ({seconds:.2f} s; without loading Lance {bare:.2f} × and {bare_s:.2f} s)"
+    say(f"{what}, time {against}", found, "≤ 1.5 ×")
     say(f"{what}, memory {against}", f"{memory:.2f} × ({pairs[0][0]['mb']:.0f} MB)", "≤ 1.2 ×")
     if bucket:
         say(f"{what}, requests", f"{max(one['requests'] for one, _ in pairs):.0f}", "≤ 40")
@@ -136,7 +142,9 @@ def pokes(store: str, outcomes: int, bucket: Bucket) -> None:
         listed = task("listing", CATALOG, bucket=bucket)
         lookup = task("plan", store, LISTED, LISTED // 2, outcomes, bucket=bucket)
         parts.append([poke, listed, lookup])
-    wall = statistics.median(poke["wall"] / (listed["wall"] + lookup["wall"]) for poke, listed, lookup in parts)
+    wall = statistics.median(
+        poke["wall"] / (listed["wall"] + lookup["without_loading"]) for poke, listed, lookup in parts
+    )
     poke, listed, lookup = parts[0]
     what = f"a poke for the new of {LISTED} objects on S3, {many(outcomes)} outcomes, against listing + lookup"
     requests = f"{poke['requests']:.0f} requests against {listed['requests']:.0f} + {lookup['requests']:.0f}"
