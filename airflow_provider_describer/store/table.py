@@ -6,6 +6,7 @@ opened, never before a task has its own process, as Lance does not survive a for
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
