@@ -30,6 +30,8 @@ OPEN_FOR_S = 300.0
 """A table is opened anew after this time, with fresh credentials."""
 MOST_ASKED = 8_000
 """Keys in one query. A query reads most of the index, so many keys are asked together; each takes memory."""
+SCAN_KEYS, SCAN_ROWS = 10_000, 10
+"""A lookup of so many keys reads the narrow columns of all rows once, if there are at most so many rows for a key."""
 MAX_READ = 1000
 """Whole rows that are read at a time, of about 2 KB each."""
 
@@ -90,14 +92,31 @@ class SettledTable:
         wanted, dataset = list(dict.fromkeys(keys)), self.dataset()
         if dataset is None or not wanted:
             return
+        is_scan = len(wanted) >= SCAN_KEYS and len(wanted) * SCAN_ROWS >= dataset.count_rows()
+        for found in self._scan(dataset, wanted) if is_scan else self._look_up(wanted):
+            yield from (row for row in found if row["status"] != "same")
+            yield from self._rows(sorted({row["call_key"] for row in found if row["status"] == "same"}))
+
+    def _look_up(self, wanted: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
         self._check_lookup(columns.KEY_COLUMNS)
         for start in range(0, len(wanted), MOST_ASKED):
             group = wanted[start : start + MOST_ASKED]
             # One query: each reads the columns of its rows anew.
             asked = " OR ".join(_is_in(column, group) for column in columns.KEY_COLUMNS)
-            found = self._query(columns.FOUND, asked, columns.FOUND_CRC)
-            yield from (row for row in found if row["status"] != "same")
-            yield from self._rows(sorted({row["call_key"] for row in found if row["status"] == "same"}))
+            yield self._query(columns.FOUND, asked, columns.FOUND_CRC)
+
+    def _scan(self, dataset: LanceDataset, wanted: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
+        """Yield the rows that have a wanted key from one reading of the narrow columns of all rows."""
+        import pyarrow as pa
+        from pyarrow import compute
+
+        with self.errors("read"):
+            # Without an index to compare with, only whole files show that no row is overlooked.
+            self._checksums.check_fragments(dataset, (one.fragment_id for one in dataset.get_fragments()))
+        values = pa.array(wanted, pa.int64())
+        for batch in self.batches(columns.FOUND):
+            masks = [compute.is_in(batch.column(name), value_set=values) for name in columns.KEY_COLUMNS]
+            yield batch.filter(compute.or_(compute.or_(masks[0], masks[1]), masks[2])).to_pylist()
 
     def spent_by(self, instance: str) -> list[dict[str, Any]]:
         """Return `columns.SPENT` of the calls that a task instance has sent, or whose results it has fetched."""

@@ -12,6 +12,7 @@ import pytest
 
 from airflow_provider_describer.errors import CorruptShard, StoreError
 from airflow_provider_describer.storage.folder import open_folder
+from airflow_provider_describer.store import table as table_module
 from airflow_provider_describer.store.checksums import FOLDER, Checksums
 from airflow_provider_describer.store.index import open_index
 from airflow_provider_describer.store.rows import TaskInstanceKey
@@ -71,6 +72,13 @@ def told(events, plans):
     return tell
 
 
+@pytest.fixture(params=["by index", "by scan"])
+def way(request, monkeypatch):
+    """Both ways of a lookup."""
+    if request.param == "by scan":
+        monkeypatch.setattr(table_module, "SCAN_KEYS", 1)
+
+
 @pytest.fixture
 def copied(whole, tmp_path):
     numbers = iter(range(10**6))
@@ -108,8 +116,14 @@ def is_right_or_names_it(store, expected, told):
         return str(store) in str(error)
 
 
+def test_a_scan_finds_what_the_indexes_find(whole, told, monkeypatch):
+    expected = told(whole)
+    monkeypatch.setattr(table_module, "SCAN_KEYS", 1)
+    assert told(whole) == expected
+
+
 @pytest.mark.parametrize("share", [None, 0.0, 0.3, 0.99])
-def test_any_file_that_is_gone_or_cut_off(whole, copied, told, share):
+def test_any_file_that_is_gone_or_cut_off(whole, copied, told, share, way):
     expected = told(whole)
     for name in files_of(whole):
         store = copied()
@@ -123,7 +137,7 @@ def test_any_file_that_is_gone_or_cut_off(whole, copied, told, share):
 
 
 @pytest.mark.parametrize("flips", [2, pytest.param(10, marks=pytest.mark.slow)])
-def test_any_flipped_bit(whole, copied, told, flips):
+def test_any_flipped_bit(whole, copied, told, flips, way):
     expected, dice = told(whole), random.Random(flips)
     for name in files_of(whole):
         content = (whole / name).read_bytes()
