@@ -18,6 +18,8 @@ from airflow_provider_describer.engine.job import MAX_INLINE
 from airflow_provider_describer.errors import BadInput, Unfinished
 from airflow_provider_describer.images.reference import parse_images
 from airflow_provider_describer.storage.address import masked
+from airflow_provider_describer.storage.folder import open_folder
+from airflow_provider_describer.store.index import read_history
 from airflow_provider_describer.store.rows import Row
 
 if TYPE_CHECKING:
@@ -94,6 +96,8 @@ def test_a_web_image_is_fetched_by_the_vendor_and_its_query_kept_nowhere(
     assert row["uri"].endswith("/a.jpg?…")
     assert [entry["image_via"] for entry in result.ledger["entries"]] == ["url"]
     kept = "".join(path.read_text(errors="replace") for path in shop.store.rglob("*") if path.is_file())
+    # Texts in the table are packed.
+    kept += str(list(read_history(open_folder(shop.store))))
     assert "hush" not in f"{kept}{result.manifest}{result.lines}"
 
 
@@ -322,6 +326,7 @@ def test_the_key_is_told_to_nobody(any_shop: Shop, pictures: Pictures, caplog: p
     request = vendor_calls.vendor.build_check(vendor_calls.account)
     printed = f"{result}{caplog.text}{vendor_calls!r}{request!r}{result.error!r}{any_shop.job(['a.jpg'])!r}"
     kept = "".join(path.read_text(errors="replace") for path in any_shop.store.rglob("*") if path.is_file())
+    kept += str(list(read_history(open_folder(any_shop.store))))
     assert key not in printed.replace(repr(any_shop), "")
     assert key not in kept
 

@@ -14,6 +14,8 @@ import pytest
 
 from airflow_provider_describer.emulator.process import EmulatorProcess
 from airflow_provider_describer.errors import InvalidKey
+from airflow_provider_describer.storage.folder import open_folder
+from airflow_provider_describer.store.index import read_history
 
 if TYPE_CHECKING:
     from tests.conftest import Result, Shop
@@ -65,6 +67,8 @@ def check_nothing_is_told(result: Result, store: Path, log: str) -> None:
     files = [path for path in store.rglob("*") if path.is_file()]
     assert any("journal" in str(path) for path in files) and any("results" in str(path) for path in files)
     shown = {str(path): path.read_text(errors="replace") for path in files}
+    # Texts in the table are packed.
+    shown["store"] = str(list(read_history(open_folder(store))))
     shown |= {"manifest": repr(result.manifest), "error": repr(result.error), "rows": repr(result.rows), "log": log}
     shown["lines"] = "\n".join(result.lines)
     assert {name for name, text in shown.items() if any(gram in text for gram in GRAMS)} == set()

@@ -19,6 +19,8 @@ from airflow_provider_describer.images.prepare import SHORTEST_S, SIGNED_FOR_S, 
 from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.storage.address import parse_uri
 from airflow_provider_describer.storage.bucket import Signed, Signer
+from airflow_provider_describer.storage.folder import open_folder
+from airflow_provider_describer.store.index import read_history
 
 if TYPE_CHECKING:
     from tests.conftest import Shop
@@ -124,7 +126,9 @@ def test_the_address_of_an_object_is_signed_when_its_turn_comes(
 
 
 def files_of(folder: Path) -> str:
-    return "".join(path.read_text() for path in sorted(folder.rglob("*")) if path.is_file())
+    """All that the store holds; texts in its table are packed."""
+    files = "".join(path.read_text(errors="replace") for path in sorted(folder.rglob("*")) if path.is_file())
+    return f"{files} {list(read_history(open_folder(folder)))}"
 
 
 @pytest.mark.parametrize("way", ["segmind v1 auto", "segmind v2 auto", "image_describer v1 url"])
