@@ -118,6 +118,8 @@ def test_the_wheel_asks_for_what_the_package_imports() -> None:
         "anyio",
         "httpcore",
         "httpx",
+        "pyarrow",
+        "pylance",
         "sniffio",
     }
 
