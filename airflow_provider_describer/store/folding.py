@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from airflow_provider_describer.errors import TextNotKept
 from airflow_provider_describer.store.columns import FACTS, KEY_COLUMNS, call_key, is_unread_answer, iso
 from airflow_provider_describer.store.rows import TaskInstanceKey
 from airflow_provider_describer.store.shard import Event
+
+_Key = TypeVar("_Key", str, int)
 
 
 class StoredOutcome(NamedTuple):
@@ -63,6 +65,16 @@ class OpenCall:
     is_asked: bool = False
     shards: set[str] = field(default_factory=set, compare=False)
     """Where its events are."""
+
+
+def link(aliases: dict[_Key, list[_Key]], keys: Sequence[_Key]) -> None:
+    """Note that these are identities of one image: each of them leads to the same list of all."""
+    names = max((aliases.get(key, []) for key in keys), key=len, default=[])
+    for key in keys:
+        group = aliases.get(key) or [key]
+        if group is not names:
+            names.extend(group)
+            aliases.update(dict.fromkeys(group, names))
 
 
 @dataclass(slots=True)
@@ -130,7 +142,7 @@ class JournalIndex:
                 else:
                     self._answered.add(call)
             case "same":
-                self._link(event["keys"])
+                link(self._aliases, event["keys"])
 
     def note_lost(self, event: Event) -> None:
         """Keep what it takes to look a lost call up in the vendor's books."""
@@ -211,14 +223,6 @@ class JournalIndex:
                 if own and opened.by == own and max(opened.sent_at, opened.accepted_at) >= since
             ),
         )
-
-    def _link(self, keys: Sequence[str]) -> None:
-        names = max((self._aliases.get(key, []) for key in keys), key=len, default=[])
-        for key in keys:
-            group = self._aliases.get(key) or [key]
-            if group is not names:
-                names.extend(group)
-                self._aliases.update(dict.fromkeys(group, names))
 
     def forget_open_calls(self, shards: AbstractSet[str]) -> None:
         """Forget open calls whose events are in none of these shards any more: they have ended, and cost nothing."""

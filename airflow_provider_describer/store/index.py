@@ -201,10 +201,6 @@ class StoreIndex(JournalIndex):
             raise StoreError(f"{self.folder.where()} is being settled faster than it can be read; try again.")
         return next(newest.rows([keys], attempts - 1))
 
-    def all_aliases(self, identities: Iterable[str]) -> set[str]:
-        """Return these identities and all that are known to be of the same images."""
-        return {other for key in identities for other in self.aliases((key,))}
-
 
 def open_index(
     folder: Folder | None, identities: Iterable[str] = (), task_instance: TaskInstanceKey | None = None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from airflow_provider_describer.errors import StoreError
 from airflow_provider_describer.store import columns
+from airflow_provider_describer.store.folding import link
 from airflow_provider_describer.store.table import SettledTable
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class KnownCalls:
         self._is_lost = (status == _LOST) | (status == _UNKNOWN)
         self._aliases: dict[int, list[int]] = {}
         for keys in self._keys[self._is_same].tolist():
-            self._link([key for key in keys if key])
+            link(self._aliases, [key for key in keys if key])
 
     @property
     def copies(self) -> int:
@@ -97,14 +98,6 @@ class KnownCalls:
 
     def _all_aliases(self, keys: Keys) -> AbstractSet[int]:
         return {other for key in keys for other in self._aliases.get(key, (key,))}
-
-    def _link(self, keys: Sequence[int]) -> None:
-        names = max((self._aliases.get(key, []) for key in keys), key=len, default=[])
-        for key in keys:
-            group = self._aliases.get(key) or [key]
-            if group is not names:
-                names.extend(group)
-                self._aliases.update(dict.fromkeys(group, names))
 
 
 def _parts(tables: Iterable[SettledTable], damaged: list[StoreError] | None) -> Iterator[Numbers]:
