@@ -17,7 +17,11 @@ from airflow_provider_describer.store.shard import Event
 if TYPE_CHECKING:
     import pyarrow as pa
 
-VERSION = 1
+VERSION = 2
+OLDER_VERSIONS = (1,)
+"""Versions that are read too, and brought up to date by the next writer."""
+ADDED = ("failed_rules", "review", "reviewed_by")
+"""The columns that older versions lack."""
 VERSION_NAME = b"airflow-provider-describer table"
 """The name of the table's version in the metadata of its schema."""
 KEY_COLUMNS = ("key_1", "key_2", "key_3")
@@ -80,6 +84,7 @@ def column_types() -> dict[str, Any]:
         "map_index": pa.int64(),
         "try_number": pa.int64(),
         "lost_calls": pa.int64(),
+        "failed_rules": pa.list_(text),
     }
 
 
@@ -136,7 +141,9 @@ def _covered() -> Mapping[str, Sequence[str]]:
 
 
 def _crc(record: Mapping[str, Any], names: Iterable[str]) -> int:
-    return crc32(_ASCII.encode([record.get(name) for name in names]).encode())
+    # The rows of older versions were written without the columns that were added.
+    values = [record.get(name) for name in names if name not in ADDED or record.get(name) is not None]
+    return crc32(_ASCII.encode(values).encode())
 
 
 def _milliseconds(moment: datetime) -> int:
@@ -150,6 +157,8 @@ def _record(event: Event, identities: list[str]) -> dict[str, Any]:
     kind = event["event"]
     if kind == "outcome":
         record = {name: plain(event.get(name)) for name in _ROW_FIELDS}
+        if (failed_rules := event.get("failed_rules")) is not None:
+            record["failed_rules"] = [plain(name) for name in failed_rules]
         record["described_at"] = _moment(event.get("described_at") or _NEVER)
         if is_unread_answer(event):
             record["status"] = "unknown"
@@ -192,7 +201,7 @@ def to_event(record: Mapping[str, Any]) -> Event:
         if record["error"]:
             event["why"] = record["error"]["kind"]
     else:
-        event |= {"event": "outcome", **{name: record[name] for name in _ROW_FIELDS}}
+        event |= {"event": "outcome", **{name: record.get(name) for name in _ROW_FIELDS}}
         event["described_at"] = iso(record["described_at"])
         if error := record["error"]:
             event["error"] = {name: value for name, value in error.items() if value is not None}

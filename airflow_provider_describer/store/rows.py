@@ -17,6 +17,8 @@ from airflow_provider_describer.store.shard import json_line
 Status = Literal["described", "reused", "rejected", "unknown", "pending", "failed"]
 """What became of an image. ``failed`` is in no result file: so ends, in the store, a call whose answer was lost and of
 which the vendor's own history shows that it failed, unbilled."""
+Review = Literal["approved", "edited", "rejected"]
+"""What a reviewer has decided about a description."""
 STATUSES: tuple[Status, ...] = ("described", "reused", "rejected", "unknown", "pending")
 MAX_PART_BYTES = 200
 """The longest part of a path. File systems take 255 bytes, and a suffix is added."""
@@ -62,6 +64,9 @@ class Row:
     The uri of a web image has no query, because that may be a presigned secret. ``error`` is ``{"kind", "message"}``,
     and also has ``"answer"`` if an unreadable response may have been paid for. ``lost_calls`` were sent for this image
     before and never answered; each of them may have been paid for too.
+
+    ``failed_rules`` are the names of the caption rules that the text fails: empty if it meets all of them, None where
+    none were asked for. ``review`` is what a reviewer has decided about the text, and ``reviewed_by`` who it was.
     """
 
     uri: str
@@ -86,6 +91,9 @@ class Row:
     try_number: int
     id: str | None = None
     lost_calls: int = 0
+    failed_rules: list[str] | None = None
+    review: Review | None = None
+    reviewed_by: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as JSON values, in the order of its fields."""
@@ -169,4 +177,6 @@ def known_row(
         request_id=stored.get("request_id"),
         error=stored.get("error"),
         described_at=stored["described_at"],
+        review=stored.get("review"),
+        reviewed_by=stored.get("reviewed_by"),
     )

@@ -17,6 +17,7 @@ from airflow_provider_describer.errors import CorruptShard, StoreError
 from airflow_provider_describer.storage.folder import Folder, Location
 from airflow_provider_describer.store import columns
 from airflow_provider_describer.store.checksums import Checksums
+from airflow_provider_describer.store.table_version import check_version, is_old, present, upgrade, with_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -142,17 +143,18 @@ class SettledTable:
         dataset = self.dataset()
         if dataset is None:
             return
+        wanted = list(names or columns.schema().names)
         with self.errors("read"):
-            yield from dataset.scanner(
-                columns=list(names) if names else None, filter=condition, batch_size=8192
-            ).to_batches()
+            has = present(dataset.schema, wanted)
+            for batch in dataset.scanner(columns=has, filter=condition, batch_size=8192).to_batches():
+                yield with_columns(batch, wanted)
 
     def _query(self, names: Sequence[str] | None, condition: str, crc: str = "") -> list[dict[str, Any]]:
         dataset = self.dataset()
         if dataset is None or not condition:
             return []
         with self.errors("read"):
-            wanted = columns.schema().names if names is None else [*names, *([crc] if crc else ())]
+            wanted = present(dataset.schema) if names is None else [*names, *([crc] if crc else ())]
             rows: list[dict[str, Any]] = dataset.scanner(columns=wanted, filter=condition).to_table().to_pylist()
         if crc and not all(columns.is_intact(row, crc) for row in rows):
             raise self._damaged("a row does not match its checksum")
@@ -211,12 +213,7 @@ class SettledTable:
             self._checksums.check_version(0)
             return None
         self._checksums.check_version(opened.version)
-        version = (opened.schema.metadata or {}).get(columns.VERSION_NAME, b"?")
-        if version != str(columns.VERSION).encode():
-            raise CorruptShard(
-                f"{self.where} was written in version {version.decode(errors='replace')!r} of the table's format; this "
-                f"release reads version {columns.VERSION}. Upgrade airflow-provider-describer. No call was made."
-            )
+        check_version(self.where, opened.schema)
         return opened
 
     # Writing
@@ -245,6 +242,11 @@ class SettledTable:
                 except OSError as error:
                     if "already exists" not in str(error):
                         raise
+                self.refresh()
+                dataset = self.dataset()
+                assert dataset is not None
+            elif is_old(dataset.schema):
+                upgrade(dataset)
                 self.refresh()
                 dataset = self.dataset()
                 assert dataset is not None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_describer.errors import StoreError
 from airflow_provider_describer.store import columns
 from airflow_provider_describer.store.table import SettledTable
+from airflow_provider_describer.store.table_version import present
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,7 +39,7 @@ def check_table(table: SettledTable) -> TableCheck:
     for fragment in dataset.get_fragments():
         found.files += 1
         with _collected(table, found):
-            for batch in fragment.to_batches(columns=columns.schema().names, batch_size=READ_ROWS):
+            for batch in fragment.to_batches(columns=present(dataset.schema), batch_size=READ_ROWS):
                 found.rows += batch.num_rows
                 _check_keys(table, batch)
     with _collected(table, found):

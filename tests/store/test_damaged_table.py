@@ -77,7 +77,7 @@ def make_it_a_file(table):
 
 def newer(folder):
     dataset = lance.dataset(folder.location(TABLE).uri)
-    dataset.update_schema_metadata({columns.VERSION_NAME.decode(): "2"}, replace=True)
+    dataset.update_schema_metadata({columns.VERSION_NAME.decode(): str(columns.VERSION + 1)}, replace=True)
 
 
 DAMAGES = {
