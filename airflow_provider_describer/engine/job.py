@@ -19,7 +19,14 @@ from airflow_provider_describer.engine.claimed import OthersImages, claim_plan
 from airflow_provider_describer.engine.deferral import CarriedTotals, ResumeCondition
 from airflow_provider_describer.engine.identify import identify_all
 from airflow_provider_describer.engine.learned import LearnedIdentities
-from airflow_provider_describer.engine.limits import Budget, TaskLimits, check_limits, days_allowance, tightest
+from airflow_provider_describer.engine.limits import (
+    Budget,
+    TaskLimits,
+    check_limits,
+    days_allowance,
+    spent_today,
+    tightest,
+)
 from airflow_provider_describer.engine.outcomes import OutcomeRecorder, unknown_outcome
 from airflow_provider_describer.engine.ownership import Ownership
 from airflow_provider_describer.engine.plan import OnClaimed, OnUnknown, Plan, decide
@@ -219,11 +226,7 @@ class Job:
             self.report(f"A run would stop before its first call: {refusal}")
 
     def _spent_today(self, index: StoreIndex) -> float:
-        """Return what the task instance has spent on this UTC day, in USD; an open call counts at its price."""
-        now = self.vendor_calls.clock()
-        spending = index.spending(since=now - now % 86400)
-        unpriced = spending.unpriced + len(spending.open_calls)
-        return spending.cost_usd + unpriced * (self.vendor_calls.account.price_per_call or 0.0)
+        return spent_today(index, self.vendor_calls.account.price_per_call, self.vendor_calls.clock())
 
     def _refusal(self, plan: Plan, totals: Totals) -> DescriberError | None:
         """Return why no call may be made at all, or None."""

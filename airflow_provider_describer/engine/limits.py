@@ -10,7 +10,7 @@ from airflow_provider_describer.account import Account
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.models import format_usd
 from airflow_provider_describer.quota.days_money import DaysCalls
-from airflow_provider_describer.store.index import Spending
+from airflow_provider_describer.store.index import JournalIndex, Spending
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +213,15 @@ def days_allowance(account: Account, left: DaysCalls | None) -> Allowance | None
 def name_of_days_limit(account: Account) -> str:
     """Return the account's ``max_cost_per_day`` with its value and its connection."""
     return f"max_cost_per_day ({format_usd(account.max_cost_per_day)}) of connection {account.conn_id!r}"
+
+
+def spent_today(index: JournalIndex, price: float | None, now: float) -> float:
+    """Return what a task instance has spent on this UTC day, in USD; an open call counts at its price.
+
+    :param now: epoch seconds.
+    """
+    spending = index.spending(since=now - now % 86400)
+    return spending.cost_usd + (spending.unpriced + len(spending.open_calls)) * (price or 0.0)
 
 
 def used_up(budget: Budget, limits: TaskLimits) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from airflow_provider_describer.engine.plan import IdentifiedImage, OnUnknown, P
 from airflow_provider_describer.engine.progress import Totals
 from airflow_provider_describer.errors import DescriberError, Unfinished, UnknownOutcome
 from airflow_provider_describer.models import Description, plural
+from airflow_provider_describer.rules import Rule, failed_rules
 from airflow_provider_describer.storage.address import masked
 from airflow_provider_describer.store.index import StoreIndex
 from airflow_provider_describer.store.results import ResultFiles
@@ -24,6 +25,7 @@ class OutcomeRecorder:
 
     :param rows: by `id` of the request, as an image may be listed twice.
     :param clock: epoch seconds.
+    :param rules: what a text is judged by, one that is reused too.
     """
 
     task_instance: TaskInstanceKey
@@ -31,6 +33,7 @@ class OutcomeRecorder:
     results: ResultFiles | None
     rows: dict[int, Row] | None
     clock: Callable[[], float]
+    rules: Sequence[Rule] = ()
 
     def row(
         self,
@@ -41,7 +44,7 @@ class OutcomeRecorder:
         lost: int = 0,
     ) -> Row:
         """Return the row of an image, as of now."""
-        return new_row(
+        row = new_row(
             image.request,
             self.task_instance,
             status,
@@ -52,6 +55,12 @@ class OutcomeRecorder:
             version=image.version,
             lost_calls=lost,
         )
+        return self._judged(row)
+
+    def _judged(self, row: Row) -> Row:
+        """Return the row with the rules that its text fails."""
+        failed = failed_rules(self.rules, row.text)
+        return row if failed == row.failed_rules else replace(row, failed_rules=failed)
 
     def record(self, image: IdentifiedImage, row: Row, why: object = None) -> None:
         """Record and count a row.
@@ -63,6 +72,7 @@ class OutcomeRecorder:
         if self.rows is not None:
             self.rows[id(image.request)] = row
         self.totals.counts[row.status] += 1
+        self.totals.count_failed_rules(row.failed_rules)
         if why is not None and row.status == "rejected":
             self.totals.count_rejected(str(why))
 
@@ -76,7 +86,8 @@ class OutcomeRecorder:
 
     def record_stored(self, image: IdentifiedImage, status: Status, stored: Mapping[str, Any]) -> None:
         """Record an image whose outcome was known before: it costs nothing now."""
-        self.record(image, known_row(image.request, self.task_instance, status, stored, image.sha256, image.version))
+        row = known_row(image.request, self.task_instance, status, stored, image.sha256, image.version)
+        self.record(image, self._judged(row))
 
     def record_known(
         self,
@@ -158,7 +169,7 @@ class OutcomeRecorder:
             self.totals.count_paid(row.cost_usd)
         else:
             self.totals.count_rejected((row.error or {}).get("message"))
-        self.record(image, row)
+        self.record(image, self._judged(row))
 
     def _undescribed(self, entry: PlannedImage, error: DescriberError | None) -> None:
         for image in entry.all:

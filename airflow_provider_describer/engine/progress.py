@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -25,7 +26,7 @@ class Totals:
     ``saved_bytes`` were not sent as images were scaled down. ``held`` images are unknown and are not called again.
     ``limit_reached`` is the limit, with its value, that allows no further call. ``refusal`` is why the account's limits
     allow none now, where they do not. ``idle_at`` and ``waits`` are as in `CarriedTotals`. ``skipped`` images are left
-    to other runs.
+    to other runs. ``failed_rules`` counts by rule the descriptions that fail it; None without rules.
     """
 
     requested: int = 0
@@ -46,6 +47,7 @@ class Totals:
     idle_at: float = 0.0
     waits: int = 0
     skipped: int = 0
+    failed_rules: dict[str, int] | None = None
 
     @classmethod
     def resumed(cls, requested: int, carried: CarriedTotals, *, is_priced: bool) -> Self:
@@ -93,6 +95,12 @@ class Totals:
         self.newly_rejected += 1
         self.last_rejection = why or self.last_rejection
 
+    def count_failed_rules(self, names: Iterable[str] | None, by: int = 1) -> None:
+        """Count the rules that a description fails."""
+        if self.failed_rules is not None:
+            for name in names or ():
+                self.failed_rules[name] += by
+
     def count_paid(self, cost: float | None) -> None:
         """Count a call that brought a description."""
         if cost is not None:
@@ -111,7 +119,7 @@ class Totals:
         self, *, vendor: str, store: str | None, results: str | None, failures: str | None, elapsed_s: float
     ) -> dict[str, Any]:
         """Return the summary that goes to XCom: small, whatever the number of images."""
-        return {
+        summary: dict[str, Any] = {
             "store": store,
             "results": results,
             "failures": failures,
@@ -123,6 +131,7 @@ class Totals:
             "unknown_cost_usd": round(self.unknown_cost_usd, 6),
             "elapsed_s": round(elapsed_s, 3),
         }
+        return summary if self.failed_rules is None else {**summary, "failed_rules": dict(self.failed_rules)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +183,14 @@ def progress_line(
         parts.append(f"waiting for the account's rate of {waits_for_rate:g} a minute")
     parts.append(f"took {_span(elapsed)}" if totals.recorded >= totals.requested else f"{_span(left)} left")
     return ", ".join(parts)
+
+
+def rules_line(totals: Totals) -> str:
+    """Return one line: how many descriptions fail which rule; for a run with rules."""
+    described = totals.counts["described"] + totals.counts["reused"]
+    failed = [f"{count} {plural(count, 'fails', 'fail')} {name}" for name, count in (totals.failed_rules or {}).items()]
+    found = [one for one in failed if not one.startswith("0 ")]
+    return f"rules: of {described} {plural(described, 'description')} {', '.join(found) or 'none fails any'}"
 
 
 def _span(seconds: float | None) -> str:

@@ -1,0 +1,27 @@
+"""Caption rules: what a description has to be like. A task names the rules that each text fails; none fails the task."""
+
+from __future__ import annotations
+
+from airflow_provider_describer.rules.checks import (
+    BannedWords,
+    Language,
+    Matches,
+    MaxChars,
+    MinWords,
+    NoMarkdown,
+    Rule,
+    failed_rules,
+)
+from airflow_provider_describer.rules.parsing import parse_rules
+
+__all__ = [
+    "BannedWords",
+    "Language",
+    "Matches",
+    "MaxChars",
+    "MinWords",
+    "NoMarkdown",
+    "Rule",
+    "failed_rules",
+    "parse_rules",
+]
