@@ -30,7 +30,14 @@ from airflow_provider_describer.engine.limits import (
 from airflow_provider_describer.engine.outcomes import OutcomeRecorder, unknown_outcome
 from airflow_provider_describer.engine.ownership import Ownership
 from airflow_provider_describer.engine.plan import OnClaimed, OnUnknown, Plan, decide
-from airflow_provider_describer.engine.progress import Outcome, Totals, run_warning, too_many_rejected, verdict
+from airflow_provider_describer.engine.progress import (
+    Outcome,
+    Totals,
+    rules_line,
+    run_warning,
+    too_many_rejected,
+    verdict,
+)
 from airflow_provider_describer.engine.runner import Runner
 from airflow_provider_describer.engine.transports import report_transports
 from airflow_provider_describer.engine.unclear import UnclearImage, UnclearImages, ask_about
@@ -44,6 +51,7 @@ from airflow_provider_describer.images.trust import Trust, guard_of
 from airflow_provider_describer.models import DescribeRequest
 from airflow_provider_describer.quota.days_money import calls_left_today
 from airflow_provider_describer.quota.shared import open_quota
+from airflow_provider_describer.rules import Rule
 from airflow_provider_describer.storage.cas_document import CasDocument, open_document
 from airflow_provider_describer.storage.folder import Folder, open_folder
 from airflow_provider_describer.storage.open_bucket import OpenBucket
@@ -70,6 +78,7 @@ class Job:
     :param images_base: the folder that the listing of images is for: no local file outside it is read.
     :param results_format: of the result files in the store; the journal is always JSONL.
     :param on_claimed: whether images that another live run is paying for are waited for or left pending.
+    :param rules: what each text is judged by, one that is reused too; failing one fails nothing.
     """
 
     vendor_calls: VendorCalls
@@ -88,6 +97,7 @@ class Job:
     images_base: str | None = None
     results_format: ResultsFormat = "jsonl"
     on_claimed: OnClaimed = "wait"
+    rules: Sequence[Rule] = ()
     _stop: Callable[[], object] | None = field(default=None, init=False)
     _stop_asked: bool = field(default=False, init=False)
 
@@ -108,6 +118,8 @@ class Job:
             )
         if any(request.spec.preprocessing for request in self.requests):
             require_pillow()
+        for rule in self.rules:
+            rule.require()
 
     def run(self) -> Outcome:
         """Do the work as `arun` does, from blocking code.
@@ -134,6 +146,8 @@ class Job:
         began, carried, account = time.monotonic(), self.carried or CarriedTotals(), self.vendor_calls.account
         folder = None if self.store is None else await asyncio.to_thread(open_folder, self.store, self.open_bucket)
         totals = Totals.resumed(len(self.requests), carried, is_priced=account.price_per_call is not None)
+        if self.rules and not self.dry_run:
+            totals.failed_rules = {rule.name: 0 for rule in self.rules}
         rows: dict[int, Row] | None = {} if self.store is None or self.return_rows else None
         async with self._open_ownership(folder) as ownership:
             if folder is not None and ownership.id is not None:
@@ -144,8 +158,12 @@ class Job:
                 results = None
                 if folder and not self.dry_run:
                     results = files.enter_context(ResultFiles(folder, self.task_instance, self.results_format))
-                recorder = OutcomeRecorder(self.task_instance, totals, results, rows, self.vendor_calls.clock)
+                recorder = OutcomeRecorder(
+                    self.task_instance, totals, results, rows, self.vendor_calls.clock, self.rules
+                )
                 error, condition, budget = await self._describe(folder, index, recorder, ownership)
+        if totals.failed_rules is not None:
+            self.report(rules_line(totals))
         elapsed = carried.elapsed_s + time.monotonic() - began
         manifest = totals.manifest(
             vendor=account.vendor,

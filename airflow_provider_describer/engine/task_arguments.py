@@ -36,6 +36,7 @@ from airflow_provider_describer.engine.plan import OnClaimed, OnUnknown
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.images.listing_file import is_listing_file
 from airflow_provider_describer.images.scaling import FEWEST_PIXELS
+from airflow_provider_describer.rules import parse_rules
 from airflow_provider_describer.storage.address import bucket_address, local_path, masked, parse_shared_folder
 from airflow_provider_describer.store.results import ResultsFormat
 from airflow_provider_describer.vendors import vendors
@@ -232,6 +233,7 @@ READERS: Mapping[str, Reader] = {
     "prompt": read_prompt,
     "results_format": partial(parse_choice, choices=get_args(ResultsFormat)),
     "retry_rejected": parse_bool,
+    "rules": parse_rules,
     "settle_seconds": parse_seconds,
     "skip_if_empty": parse_bool,
     "slice_size": partial(parse_whole, least=1),

@@ -122,6 +122,8 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
         either, and the image is held. (templated)
     :param on_claimed: what to do about an image that another run on the same store is paying for now: ``wait`` for its
         outcome and reuse it, or describe it if that run ends without one; ``skip`` leaves it pending. (templated)
+    :param rules: what each text has to be like, such as ``[MinWords(8), NoMarkdown()]`` from
+        ``airflow_provider_describer.rules``, or their texts. The row names those that a text fails. (templated)
     :param retry_rejected: ask again about images that the vendor has rejected before. (templated)
     :param results_format: format of the result files in the store: ``jsonl`` or ``parquet``. (templated)
     :param skip_if_empty: skip the task if there are no images. By default it succeeds, and all its counts are zero.
@@ -138,6 +140,7 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
         "on_unknown",
         "max_lost_calls",
         "on_claimed",
+        "rules",
         "retry_rejected",
         "results_format",
         "skip_if_empty",
@@ -159,6 +162,7 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
         retry_rejected: bool | str = False,
         results_format: str = "jsonl",
         skip_if_empty: bool | str = False,
+        rules: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -174,6 +178,7 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
         self.retry_rejected = retry_rejected
         self.results_format = results_format
         self.skip_if_empty = skip_if_empty
+        self.rules = rules
 
     @cached_property
     def hook(self) -> DescriberHook:
@@ -231,6 +236,7 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
             open_bucket=open_bucket,
             images_base=given.images_base,
             results_format=given.results_format,
+            rules=given.rules,
         )
         return self._job
 

@@ -49,6 +49,8 @@ class DescribeImageOperator(DescriberBaseOperator):
     :param on_claimed: what to do if another run on the same store is paying for the image now: ``wait`` for its outcome
         and reuse it, or describe the image if that run ends without one; ``skip`` returns a row of status ``pending``.
         (templated)
+    :param rules: what each text has to be like, such as ``[MinWords(8), NoMarkdown()]`` from
+        ``airflow_provider_describer.rules``, or their texts. The row names those that a text fails. (templated)
     """
 
     template_fields: Sequence[str] = (
@@ -56,6 +58,7 @@ class DescribeImageOperator(DescriberBaseOperator):
         "on_unknown",
         "max_lost_calls",
         "on_claimed",
+        "rules",
         *DescriberBaseOperator.template_fields,
     )
 
@@ -66,6 +69,7 @@ class DescribeImageOperator(DescriberBaseOperator):
         on_unknown: str = "fail",
         max_lost_calls: int | str = 2,
         on_claimed: str = "wait",
+        rules: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -73,6 +77,7 @@ class DescribeImageOperator(DescriberBaseOperator):
         self.on_unknown = on_unknown
         self.max_lost_calls = max_lost_calls
         self.on_claimed = on_claimed
+        self.rules = rules
         if isinstance(langs := getattr(check_arguments(self), "lang", ""), list):
             raise BadInput(f"lang is {langs}, expected one language; DescribeImagesOperator takes several.")
 
@@ -117,6 +122,7 @@ class DescribeImageOperator(DescriberBaseOperator):
             new_client=hook.new_client,
             return_rows=True,
             open_bucket=open_bucket,
+            rules=given.rules,
         )
 
 

@@ -1,4 +1,4 @@
-"""Caption rules: what a description has to be like. A task names the rules that each text fails; none fails the task."""
+"""Caption rules: what a description has to be like. Rows name the rules that their text fails."""
 
 from __future__ import annotations
 

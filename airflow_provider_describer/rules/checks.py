@@ -42,7 +42,7 @@ class Rule(ABC):
     def passes(self, text: str) -> bool:
         """Return whether a text passes."""
 
-    def require(self) -> None:
+    def require(self) -> None:  # noqa: B027  # most rules need nothing
         """Load what the rule needs beside this package.
 
         :raises BadInput: where it is missing.
@@ -54,8 +54,8 @@ class MinWords(Rule):
     """A text of at least so many words.
 
     Words are counted as Unicode divides text (UAX #29): ``it's`` and ``3.5`` are one word, ``well-known`` is two. In
-    Chinese and Japanese each ideograph and each hiragana is a word, and a run of katakana is one; in Thai, Lao and Khmer
-    each letter is.
+    Chinese and Japanese each ideograph and each hiragana is a word, and a run of katakana is one; in Thai each letter
+    is.
     """
 
     count: int
@@ -92,9 +92,10 @@ class Language(Rule):
     lang: str
 
     def __post_init__(self) -> None:
-        lang = self.lang.strip().lower() if isinstance(self.lang, str) else self.lang
-        if not isinstance(lang, str) or lang not in language.LANGUAGES:
-            raise BadInput(f"Language: lang is {shown(self.lang)}, expected one of {', '.join(language.LANGUAGES)}.")
+        given: Any = self.lang
+        lang = given.strip().lower() if isinstance(given, str) else None
+        if lang not in language.LANGUAGES:
+            raise BadInput(f"Language: lang is {shown(given)}, expected one of {', '.join(language.LANGUAGES)}.")
         _set(self, lang=lang)
 
     def passes(self, text: str) -> bool:
@@ -149,8 +150,9 @@ class Matches(Rule):
     pattern: str
 
     def __post_init__(self) -> None:
-        if not isinstance(self.pattern, str) or not self.pattern:
-            raise BadInput(f"Matches: pattern is {shown(self.pattern)}, expected a regular expression.")
+        given: Any = self.pattern
+        if not isinstance(given, str) or not given:
+            raise BadInput(f"Matches: pattern is {shown(given)}, expected a regular expression.")
         _pattern(self.pattern)
 
     def passes(self, text: str) -> bool:

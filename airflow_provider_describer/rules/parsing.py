@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from airflow_provider_describer.arguments import is_none, shown
+from airflow_provider_describer.arguments import is_none, is_undefined, shown
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.rules.checks import (
     BannedWords,
@@ -28,8 +28,8 @@ _EXPECTED = "expected a list of rules such as [MinWords(8), NoMarkdown()]"
 def parse_rules(name: str, value: object) -> tuple[Rule, ...]:
     """Return the rules of an argument; none for None and for a blank text.
 
-    :param value: a list of rules or of their texts (``"MinWords(8)"``), one rule, or the text of either. The values of a
-        rule are plain: texts, numbers and lists of them.
+    :param value: a list of rules or of their texts (``"MinWords(8)"``), one rule, or the text of either. A rule's
+        values are plain: texts, numbers and lists of them.
     :raises BadInput: naming the argument and what cannot work.
     """
     if is_none(value):
@@ -39,13 +39,15 @@ def parse_rules(name: str, value: object) -> tuple[Rule, ...]:
     if not isinstance(found, Iterable) or isinstance(found, bytes | Mapping):
         raise BadInput(f"{name} is {shown(value)}, {_EXPECTED}.")
     rules: list[Rule] = []
-    for number, item in enumerate(found):
-        place = f"{name}[{number}]"
+    for number, item in enumerate(found, 1):
+        place = f"{name}: rule {number}"
+        if is_undefined(item):
+            raise BadInput(f"{name} is a list whose entry {number} is a template that names something undefined.")
         rule = _read(place, item) if isinstance(item, str) else item
         if not isinstance(rule, Rule):
             raise BadInput(f"{place} is {shown(item)}, expected a rule such as MinWords(8), or its text.")
         if rule.name in (known.name for known in rules):
-            raise BadInput(f"{name} has the rule {rule.name} twice, expected each once.")
+            raise BadInput(f"{name} names {rule.name} twice, expected each rule once.")
         rules.append(rule)
     return tuple(rules)
 

@@ -19,6 +19,7 @@ from airflow_provider_describer.engine.task_arguments import read_arguments
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.operators.describe import DescribeImageOperator, DescribeImagesOperator
 from airflow_provider_describer.operators.list_images import ListImagesOperator
+from airflow_provider_describer.rules import MinWords
 from airflow_provider_describer.sensors.credits import CreditsSensor
 from airflow_provider_describer.sensors.images import DescribeImagesSensor, NewImagesSensor
 
@@ -49,6 +50,7 @@ MANY = {
     "retry_rejected": False,
     "results_format": "jsonl",
     "skip_if_empty": False,
+    "rules": None,
 }
 LISTING = {**DESCRIBER, "path": REQUIRED, "types": None, "chunk_size": None, "inline_limit": 1000}
 ARGUMENTS: dict[type[Any], dict[str, Any]] = {
@@ -58,6 +60,7 @@ ARGUMENTS: dict[type[Any], dict[str, Any]] = {
         "on_unknown": "fail",
         "max_lost_calls": 2,
         "on_claimed": "wait",
+        "rules": None,
     },
     DescribeImagesOperator: {**MANY, **DEFERRABLE, "dry_run": False, "defer_after": 30.0},
     ListImagesOperator: {
@@ -106,6 +109,7 @@ MINE: dict[str, Any] = {
     "prompt": "What is on it?",
     "results_format": "parquet",
     "retry_rejected": True,
+    "rules": [MinWords(8)],
     "settle_seconds": 5.0,
     "skip_if_empty": True,
     "slice_size": 11,
@@ -233,6 +237,7 @@ WRONG: dict[str, Any] = {
     "prompt": " ",
     "results_format": "csv",
     "retry_rejected": "",
+    "rules": 7,
     "settle_seconds": -5,
     "skip_if_empty": 2,
     "slice_size": 0,

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from airflow_provider_describer.arguments import is_template
 from airflow_provider_describer.engine.task_arguments import READERS, read_arguments, read_literals
 from airflow_provider_describer.errors import BadInput
+from airflow_provider_describer.rules import MinWords, NoMarkdown
 
 NOW = 1_700_000_000.0
 NONE = (None, "None", " None\n", "", "  ")
@@ -257,6 +258,15 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
     ),
     "results_format": choices("jsonl", "parquet"),
     "retry_rejected": (BOOLS, [*NO_BOOLS]),
+    "rules": (
+        [
+            ([MinWords(8)], (MinWords(8),)),
+            ("MinWords(8)", (MinWords(8),)),
+            ("['MinWords(8)', NoMarkdown()]", (MinWords(8), NoMarkdown())),
+            *((none, ()) for none in NONE),
+        ],
+        [7, True, {"rule": "MinWords"}, "MinWords", "MinWords(0)", ["MinWords(8)", "MinWords(8)"], [None], b"x"],
+    ),
     "settle_seconds": required(numbers(0.0, 60.0)),
     "skip_if_empty": (BOOLS, [*NO_BOOLS]),
     "slice_size": required(wholes(1)),

@@ -21,6 +21,8 @@ from airflow_provider_describer.rules import (
 )
 from airflow_provider_describer.vendors import vendors
 
+pytest.importorskip("regex")
+
 
 @pytest.mark.parametrize(
     ("text", "words"),
@@ -130,7 +132,12 @@ def test_banned_words_are_whole_words_in_any_case(words: list[str], text: str, p
 
 @pytest.mark.parametrize(
     ("pattern", "text", "passes"),
-    [(r"\bred\b", "a red shoe", True), (r"\bred\b", "Fred", False), (r"\A[A-Z].*\.\Z", "A shoe.", True), ("x", "", False)],
+    [
+        (r"\bred\b", "a red shoe", True),
+        (r"\bred\b", "Fred", False),
+        (r"\A[A-Z].*\.\Z", "A shoe.", True),
+        ("x", "", False),
+    ],
 )
 def test_a_pattern_is_found_anywhere(pattern: str, text: str, passes: bool) -> None:
     assert Matches(pattern).passes(text) is passes
@@ -154,7 +161,7 @@ def test_a_pattern_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) 
         ("nl", "Een rode schoen op een witte achtergrond."),
         ("pt", "Um sapato vermelho sobre fundo branco."),
         ("ru", "Красный ботинок на белом фоне."),
-        ("tr", "Beyaz arka plan üzerinde kırmızı bir ayakkabı."),
+        ("tr", "Beyaz arka plan üzerinde kırmızı bir ayakkabı."),  # noqa: RUF001
         ("zh", "白色背景上的红色鞋子。"),
     ],
 )
@@ -175,7 +182,9 @@ def test_every_language_of_a_vendor_is_known() -> None:
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(language, "find_spec", lambda name: None)
-    with pytest.raises(BadInput, match=r"Language needs py3langid: pip install 'airflow-provider-describer\[language\]'"):
+    with pytest.raises(
+        BadInput, match=r"Language needs py3langid: pip install 'airflow-provider-describer\[language\]'"
+    ):
         Language("de").require()
 
 

@@ -64,6 +64,7 @@ PARAMS: dict[str, Any] = {
     "prompt": None,
     "results_format": "jsonl",
     "retry_rejected": False,
+    "rules": ["MinWords(2)"],
     "settle_seconds": 0.0,
     "skip_if_empty": False,
     "slice_size": 100,
