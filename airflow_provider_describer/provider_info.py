@@ -29,6 +29,7 @@ def get_provider_info() -> dict[str, Any]:
             _connection("image_describer", "Image Describer", "ImageDescriberHook"),
             _connection("segmind", "Segmind", "SegmindHook"),
         ],
+        "extra-links": [f"{_PACKAGE}.links.describer.{name}Link" for name in ("Descriptions", "Results", "Vendor")],
     }
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, BaseOperatorLink, conf
 
 from airflow_provider_describer.engine.deferral import CarriedTotals
 from airflow_provider_describer.engine.job import Job
@@ -16,12 +16,14 @@ from airflow_provider_describer.hooks.describer import DescriberHook
 from airflow_provider_describer.hooks.storage import buckets_of, open_ahead
 from airflow_provider_describer.http.flow import VendorCalls
 from airflow_provider_describer.images.reference import parse_images
+from airflow_provider_describer.links.describer import DescriptionsLink, ResultsLink, VendorLink, show_links
 from airflow_provider_describer.models import DescribeRequest
 from airflow_provider_describer.operators.arguments import check_partial, given_arguments
 from airflow_provider_describer.storage.folder import Folder, open_folder
 from airflow_provider_describer.storage.open_bucket import OpenBucket
 from airflow_provider_describer.store.listings import write_listing
 from airflow_provider_describer.store.rows import TaskInstanceKey
+from airflow_provider_describer.vendors.vendor import Vendor
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -51,6 +53,7 @@ class DescriberBaseOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("describer_conn_id", "prompt", "lang", "store", "storage_conn_id", "max_pixels")
+    operator_extra_links: Collection[BaseOperatorLink] = (DescriptionsLink(), ResultsLink(), VendorLink())
     ui_color = "#e8f1ff"
 
     def __init__(
@@ -86,6 +89,11 @@ class DescriberBaseOperator(BaseOperator):
         :raises BadInput: for one that cannot work, naming it.
         """
         return given_arguments(self)
+
+    def show_links(self, context: Context, vendor: Vendor | None = None, *, has_results: bool = False) -> None:
+        """Show the task's links while it runs, as far as they are known."""
+        store, dashboard = self.given.store, vendor.dashboard_url if vendor else None
+        show_links(self, task_instance_key(context), store=store, dashboard=dashboard, has_results=has_results)
 
     def open_store(self) -> tuple[OpenBucket, Folder | None]:
         """Return what opens the task's buckets, and the store's folder where there is one."""
@@ -261,6 +269,7 @@ class ListImagesBaseOperator(DescriberBaseOperator):
         "inline_limit",
         *DescriberBaseOperator.template_fields,
     )
+    operator_extra_links = (DescriptionsLink(),)
 
     def __init__(
         self,
@@ -285,6 +294,10 @@ class ListImagesBaseOperator(DescriberBaseOperator):
             parse_images, vendor=vendor_calls.vendor, prompt=given.prompt, lang=given.lang, max_pixels=given.max_pixels
         )
         return request, vendor_calls
+
+    def show_links(self, context: Context, vendor: Vendor | None = None, *, has_results: bool = False) -> None:
+        """Show the link to what the DAG run describes; the task itself describes nothing."""
+        show_links(self, task_instance_key(context), store=self.given.store, whole_run=True)
 
     def xcom_value(self, context: Context, images: Iterator[dict[str, Any]], folder: Folder | None) -> list[Any] | str:
         """Return the task's XCom value for these images; errors as `write_listing`."""

@@ -85,7 +85,10 @@ class DescribeImageOperator(DescriberBaseOperator):
         """Make at most one billable call and return the description's row."""
         with airflow_errors():
             self._job = self._plan(context)
+            vendor = self._job.vendor_calls.vendor
+            self.show_links(context, vendor)
             outcome = self._job.run()
+            self.show_links(context, vendor, has_results=True)
         (row,) = outcome.manifest["descriptions"]
         error = outcome.error or (outcome.refusal if row["status"] == "pending" else None)
         if error is not None:
@@ -181,8 +184,10 @@ class DescribeImagesOperator(DescribeImagesBaseOperator):
     def _work(self, context: Context, began: float, carried: CarriedTotals | None) -> dict[str, Any]:
         with airflow_errors():
             limits = replace(self.limits, max_wait=self._max_wait())
+            self.show_links(context, self.hook.vendor, has_results=carried is not None)
             job = self.plan_job(task_instance_key(context), limits, carried=carried, dry_run=self.given.dry_run)
             outcome = job.run()
+            self.show_links(context, self.hook.vendor, has_results=not self.given.dry_run)
         for name in ("counts", "results", "failures"):
             if (value := outcome.manifest[name]) is not None:
                 self.log.info("%s: %s", name, value)

@@ -91,6 +91,7 @@ class ListImagesOperator(ListImagesBaseOperator):
 
     def execute(self, context: Context) -> list[Any] | str:
         with airflow_errors():
+            self.show_links(context)
             open_bucket, folder = self.open_store()
             found = self.xcom_value(context, self._counted(self._images(open_bucket, folder)), folder)
         given = self.given

@@ -9,8 +9,10 @@ from airflow.providers.common.compat.sdk import PokeReturnValue
 
 from airflow_provider_describer.errors import RetryLater
 from airflow_provider_describer.hooks.describer import DescriberHook, SegmindHook
+from airflow_provider_describer.links.describer import VendorLink, show_links
 from airflow_provider_describer.models import format_usd
 from airflow_provider_describer.operators.arguments import check_arguments
+from airflow_provider_describer.operators.base import task_instance_key
 from airflow_provider_describer.operators.failures import airflow_errors
 from airflow_provider_describer.sensors.deferring import DeferringSensor
 from airflow_provider_describer.triggers.credits import CreditsTrigger
@@ -33,6 +35,7 @@ class CreditsSensor(DeferringSensor):
     """
 
     template_fields: Sequence[str] = ("describer_conn_id", "min_credits", *DeferringSensor.template_fields)
+    operator_extra_links = (VendorLink(),)
 
     def __init__(
         self, *, describer_conn_id: str = SegmindHook.default_conn_name, min_credits: float | str, **kwargs: Any
@@ -45,9 +48,10 @@ class CreditsSensor(DeferringSensor):
     def look(self, context: Context) -> PokeReturnValue:
         """Ask for the balance. If the vendor cannot be reached now, the next look asks again."""
         with airflow_errors():
-            given = self.given
+            given, hook = self.given, DescriberHook(self.given.describer_conn_id)
+            show_links(self, task_instance_key(context), dashboard=hook.vendor.dashboard_url)
             try:
-                balance = DescriberHook(given.describer_conn_id).credits()
+                balance = hook.credits()
             except RetryLater as error:
                 self.log.warning("The balance is not known now: %s", error)
                 return PokeReturnValue(is_done=False)

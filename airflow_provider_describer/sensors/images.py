@@ -77,6 +77,7 @@ class NewImagesSensor(ListImagesBaseOperator, DeferringSensor):
         """List, and return the new images once there are enough of them and they have settled."""
         self._fingerprint, self._until = "", None
         with airflow_errors():
+            self.show_links(context)
             try:
                 return self._look(context)
             except (BucketError, StoreError, UnreadableImage) as error:
@@ -161,10 +162,12 @@ class DescribeImagesSensor(DescribeImagesBaseOperator, BaseSensorOperator):
             slices.check_slices(given.slice_size, self._longest_pause(), account)
             folder = open_folder(given.store, buckets_of(given.storage_conn_id))
             carried = slices.load_totals(folder, run)
+            self.show_links(context, self.hook.vendor, has_results=carried is not None)
             part = slices.slice_of(self.limits, given.slice_size)
             outcome = self.plan_job(run, part, carried=carried).run()
             slices.save_totals(folder, run, outcome.carried)
             manifest = outcome.manifest
+            self.show_links(context, self.hook.vendor, has_results=True)
             if slices.goes_on(outcome, account):
                 context["ti"].xcom_push(key="manifest", value=manifest)
                 if outcome.error is not None and not slices.is_transient(outcome.error):

@@ -39,6 +39,8 @@ class ImageDescriber(Vendor):
     model = "describe-image-v2"
     base_url = "https://imagedescriber.online"
     storage_url = base_url
+    # Its documentation links a dashboard without naming the address; one signs in at the front page.
+    dashboard_url = base_url
     endpoints = ("/api/openapi-v2/describe-image",)
     # Undocumented: the formats that vision models usually take. Everything else is rejected before it is paid for.
     media_types = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})

@@ -32,6 +32,7 @@ class Segmind(Vendor):
     model = "ideogram-describe"
     base_url = "https://api.segmind.com"
     storage_url = "https://workflows-api.segmind.com"
+    dashboard_url = "https://cloud.segmind.com/console/usage"
     endpoints = (
         "/v1/ideogram-describe",
         "/v2/ideogram-describe",

@@ -22,6 +22,8 @@ class Vendor(ABC):
     model: ClassVar[str]
     base_url: ClassVar[str]
     storage_url: ClassVar[str]
+    dashboard_url: ClassVar[str]
+    """Where people see their usage and top up their account."""
     endpoints: ClassVar[Sequence[str]]
     """The paths of the vendor's API behind those two addresses, in lower case."""
     price_per_call: ClassVar[float | None] = None

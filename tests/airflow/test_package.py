@@ -68,6 +68,11 @@ def test_airflow_shows_both_connection_types(airflow_command: str) -> None:
         assert hooks[connection_type]["conn_id_attribute_name"] == "describer_conn_id"
 
 
+def test_airflow_lists_the_links_of_tasks(airflow_command: str) -> None:
+    listed = {link["extra_link_class_name"] for link in airflow_says(airflow_command, "providers", "links")}
+    assert listed >= set(provider_info()["extra-links"])
+
+
 def test_the_provider_info_fits_the_schema_of_this_airflow() -> None:
     schema = json.loads(Path(airflow.__path__[0], "provider_info.schema.json").read_text(encoding="utf-8"))
     jsonschema.validate(provider_info(), schema)
@@ -81,6 +86,12 @@ def test_the_provider_info_names_what_exists() -> None:
     for connection_type, class_name in named.items():
         module, _, name = class_name.rpartition(".")
         assert getattr(importlib.import_module(module), name).conn_type == connection_type
+    links = [path.rpartition(".") for path in info["extra-links"]]
+    assert [getattr(importlib.import_module(module), name)().name for module, _, name in links] == [
+        "Descriptions",
+        "Results",
+        "Vendor",
+    ]
 
 
 def test_what_is_needed_without_airflow_is_one_list() -> None:
