@@ -12,7 +12,7 @@ AIRFLOW_3.1 := ==3.1.8
 AIRFLOW_3.4 := >=3.4.0b2
 PRE_RELEASE := 3.4
 
-CODE := $(wildcard airflow_provider_describer benchmarks demo example_dags tests)
+CODE := $(wildcard airflow_provider_describer benchmarks demo docs example_dags tests)
 # Tests wait more than they compute, so more of them run at a time than there are processors.
 PROCESSES := $(shell $(PYTHON) -c 'import os; print(min(8, (os.cpu_count() or 1) + 1))')
 
@@ -27,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo test test-all lint bench lock clean \
+.PHONY: help demo docs test test-all lint bench lock clean \
 	lint-style lint-imports lint-types test-core test-airflow test-slow
 
 help: ## list what there is to make
@@ -91,6 +91,10 @@ older_python := "$$(.venv/tools/bin/python -c 'import sys; print(sys.executable 
 	$(call quietly,set up the benchmarks,$(call environment,bench,$(newest) --group bench -e '.[emulator]'))
 	@touch $@
 
+.venv/docs/.ready: pyproject.toml constraints/airflow-$(NEWEST).txt | $(tools)
+	$(call quietly,set up the documentation's generator,$(call environment,docs,$(newest) --group docs))
+	@touch $@
+
 .venv/demo/.ready: pyproject.toml constraints/airflow-$(NEWEST).txt | $(tools)
 	$(call quietly,set up Airflow $(NEWEST) with the package,$(call environment,demo,$(newest) 'apache-airflow$(AIRFLOW_$(NEWEST))' -e '.[emulator]'))
 	@touch $@
@@ -112,11 +116,15 @@ build/demo/photographs/CREDITS.txt: demo/photographs.py | $(tools)
 demo: .venv/demo/.ready build/demo/photographs/CREDITS.txt ## describe real photographs in a real Airflow: make demo [VENDOR=segmind KEY=…]
 	@.venv/demo/bin/python demo/run.py
 
+# Each warning, such as a link that leads nowhere, is an error. External links are not followed.
+docs: .venv/docs/.ready ## build the documentation into build/docs/html
+	$(call quietly,build the documentation,.venv/docs/bin/sphinx-build -q -E -W --keep-going -d build/docs/doctrees docs build/docs/html)
+
 test: ## run the linters and the tests, in a few minutes: make test [PYTEST_ARGS="-k words"]
 	@echo 'The linters, the core tests and the Airflow tests run side by side. Each prints its output when it has ended.'
 	@$(call side_by_side,test-core test-airflow lint)
 
-test-all: test ## the same, then slow tests, the wheel, the oldest Airflow, a running Airflow and the next one
+test-all: test docs ## the same, then the documentation, slow tests, the wheel, the oldest Airflow, a running Airflow and the next one
 	@$(MAKE) --no-print-directory test-slow
 	@$(MAKE) --no-print-directory test-wheel-$(NEWEST)
 	@$(MAKE) --no-print-directory test-wheel-$(FLOOR)

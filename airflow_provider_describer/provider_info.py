@@ -19,7 +19,10 @@ def get_provider_info() -> dict[str, Any]:
         "description": "Describe images with Image Describer and Segmind; every image is paid for once.",
         "versions": [__version__],
         "integrations": [
-            {"integration-name": _NAME, "external-doc-url": "https://imagedescriber.online", "tags": ["service"]}
+            # The project's own page, as in the package's metadata; the two vendors have theirs.
+            _integration(_NAME, "https://pypi.org/project/airflow-provider-describer/"),
+            _integration("Image Describer", "https://imagedescriber.online"),
+            _integration("Segmind", "https://www.segmind.com/models/ideogram-describe"),
         ],
         "hooks": _modules("hooks.describer"),
         "operators": _modules("operators.describe", "operators.list_images"),
@@ -31,6 +34,10 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "extra-links": [f"{_PACKAGE}.links.describer.{name}Link" for name in ("Descriptions", "Results", "Vendor")],
     }
+
+
+def _integration(name: str, documentation: str) -> dict[str, Any]:
+    return {"integration-name": name, "external-doc-url": documentation, "tags": ["service"]}
 
 
 def _modules(*names: str) -> list[dict[str, Any]]:

@@ -94,6 +94,23 @@ def test_the_provider_info_names_what_exists() -> None:
     ]
 
 
+def test_every_place_names_the_same_documentation() -> None:
+    """Airflow takes ``documentation_url`` from the metadata; the registry and the provider info say the same."""
+    root = Path(__file__).resolve().parents[2]
+    documentation = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"][
+        "Documentation"
+    ]
+    assert f"\ndocs-url: {documentation}\n" in (root / ".airflow-registry.yaml").read_text(encoding="utf-8")
+    assert provider_info()["integrations"][0]["external-doc-url"] == documentation
+
+
+@of_the_wheel
+def test_airflow_knows_the_documentation() -> None:
+    from airflow.providers_manager import ProvidersManager
+
+    assert ProvidersManager().providers[NAME].data["documentation-url"].strip().startswith("https://pypi.org/project/")
+
+
 def test_what_is_needed_without_airflow_is_one_list() -> None:
     """The dependency group `core` repeats the package's dependencies; nothing else keeps the two alike."""
     path = Path(__file__).resolve().parents[2] / "pyproject.toml"
@@ -144,7 +161,11 @@ def test_the_source_distribution_can_be_built_and_tested() -> None:
         "README.md",
         "LICENSE",
         "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
         "Makefile",
+        "docs/conf.py",
+        "docs/index.md",
         "airflow_provider_describer/py.typed",
     }
     assert expected <= names

@@ -33,24 +33,8 @@ def test_the_dag_runs_with_the_default_connection(
 
 
 def test_the_hook_works(accounts: EmulatorProcess, pictures: list[str]) -> None:
-    (code,) = re.findall(r"\nIn Python:\n\n```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/operators.md").read_text("utf-8"), re.DOTALL)
     names: dict[str, Any] = {}
     exec(code.replace("s3://catalog/a.jpg", pictures[0]), names)
     assert names["description"].text and names["description"].cost_usd == 0.015
     assert accounts.ledger(entries=False)["billed"] == 1
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/waiting.md", "docs/emulator.md"])
-def test_what_the_documentation_imports_is_there(page: str) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
-    assert blocks
-    for line in (line for block in blocks for line in block.splitlines() if re.match("(from|import) ", line)):
-        exec(line, {})
-
-
-def test_operators_in_the_documentation_can_be_made() -> None:
-    from airflow_provider_describer.operators.retries import HAS_RETRY_POLICIES
-
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs/waiting.md").read_text(encoding="utf-8"), re.DOTALL):
-        if HAS_RETRY_POLICIES or "retry_policy" not in block:
-            exec(block, {})
