@@ -1,4 +1,4 @@
-"""The Python of the documentation runs: that of the recipes and the start as it says, at the emulator; all other can."""
+"""The Python of the documentation runs: recipes and the start as these pages say, at the emulator; all other can."""
 
 from __future__ import annotations
 
