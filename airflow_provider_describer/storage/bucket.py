@@ -194,6 +194,17 @@ class Bucket:
         if empty:
             self._check_endpoint(prefix)
 
+    def folders(self, prefix: str = "") -> list[str]:
+        """Return the names of the folders right below ``prefix`` (empty, or ending in a slash), sorted.
+
+        Names that obstore cannot express are left out.
+        """
+        if prefix:
+            self._check_key(prefix.removesuffix("/"))
+        with self._bucket_errors("listed", prefix):
+            found = self._store.list_with_delimiter(prefix or None)["common_prefixes"]
+        return sorted(one.removesuffix("/").rpartition("/")[2] for one in found)
+
     def _check_endpoint(self, prefix: str) -> None:
         """Refuse an empty listing by a server that answers every request, as a proxy's login page does."""
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from airflow_provider_describer.storage.folder import Folder, open_folder
 from airflow_provider_describer.storage.open_bucket import bucket_from_environment
 from airflow_provider_describer.store import columns
 from airflow_provider_describer.store.shard import FOLDER
-from airflow_provider_describer.store.table import NAME
+from airflow_provider_describer.store.table import NAME, SettledTable
 from airflow_provider_describer.store.unsettled import only, open_tables, read_tables
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class DescriptionStore:
     ) -> Iterator[pa.RecordBatch]:
         """Yield what `current` returns, in batches. Only the names of the images are in memory at once."""
         wanted = {"status": "described", "prompt": prompt, "lang": lang, "vendor": vendor, "model": model}
-        condition = " AND ".join(_is(name, [value]) for name, value in wanted.items() if value is not None)
+        condition = " AND ".join(one_of(name, [value]) for name, value in wanted.items() if value is not None)
         with open_tables(self._folder) as tables:
             newest = _newest(read_tables(tables, (*IMAGE, "described_at", "call_key"), condition))
             yield from only(read_tables(tables, columns.SHOWN, condition), newest)
@@ -89,22 +89,26 @@ class DescriptionStore:
         """
         import pyarrow as pa
 
-        names = [*columns.SHOWN, columns.ROW_ID, "identities"]
-        rows: dict[str, dict[str, Any]] = {}
         with open_tables(self._folder) as tables:
+            return pa.Table.from_pylist(history_in(tables, uri), shown_schema())
 
-            def find(condition: str) -> None:
-                for batch in read_tables(tables, names, condition) if condition else ():
-                    rows.update((row[columns.ROW_ID], row) for row in batch.to_pylist())
 
-            find(_is("uri", [columns.plain(masked(uri))]))
-            keys = {columns.key_of(identity) for row in rows.values() for identity in row["identities"]}
-            for column in columns.KEY_COLUMNS:
-                find(_is(column, keys))
-            find(_is("sha256", {row["sha256"] for row in rows.values() if row["sha256"]}))
-        shown = [row for row in rows.values() if row["status"] != "same"]
-        shown.sort(key=lambda row: (row["described_at"], row["call"], row["status"]))
-        return pa.Table.from_pylist(shown, shown_schema())
+def history_in(tables: Sequence[SettledTable], uri: str) -> list[dict[str, Any]]:
+    """Return the rows of `DescriptionStore.history`, with some further columns."""
+    names = [*columns.SHOWN, columns.ROW_ID, "identities"]
+    rows: dict[str, dict[str, Any]] = {}
+
+    def find(condition: str) -> None:
+        for batch in read_tables(tables, names, condition) if condition else ():
+            rows.update((row[columns.ROW_ID], row) for row in batch.to_pylist())
+
+    find(one_of("uri", [columns.plain(masked(uri))]))
+    keys = {columns.key_of(identity) for row in rows.values() for identity in row["identities"]}
+    for column in columns.KEY_COLUMNS:
+        find(one_of(column, keys))
+    find(one_of("sha256", {row["sha256"] for row in rows.values() if row["sha256"]}))
+    shown = [row for row in rows.values() if row["status"] != "same"]
+    return sorted(shown, key=lambda row: (row["described_at"], row["call"], row["status"]))
 
 
 def shown_schema() -> pa.Schema:
@@ -135,7 +139,7 @@ def _newest(batches: Iterable[pa.RecordBatch]) -> Truths:
     return newest
 
 
-def _is(column: str, values: Iterable[str | int]) -> str:
-    """Return a condition of SQL; empty without a value."""
+def one_of(column: str, values: Iterable[str | int]) -> str:
+    """Return the condition of SQL that a column has one of these values; empty without a value."""
     texts = [f"'{value.replace(chr(39), chr(39) * 2)}'" if isinstance(value, str) else str(value) for value in values]
     return f"{column} IN ({', '.join(texts)})" if texts else ""

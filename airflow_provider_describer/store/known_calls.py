@@ -38,7 +38,7 @@ class KnownCalls:
 
         parts = list(_parts(tables, damaged))
         rows = np.concatenate(parts) if parts else np.empty((0, 5), np.int64)
-        _, first = np.unique(rows[:, 0] ^ rows[:, 1] * _SPREAD, return_index=True)
+        _, first = np.unique(_one_number(rows[:, 0], rows[:, 1]), return_index=True)
         is_first = np.zeros(len(rows), bool)
         is_first[first] = True
         self.is_first = is_first
@@ -100,6 +100,25 @@ class KnownCalls:
         return {other for key in keys for other in self._aliases.get(key, (key,))}
 
 
+def row_numbers(batch: pa.RecordBatch) -> Numbers:
+    """Return a number for each row, from its ``call_key`` and ``status``; only copies of a row have the same."""
+    return _one_number(batch.column("call_key").to_numpy(), _status_numbers(batch))
+
+
+def _one_number(call: Numbers, status: Numbers) -> Numbers:
+    return call ^ status * _SPREAD
+
+
+def _status_numbers(batch: pa.RecordBatch) -> Numbers:
+    import numpy as np
+    import pyarrow as pa
+    from pyarrow import compute
+
+    status = compute.index_in(batch.column("status"), value_set=pa.array(_STATUSES))
+    found: Numbers = compute.fill_null(status, _OTHER).to_numpy().astype(np.int64)
+    return found
+
+
 def _parts(tables: Iterable[SettledTable], damaged: list[StoreError] | None) -> Iterator[Numbers]:
     for table in tables:
         try:
@@ -113,12 +132,11 @@ def _parts(tables: Iterable[SettledTable], damaged: list[StoreError] | None) -> 
 def _numbers(batch: pa.RecordBatch) -> Numbers:
     """Return a row of numbers for each row: call, status, keys; 0 for no key."""
     import numpy as np
-    import pyarrow as pa
     from pyarrow import compute
 
-    status = compute.index_in(batch.column("status"), value_set=pa.array(_STATUSES))
-    cells = [batch.column("call_key"), compute.fill_null(status, _OTHER), *map(batch.column, columns.KEY_COLUMNS)]
-    return np.stack([compute.fill_null(cell, 0).to_numpy().astype(np.int64) for cell in cells], axis=1)
+    cells = [compute.fill_null(batch.column(name), 0).to_numpy() for name in ("call_key", *columns.KEY_COLUMNS)]
+    call, *keys = (cell.astype(np.int64) for cell in cells)
+    return np.stack([call, _status_numbers(batch), *keys], axis=1)
 
 
 def _among(wanted: Iterable[int], numbers: Numbers) -> set[int]:

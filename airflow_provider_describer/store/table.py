@@ -20,8 +20,11 @@ from airflow_provider_describer.store.checksums import Checksums
 from airflow_provider_describer.store.table_version import check_version, is_old, present, upgrade, with_columns
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
-    from lance import LanceDataset
+    from lance import LanceDataset, LanceFragment
+
+    Places = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 NAME = "descriptions.lance"
 BLOCK_BYTES = 4 * 1024 * 1024
@@ -33,6 +36,8 @@ MOST_ASKED = 8_000
 """Keys in one query. A query reads most of the index, so many keys are asked together; each takes memory."""
 SCAN_KEYS, SCAN_ROWS = 10_000, 10
 """A lookup of so many keys reads the narrow columns of all rows once, if there are at most so many rows for a key."""
+SCAN_BATCH = 65_536
+"""Rows of narrow columns that are read at a time."""
 MAX_READ = 1000
 """Whole rows that are read at a time, of about 2 KB each."""
 
@@ -82,6 +87,15 @@ class SettledTable:
         """The version that reads see; None where there is no table."""
         dataset = self.dataset()
         return None if dataset is None else int(dataset.version)
+
+    @property
+    def newest_version(self) -> int | None:
+        """The newest version, which reads may not see yet; None where there was no table when it was opened."""
+        dataset = self.dataset()
+        if dataset is None:
+            return None
+        with self.errors("read"):
+            return int(dataset.latest_version)
 
     def refresh(self) -> None:
         """Let the next read see the newest version."""
@@ -138,6 +152,14 @@ class SettledTable:
         for start in range(0, len(wanted), MAX_READ):
             yield from map(columns.to_event, self._rows(wanted[start : start + MAX_READ]))
 
+    def row(self, row_id: str) -> dict[str, Any] | None:
+        """Return the whole row with this id; None where there is none."""
+        call = row_id.rpartition(".")[0]
+        rows = self._query(None, f"call_key = {columns.call_key(call)}", columns.ROW_CRC) if self.exists else []
+        if not rows:
+            self._check_lookup(("call_key",))
+        return next((row for row in rows if row[columns.ROW_ID] == row_id), None)
+
     def batches(self, names: Sequence[str] | None = None, condition: str | None = None) -> Iterator[pa.RecordBatch]:
         """Yield these columns of the whole table, or of the rows that meet a condition, in batches."""
         dataset = self.dataset()
@@ -148,6 +170,19 @@ class SettledTable:
             has = present(dataset.schema, wanted)
             for batch in dataset.scanner(columns=has, filter=condition, batch_size=8192).to_batches():
                 yield with_columns(batch, wanted)
+
+    def fragments(self) -> list[Fragment]:
+        """Return the parts that the table consists of; what is in one of them never changes."""
+        dataset = self.dataset()
+        if dataset is None:
+            return []
+        with self.errors("read"):
+            return [Fragment(self, one) for one in dataset.get_fragments()]
+
+    def check_rows(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Raise `StoreError` unless these whole rows are as they were written."""
+        if not all(columns.is_intact(row, columns.ROW_CRC) for row in rows):
+            raise self._damaged("a row does not match its checksum")
 
     def _query(self, names: Sequence[str] | None, condition: str, crc: str = "") -> list[dict[str, Any]]:
         dataset = self.dataset()
@@ -355,6 +390,31 @@ class SettledTable:
             f"{self.where}: {what}. It records calls that were paid for, so no call is made. If it is damaged, restore "
             "it from a backup."
         )
+
+
+class Fragment:
+    """A part of a table's version, with up to some 100 000 rows. Rows are named by their places in it, from 0."""
+
+    def __init__(self, table: SettledTable, fragment: LanceFragment) -> None:
+        self.table, self._fragment = table, fragment
+        self.key = ",".join(file.path for file in fragment.metadata.files)
+        """The names of its files, which no other fragment has."""
+
+    def scan(self, names: Sequence[str], condition: str | None = None) -> Iterator[tuple[Places, pa.RecordBatch]]:
+        """Yield narrow columns of the rows that meet a condition of SQL, with their places, in batches."""
+        with self.table.errors("read"):
+            scanner = self._fragment.scanner(
+                columns=list(names), filter=condition, batch_size=SCAN_BATCH, with_row_address=True
+            )
+            for batch in scanner.to_batches():
+                addresses = batch.column("_rowaddr").to_numpy()
+                yield (addresses & 0xFFFFFFFF).astype("int64"), batch.select(list(names))
+
+    def take(self, places: Iterable[int], names: Sequence[str] | None = None) -> pa.Table:
+        """Return these columns, or all, of the rows at these places, which rise."""
+        with self.table.errors("read"):
+            wanted = columns.schema().names if names is None else list(names)
+            return self._fragment.take(list(places), columns=wanted)
 
 
 def _lance() -> Any:

@@ -1,0 +1,70 @@
+"""What a reader of a store wants to see, as a condition of SQL and as a search in texts. Values are data, never SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_describer.errors import BadInput
+from airflow_provider_describer.store.columns import FACTS, plain
+from airflow_provider_describer.store.description_store import one_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SEARCHED = ("text", "uri", "id")
+"""The columns that are searched."""
+LONGEST = 1000
+"""Characters of a value that is filtered by."""
+_OUTCOMES = f"status NOT IN ({', '.join(map(repr, FACTS))})"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which rows are wanted; empty values and None stand for any.
+
+    :param text: is somewhere in the description, the uri or the id, in any case of its letters.
+    :param prompt: a whole prompt; empty for rows without one.
+    """
+
+    text: str = ""
+    status: str = ""
+    dag_id: str = ""
+    run_id: str = ""
+    task_id: str = ""
+    map_index: int | None = None
+    vendor: str = ""
+    prompt: str | None = None
+
+    def condition(self) -> str:
+        """Return the condition of SQL that outcomes have to meet, without ``text``.
+
+        :raises BadInput: for a value that is too long.
+        """
+        if len(self.text) > LONGEST:
+            raise BadInput(f"The search text has {len(self.text):,} characters; expected at most {LONGEST:,}.")
+        parts = [_OUTCOMES]
+        for name in ("status", "dag_id", "run_id", "task_id", "vendor"):
+            parts += _equals(name, getattr(self, name))
+        if self.map_index is not None:
+            parts.append(f"map_index = {int(self.map_index)}")
+        if self.prompt is not None:
+            parts += _equals("prompt", self.prompt) or ["(prompt IS NULL OR prompt = '')"]
+        return " AND ".join(parts)
+
+    def matches(self, columns: Iterable[pa.Array]) -> pa.Array:
+        """Return for each row whether the text is in any of these columns."""
+        from pyarrow import compute
+
+        found = None
+        for column in columns:
+            one = compute.fill_null(compute.match_substring(column, plain(self.text), ignore_case=True), False)
+            found = one if found is None else compute.or_(found, one)
+        return found
+
+
+def _equals(name: str, value: str) -> list[str]:
+    if len(value) > 10 * LONGEST:
+        raise BadInput(f"{name} has {len(value):,} characters; expected at most {10 * LONGEST:,}.")
+    return [one_of(name, [plain(value)])] if value else []
