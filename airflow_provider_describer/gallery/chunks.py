@@ -51,7 +51,7 @@ def chunks(
 
     read = tuple(dict.fromkeys((*names, *SEARCHED))) if filter.text else names
     size = FIRST_ROWS if filter.text else size
-    for group in rows.newest_first(filter.condition(), until):
+    for group in rows.newest_first(filter.condition(), until, filter.added_columns):
         start, count = 0, len(group)
         while start < count:
             end = min(start + size, count)

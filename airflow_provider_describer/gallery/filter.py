@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.store.columns import FACTS, plain
-from airflow_provider_describer.store.description_store import one_of
+from airflow_provider_describer.store.description_store import literal, one_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,6 +26,8 @@ class Filter:
 
     :param text: is somewhere in the description, the uri or the id, in any case of its letters.
     :param prompt: a whole prompt; empty for rows without one.
+    :param rule: the name of a caption rule that the text fails; ``any`` for any rule.
+    :param review: what a reviewer has decided; ``any`` for any decision.
     """
 
     text: str = ""
@@ -36,6 +38,13 @@ class Filter:
     map_index: int | None = None
     vendor: str = ""
     prompt: str | None = None
+    rule: str = ""
+    review: str = ""
+
+    @property
+    def added_columns(self) -> tuple[str, ...]:
+        """The columns of the condition that tables of older versions lack; their rows do not meet it."""
+        return (("failed_rules",) if self.rule else ()) + (("review",) if self.review else ())
 
     def condition(self) -> str:
         """Return the condition of SQL that outcomes have to meet, without ``text``.
@@ -51,6 +60,9 @@ class Filter:
             parts.append(f"map_index = {int(self.map_index)}")
         if self.prompt is not None:
             parts += _equals("prompt", self.prompt) or ["(prompt IS NULL OR prompt = '')"]
+        if self.rule:
+            parts.append(_has(self.rule))
+        parts += ["review IS NOT NULL"] if self.review == "any" else _equals("review", self.review)
         return " AND ".join(parts)
 
     def matches(self, columns: Iterable[pa.Array]) -> pa.Array:
@@ -62,6 +74,10 @@ class Filter:
             one = compute.fill_null(compute.match_substring(column, plain(self.text), ignore_case=True), False)
             found = one if found is None else compute.or_(found, one)
         return found
+
+
+def _has(rule: str) -> str:
+    return "array_length(failed_rules) > 0" if rule == "any" else f"array_has(failed_rules, {literal(plain(rule))})"
 
 
 def _equals(name: str, value: str) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_describer.store.newest_first import Numbers as Places
 
-SUMMED = ("status", AT, "cost_usd")
+SUMMED = ("status", AT, "cost_usd", "review")
 DAY_MS = 86_400_000
 MOST_CHOICES = 100
 """Choices of each kind."""
@@ -65,7 +65,7 @@ class _Sums:
     by_status: Counter[str] = field(default_factory=Counter)
     calls: Counter[int] = field(default_factory=Counter)
     """By day."""
-    cost: Counter[int] = field(default_factory=Counter)
+    cost: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
 
     def count(self, rows: pa.RecordBatch | pa.Table) -> None:
         """Add rows with the columns `SUMMED`."""
@@ -74,6 +74,8 @@ class _Sums:
 
         for one in compute.value_counts(rows["status"]).to_pylist():
             self.by_status[one["values"]] += one["counts"]
+        # A review is no call.
+        rows = rows.filter(compute.is_null(rows["review"]))
         days, number = np.unique(milliseconds(rows[AT]) // DAY_MS, return_inverse=True)
         cost = compute.fill_null(rows["cost_usd"], 0.0).to_numpy(zero_copy_only=False)
         calls, costs = np.bincount(number, minlength=len(days)), np.bincount(number, np.nan_to_num(cost), len(days))
@@ -82,9 +84,10 @@ class _Sums:
             self.cost[day] += usd
 
     def add(self, other: _Sums) -> None:
-        for mine, its in ((self.by_status, other.by_status), (self.calls, other.calls), (self.cost, other.cost)):
-            for name, value in its.items():
-                mine[name] += value
+        self.by_status.update(other.by_status)
+        self.calls.update(other.calls)
+        for day, usd in other.cost.items():
+            self.cost[day] += usd
 
 
 @dataclass(slots=True)
@@ -168,6 +171,8 @@ class TotalsOfStore:
         known, found, total = self._sums.get(filter, {}), dict[str, _Sums](), _Sums()
         condition = filter.condition()
         for number, fragment in enumerate(snapshot.rows.fragments):
+            if not fragment.has(filter.added_columns):
+                continue
             copies = snapshot.copies.get(number)
             sums = known.get(fragment.key) if copies is None else None
             if sums is None:

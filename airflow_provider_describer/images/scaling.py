@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,10 @@ FEWEST_PIXELS = 1024
 JPEG_QUALITY = 90
 PNG_LEVEL = 4
 """Takes a third of the default level's time, for 7 % more bytes."""
+MOST_SHOWN, MOST_SHOWN_JPEG = 40_000_000, 100_000_000
+"""The most pixels of an image that a thumbnail is made of: 0.2 GB once decoded."""
+MOST_SCANS = 100
+"""Layers of a progressive JPEG; each takes as long as the whole picture, and cameras and tools write some ten."""
 LONGEST_EDGE = 65_500
 """The longest edge of a JPEG that its library writes."""
 
@@ -69,19 +75,53 @@ def scale_down(content: bytes, max_pixels: int, *, uri: str = "the image") -> by
     if measured.pixels and measured.pixels <= max_pixels:
         return content
     require_pillow()
-    doing = "decoded"
-    try:
+    with _image_errors(kind, uri):
         shown, profile = readable_png(content) if kind == "image/png" else (content, None)
         with _opened(shown, kind, uri) as image:
             profile = profile or image.info.get("icc_profile")
-            small = _upright(image, _shrunk(image, max_pixels))
-        doing = "scaled down"
+            small = _upright(image, _shrunk(image, target_size(*image.size, max_pixels)))
+    with _image_errors(kind, uri, "scaled down"):
         return _encoded(small, profile)
+
+
+def thumbnail(content: bytes, longest_side: int, *, uri: str = "the image") -> bytes:
+    """Return a picture of the image as WebP, upright, no side longer than ``longest_side`` pixels; blocking.
+
+    Nothing else of the file is in it. Takes less than 0.3 s and at most 0.3 GB, whatever the bytes are.
+
+    :raises RejectedImage: as `scale_down`, and for fewer pixels.
+    :raises BadInput: where Pillow is not installed.
+    """
+    if find_spec("PIL") is None:
+        raise BadInput("Thumbnails need Pillow: pip install 'airflow-provider-describer[scaling]'.")
+    kind = media_type(content[:HEAD]) or "unknown type"
+    is_jpeg = kind == "image/jpeg"
+    if is_jpeg and content.count(b"\xff\xda") > MOST_SCANS:
+        raise RejectedImage(f"{uri}: has more than {MOST_SCANS} layers of a JPEG.", kind="too_many_pixels")
+    with _image_errors(kind, uri):
+        shown = readable_png(content)[0] if kind == "image/png" else content
+        # A JPEG is decoded at a part of its size.
+        with _opened(shown, kind, uri, MOST_SHOWN_JPEG if is_jpeg else MOST_SHOWN) as image:
+            longest = max(image.size)
+            wide, tall = (max(1, side * longest_side // longest) for side in image.size)
+            small = _upright(image, _shrunk(image, (wide, tall) if longest > longest_side else image.size))
+        target = io.BytesIO()
+        small.info = {}
+        small.convert("RGBA" if small.mode in ("LA", "RGBA") else "RGB").save(target, "WEBP", quality=80, method=2)
+        return target.getvalue()
+
+
+@contextmanager
+def _image_errors(kind: str, uri: str, doing: str = "decoded") -> Iterator[None]:
+    """Raise what goes wrong with an image as `RejectedImage`."""
+    try:
+        yield
     except (RejectedImage, BadInput):
         raise
     except MemoryError:
         raise RejectedImage(
-            f"{uri}: this worker has not enough memory to scale the {kind} down. Scale it down first.", kind="no_memory"
+            f"{uri}: this machine has not enough memory to scale the {kind} down. Scale it down first.",
+            kind="no_memory",
         ) from None
     except Exception as error:  # noqa: BLE001  # a damaged file makes Pillow raise nearly any class
         raise RejectedImage(
@@ -101,7 +141,7 @@ def _encoded(small: Image, profile: bytes | None) -> bytes:
     return target.getvalue()
 
 
-def _opened(content: bytes, kind: str, uri: str) -> ImageFile:
+def _opened(content: bytes, kind: str, uri: str, most_pixels: int = MOST_PIXELS) -> ImageFile:
     # Not `Image.open`: its guard against decompression bombs is a warning, which the whole process shares.
     try:
         from PIL import GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
@@ -120,8 +160,8 @@ def _opened(content: bytes, kind: str, uri: str) -> ImageFile:
             kind="unsupported_type",
         )
     image = openers[kind](io.BytesIO(content))
-    if image.width * image.height > MOST_PIXELS:
-        found, most = f"{image.width} x {image.height} pixels", f"{MOST_PIXELS / 1e6:.0f} million that are taken"
+    if image.width * image.height > most_pixels:
+        found, most = f"{image.width} x {image.height} pixels", f"{most_pixels / 1e6:.0f} million that are taken"
         raise RejectedImage(f"{uri}: {found} are more than the {most}. Scale it down first.", kind="too_many_pixels")
     return image
 
@@ -141,10 +181,9 @@ def target_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
     return max(1, wide * LONGEST_EDGE // longest), max(1, tall * LONGEST_EDGE // longest)
 
 
-def _shrunk(image: ImageFile, max_pixels: int) -> Image:
+def _shrunk(image: ImageFile, size: tuple[int, int]) -> Image:
     from PIL.Image import Resampling
 
-    size = target_size(*image.size, max_pixels)
     # For JPEG: decode at a half, a quarter or an eighth of the size, never below the target.
     image.draft(None, size)
     # A quarter faster than Lanczos; no model tells the two apart.

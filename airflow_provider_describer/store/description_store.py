@@ -141,5 +141,10 @@ def _newest(batches: Iterable[pa.RecordBatch]) -> Truths:
 
 def one_of(column: str, values: Iterable[str | int]) -> str:
     """Return the condition of SQL that a column has one of these values; empty without a value."""
-    texts = [f"'{value.replace(chr(39), chr(39) * 2)}'" if isinstance(value, str) else str(value) for value in values]
-    return f"{column} IN ({', '.join(texts)})" if texts else ""
+    texts = ", ".join(map(literal, values))
+    return f"{column} IN ({texts})" if texts else ""
+
+
+def literal(value: str | int) -> str:
+    """Return a value as SQL has it; of a text, every character stands for itself."""
+    return "'{}'".format(value.replace("'", "''")) if isinstance(value, str) else str(value)

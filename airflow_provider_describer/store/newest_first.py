@@ -59,12 +59,13 @@ class TimedFragments:
         self._spans = sorted(((spans[one.key], one) for one in found), key=lambda pair: -pair[0].last)
         self.fragments: Sequence[Fragment] = [one for _, one in self._spans]
 
-    def newest_first(self, condition: str, until: int | None = None) -> Iterator[Rows]:
+    def newest_first(self, condition: str, until: int | None = None, asked: Iterable[str] = ()) -> Iterator[Rows]:
         """Yield the rows that meet a condition of SQL in groups, newest first.
 
         Rows of one moment are in one group, in no order.
 
         :param until: the last moment, in epoch ms; later rows are left out.
+        :param asked: columns in the condition that tables of older versions lack; none of their rows meets it.
         """
         import numpy as np
 
@@ -151,7 +152,8 @@ def milliseconds(column: pa.Array) -> Numbers:
     """Return moments as epoch milliseconds."""
     import numpy as np
 
-    return column.to_numpy(zero_copy_only=False).astype("datetime64[ms]").astype(np.int64)
+    found: Numbers = column.to_numpy(zero_copy_only=False).astype("datetime64[ms]").astype(np.int64)
+    return found
 
 
 def joined(parts: Sequence[Rows]) -> Rows:

@@ -397,24 +397,32 @@ class Fragment:
 
     def __init__(self, table: SettledTable, fragment: LanceFragment) -> None:
         self.table, self._fragment = table, fragment
+        self._schema = fragment.schema
         self.key = ",".join(file.path for file in fragment.metadata.files)
         """The names of its files, which no other fragment has."""
+
+    def has(self, names: Iterable[str]) -> bool:
+        """Whether it has these columns; one of an older version may lack some, which are null."""
+        return set(names) <= set(self._schema.names)
 
     def scan(self, names: Sequence[str], condition: str | None = None) -> Iterator[tuple[Places, pa.RecordBatch]]:
         """Yield narrow columns of the rows that meet a condition of SQL, with their places, in batches."""
         with self.table.errors("read"):
             scanner = self._fragment.scanner(
-                columns=list(names), filter=condition, batch_size=SCAN_BATCH, with_row_address=True
+                columns=present(self._schema, names), filter=condition, batch_size=SCAN_BATCH, with_row_address=True
             )
             for batch in scanner.to_batches():
                 addresses = batch.column("_rowaddr").to_numpy()
-                yield (addresses & 0xFFFFFFFF).astype("int64"), batch.select(list(names))
+                yield (addresses & 0xFFFFFFFF).astype("int64"), with_columns(batch, names)
 
     def take(self, places: Iterable[int], names: Sequence[str] | None = None) -> pa.Table:
         """Return these columns, or all, of the rows at these places, which rise."""
+        import pyarrow as pa
+
+        wanted = list(names or columns.schema().names)
         with self.table.errors("read"):
-            wanted = columns.schema().names if names is None else list(names)
-            return self._fragment.take(list(places), columns=wanted)
+            taken = self._fragment.take(list(places), columns=present(self._schema, wanted))
+            return pa.Table.from_batches([with_columns(one, wanted) for one in taken.to_batches()])
 
 
 def _lance() -> Any:

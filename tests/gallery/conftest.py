@@ -67,6 +67,11 @@ class Writer:
 
 
 @pytest.fixture
+def writer_to() -> type[Writer]:
+    return Writer
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Folder:
     return open_folder(tmp_path / "store")
 
