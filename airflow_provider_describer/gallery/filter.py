@@ -28,6 +28,7 @@ class Filter:
     :param prompt: a whole prompt; empty for rows without one.
     :param rule: the name of a caption rule that the text fails; ``any`` for any rule.
     :param review: what a reviewer has decided; ``any`` for any decision.
+    :param dag_ids: rows of these DAGs only, an empty one for rows that no DAG has made; None for all rows.
     """
 
     text: str = ""
@@ -40,6 +41,7 @@ class Filter:
     prompt: str | None = None
     rule: str = ""
     review: str = ""
+    dag_ids: frozenset[str] | None = None
 
     @property
     def added_columns(self) -> tuple[str, ...]:
@@ -60,6 +62,8 @@ class Filter:
             parts.append(f"map_index = {int(self.map_index)}")
         if self.prompt is not None:
             parts += _equals("prompt", self.prompt) or ["(prompt IS NULL OR prompt = '')"]
+        if self.dag_ids is not None:
+            parts.append(_in_dags(self.dag_ids))
         if self.rule:
             parts.append(_has(self.rule))
         parts += ["review IS NOT NULL"] if self.review == "any" else _equals("review", self.review)
@@ -74,6 +78,12 @@ class Filter:
             one = compute.fill_null(compute.match_substring(column, plain(self.text), ignore_case=True), False)
             found = one if found is None else compute.or_(found, one)
         return found
+
+
+def _in_dags(dag_ids: Iterable[str]) -> str:
+    without = "dag_id IS NULL OR dag_id = ''" if "" in dag_ids else ""
+    parts = [without, one_of("dag_id", sorted({plain(name) for name in dag_ids} - {""}))]
+    return f"({' OR '.join(filter(None, parts)) or 'FALSE'})"
 
 
 def _has(rule: str) -> str:

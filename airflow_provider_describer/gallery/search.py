@@ -98,6 +98,10 @@ class StoreGallery:
         """
         return self._totals.of(self._snapshots.newest(), filter)
 
+    def dag_ids(self) -> frozenset[str]:
+        """Return the ids of all DAGs that have rows here; an empty one where some rows were made by no DAG."""
+        return self._totals.dag_ids(self._snapshots.newest())
+
     def row(self, row_id: str) -> dict[str, Any] | None:
         """Return the row with this ``row_id``; None where the store has none."""
         if row_id.rpartition(".")[2] in columns.FACTS:

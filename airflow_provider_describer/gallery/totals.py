@@ -44,8 +44,9 @@ class Totals:
     :param calls: rows of calls to a vendor; the others are reviews.
     :param cost_usd: the known cost in USD.
     :param by_day: ``{"day": "2026-01-31", "calls", "cost_usd"}`` in UTC, the oldest first, at most 1000 days.
-    :param vendors: of the whole store, the most frequent first, as ``prompts`` (None: without one) are.
-    :param runs: of the whole store, the newest first: ``{"dag_id", "run_id", "newest"}``; at most 100 of each.
+    :param vendors: of all rows of the filter's ``dag_ids``, whatever else it wants; the most frequent first, as
+        ``prompts`` (None: without one) are.
+    :param runs: likewise, the newest first: ``{"dag_id", "run_id", "newest"}``. At most 100 of each.
     :param searched_to: of a search that took too long: only rows since then (ISO 8601) are in the sums; otherwise None.
     """
 
@@ -137,7 +138,8 @@ class TotalsOfStore:
         self._lock = threading.Lock()
         self._sums: OrderedDict[Filter, dict[str, _Sums]] = OrderedDict()
         """Of each fragment."""
-        self._choices: dict[str, _Choices] = {}
+        self._choices: OrderedDict[Filter, dict[str, _Choices]] = OrderedDict()
+        self._dag_ids: dict[str, frozenset[str]] = {}
         self._searched: OrderedDict[Filter, tuple[Snapshot, _Sums, int | None]] = OrderedDict()
 
     def of(self, snapshot: Snapshot, filter: Filter) -> Totals:  # noqa: A002
@@ -147,7 +149,7 @@ class TotalsOfStore:
         """
         with self._lock:
             sums, searched_to = self._search(snapshot, filter) if filter.text else (self._sum(snapshot, filter), None)
-            choices = self._choices_of(snapshot)
+            choices = self._choices_of(snapshot, Filter(dag_ids=filter.dag_ids))
         days = sorted(sums.calls)[-MOST_DAYS:]
         return Totals(
             count=sum(sums.by_status.values()),
@@ -198,17 +200,38 @@ class TotalsOfStore:
         _keep(self._searched, filter, (snapshot, sums, searched_to))
         return sums, searched_to
 
-    def _choices_of(self, snapshot: Snapshot) -> _Choices:
-        known, self._choices, total = self._choices, {}, _Choices()
+    def _choices_of(self, snapshot: Snapshot, of: Filter) -> _Choices:
+        known, found, total = self._choices.get(of, {}), dict[str, _Choices](), _Choices()
         for fragment in snapshot.rows.fragments:
             choices = known.get(fragment.key)
             if choices is None:
                 choices = _Choices()
-                for _, batch in fragment.scan(_CHOSEN, Filter().condition()):
+                for _, batch in fragment.scan(_CHOSEN, of.condition()):
                     choices.count(batch)
-            self._choices[fragment.key] = choices
+            found[fragment.key] = choices
             total.add(choices)
+        _keep(self._choices, of, found)
         return total
+
+    def dag_ids(self, snapshot: Snapshot) -> frozenset[str]:
+        """Return the ids of all DAGs that have rows; an empty one where rows were made by none."""
+        with self._lock:
+            known, self._dag_ids = self._dag_ids, {}
+            for fragment in snapshot.rows.fragments:
+                found = known.get(fragment.key)
+                if found is None:
+                    found = frozenset(
+                        name or "" for _, batch in fragment.scan(("dag_id",)) for name in _unique(batch["dag_id"])
+                    )
+                self._dag_ids[fragment.key] = found
+            return frozenset().union(*self._dag_ids.values())
+
+
+def _unique(column: pa.Array) -> list[str | None]:
+    from pyarrow import compute
+
+    found: list[str | None] = compute.unique(column).to_pylist()
+    return found
 
 
 def _most_common(counts: Counter[Any]) -> list[tuple[Any, int]]:

@@ -262,6 +262,37 @@ def test_totals(store_of, outcome):
     assert totals.searched_to is None
 
 
+def test_what_a_reader_may_see_is_limited_to_dags(store_of, outcome):
+    events = [
+        outcome("a", 1, dag_id="shop", vendor="v1", prompt="p1", run_id="r1"),
+        outcome("b", 2, dag_id="it's", vendor="v2", prompt="p2", run_id="r2"),
+        outcome("c", 3, dag_id="", vendor="v3", prompt="p3", run_id=""),
+        outcome("d", 4, dag_id=None, vendor="v3", prompt="p3", run_id=None),
+    ]
+    gallery = StoreGallery(store_of(events))
+    assert gallery.dag_ids() == {"shop", "it's", ""}
+    for dag_ids, found, runs in (
+        ({"shop"}, "a", ["r1"]),
+        ({"it's", ""}, "dcb", ["r2"]),
+        ({""}, "dc", []),
+        (set(), "", []),
+        ({"') OR (1=1"}, "", []),
+        (None, "dcba", ["r2", "r1"]),
+    ):
+        wanted = Filter(dag_ids=dag_ids if dag_ids is None else frozenset(dag_ids))
+        assert calls(pages(gallery, wanted)) == list(found)
+        totals = gallery.totals(wanted)
+        assert totals.count == len(found)
+        assert [run["run_id"] for run in totals.runs] == runs
+        # Nothing of other rows is among what can be chosen.
+        assert (
+            len(totals.vendors)
+            == len(totals.prompts)
+            == len({event["vendor"] for event in events if event["call"] in found})
+        )
+    assert gallery.totals(Filter(dag_ids=frozenset({"shop"}), vendor="v2")).vendors == ["v1"]
+
+
 def test_totals_follow_the_store(folder, writer, outcome):
     gallery = StoreGallery(folder)
     for number in range(6):
