@@ -12,7 +12,7 @@ AIRFLOW_3.1 := ==3.1.8
 AIRFLOW_3.4 := >=3.4.0b2
 PRE_RELEASE := 3.4
 
-CODE := $(wildcard airflow_provider_describer benchmarks demo docs example_dags tests)
+CODE := $(wildcard airflow_provider_describer benchmarks demo docs/conf.py example_dags tests)
 # Tests wait more than they compute, so more of them run at a time than there are processors.
 PROCESSES := $(shell $(PYTHON) -c 'import os; print(min(8, (os.cpu_count() or 1) + 1))')
 

@@ -157,7 +157,7 @@ def test_the_help_of_private_hosts_says_when_to_leave_it_off(conn_type: str) -> 
 def test_the_test_button_works_for_a_connection_with_port_0(
     airflow_in_process: None, accounts: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, conn_type: str
 ) -> None:
-    """The page posts port 0 where none is stored. 3.3.2 takes that for another server, unless 0 is stored (README).
+    """The page posts port 0 where none is stored. 3.3.2 takes that for another server, unless 0 is stored.
 
     The last test here: Airflow 3.1 shows no form any more in a process that has tested a connection before.
     """

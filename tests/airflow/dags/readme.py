@@ -12,9 +12,9 @@ README = Path(__file__).resolve().parents[3] / "README.md"
 USE = README.read_text(encoding="utf-8").partition("\n## Use\n")[2]
 (CODE, *_) = re.findall(r"```python\n(.*?)```", USE, re.DOTALL)
 for literal, template in (
-    ("s3://catalog/descriptions/", "{{ dag_run.conf.store }}"),
-    ("s3://catalog/products/**", "{{ dag_run.conf.images }}"),
-    ('DESCRIBER = "image_describer_default"', 'DESCRIBER = "{{ dag_run.conf.conn_id }}"'),
+    ("/data/descriptions", "{{ dag_run.conf.store }}"),
+    ("/data/catalog/**", "{{ dag_run.conf.images }}"),
+    ('"image_describer_default"', '"{{ dag_run.conf.conn_id }}"'),
 ):
     assert CODE.count(literal) == 1, literal
     CODE = CODE.replace(literal, template)
