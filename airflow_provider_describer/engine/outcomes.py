@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from airflow_provider_describer.engine.plan import IdentifiedImage, OnUnknown, PlannedImage
@@ -12,7 +13,7 @@ from airflow_provider_describer.errors import DescriberError, Unfinished, Unknow
 from airflow_provider_describer.models import Description, plural
 from airflow_provider_describer.rules import Rule, failed_rules
 from airflow_provider_describer.storage.address import masked
-from airflow_provider_describer.store.index import StoreIndex
+from airflow_provider_describer.store.index import StoredOutcome, StoreIndex
 from airflow_provider_describer.store.results import ResultFiles
 from airflow_provider_describer.store.rows import Row, Status, TaskInstanceKey, known_row, new_row, row_fields
 
@@ -42,13 +43,21 @@ class OutcomeRecorder:
         result: Description | DescriberError | None = None,
         *,
         lost: int = 0,
+        known: StoredOutcome | None = None,
     ) -> Row:
-        """Return the row of an image, as of now."""
+        """Return the row of an image, as of now.
+
+        :param known: what the store has of it. A row that follows a reviewer's rejection is later than that, whatever
+            the clocks of their machines say: else it would not count, and be paid for again.
+        """
+        now = self.clock()
+        if known is not None and known.status == "withdrawn":
+            now = max(now, datetime.fromisoformat(known.described_at).timestamp() + 0.001)
         row = new_row(
             image.request,
             self.task_instance,
             status,
-            self.clock(),
+            now,
             description=result if isinstance(result, Description) else None,
             error=result if isinstance(result, DescriberError) else None,
             sha256=image.sha256,

@@ -190,13 +190,15 @@ def decide(
         return PlannedImage("reuse", image, known=known)
     open_call = index.open_call(image.keys)
     if open_call is not None and open_call[1].request_id:
-        return PlannedImage("attach", image, open_call=open_call, lost=index.lost_calls(image.keys) - 1)
+        lost = index.lost_calls(image.keys) - 1
+        return PlannedImage("attach", image, known=known, open_call=open_call, lost=lost)
     if known is not None and not retry_rejected:
+        # By the vendor, or withdrawn by a reviewer.
         return PlannedImage("rejected", image, known=known)
     lost = index.lost_calls(image.keys)
     lost_answers = index.lost_answers(image.keys)
     action: Action = "unknown" if is_held(lost, lost_answers, on_unknown, max_lost_calls) else "call"
-    return PlannedImage(action, image, open_call=open_call, lost=lost, lost_answers=lost_answers)
+    return PlannedImage(action, image, known=known, open_call=open_call, lost=lost, lost_answers=lost_answers)
 
 
 def is_held(lost: int, lost_answers: int, on_unknown: OnUnknown, max_lost_calls: int) -> bool:

@@ -173,6 +173,7 @@ class Runner:
             if found.first is not call.image or found.action in ("reuse", "rejected", "unknown"):
                 return AlreadyKnown(found)
             entry.lost, entry.lost_answers = max(entry.lost, found.lost), max(entry.lost_answers, found.lost_answers)
+            entry.known = found.known
             if found.action == "attach":
                 return await self._fetch(found, call)
         # An image is sent again only until as many of its answers as allowed are lost, those of earlier runs included.
@@ -245,7 +246,7 @@ class Runner:
         result: Description | DescriberError | None = None,
     ) -> None:
         """Make the outcome durable, then record and count it for every image of this content."""
-        row = self.recorder.row(call.image, status, result, lost=entry.lost + call.lost)
+        row = self.recorder.row(call.image, status, result, lost=entry.lost + call.lost, known=entry.known)
         if status == "pending" and call.running:
             row = replace(row, request_id=call.running.request_id, billed="unknown")
         # An answer that is not the vendor's, and cost nothing, says nothing about the image to later runs. A limit of

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 IMAGE = ("uri", "lang")
 """Of each of these, one description is the current one."""
+DATED = (*IMAGE, "key_1", "described_at", "call_key")
+"""What is read to find it."""
 
 
 def existing_folder(path: str) -> Folder:
@@ -32,7 +35,15 @@ def existing_folder(path: str) -> Folder:
     """
     # Relative to where the command is typed; a task's store is not.
     typed = Path(path).absolute() if path.strip() and "://" not in path else path
-    folder = open_folder(typed, bucket_from_environment)
+    return check_store(open_folder(typed, bucket_from_environment), path)
+
+
+def check_store(folder: Folder, path: str) -> Folder:
+    """Return the folder of a store that exists.
+
+    :param path: what was given for it, for the message.
+    :raises BadInput: if there is neither a journal nor a table.
+    """
     if not folder.names(FOLDER) and not folder.names(f"{NAME}/_versions"):
         is_journal = os.path.basename(path.rstrip("/")) == FOLDER  # noqa: PTH119  # may be an address
         hint = "give the folder above it" if is_journal else "give the folder that the task names as its store"
@@ -59,8 +70,9 @@ class DescriptionStore:
 
         Where several prompts, vendors or models are in use at once, name the one that is meant; otherwise the newest
         of all of them is returned. An image of which a newer version was rejected keeps the description that it has. An
-        image that was reused under another name is listed under the name under which it was described. The rows come in
-        no particular order. `current_batches` returns the same in bounded memory.
+        image that was reused under another name is listed under the name under which it was described. A text that a
+        reviewer has edited takes the place of the vendor's; one that a reviewer has rejected is left out. The rows come
+        in no particular order. `current_batches` returns the same in bounded memory.
         """
         import pyarrow as pa
 
@@ -75,7 +87,8 @@ class DescriptionStore:
         wanted = {"status": "described", "prompt": prompt, "lang": lang, "vendor": vendor, "model": model}
         condition = " AND ".join(one_of(name, [value]) for name, value in wanted.items() if value is not None)
         with open_tables(self._folder) as tables:
-            newest = _newest(read_tables(tables, (*IMAGE, "described_at", "call_key"), condition))
+            withdrawn = Withdrawn(read_tables(tables, DATED, "status = 'withdrawn'"))
+            newest = newest_of_each(read_tables(tables, DATED, condition), withdrawn.spares)
             yield from only(read_tables(tables, columns.SHOWN, condition), newest)
 
     def history(self, uri: str) -> pa.Table:
@@ -119,8 +132,40 @@ def shown_schema() -> pa.Schema:
     return pa.schema([schema.field(name) for name in columns.SHOWN])
 
 
-def _newest(batches: Iterable[pa.RecordBatch]) -> Truths:
-    """Return for each row whether it is the newest of its image."""
+class Withdrawn:
+    """The descriptions that reviewers have rejected, from rows of `DATED`."""
+
+    def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:
+        self._until: dict[int | tuple[str, str], datetime] = {}
+        for batch in batches:
+            for row in batch.to_pylist():
+                name = name_of(row)
+                self._until[name] = max(row["described_at"], self._until.get(name, row["described_at"]))
+
+    def spares(self, rows: pa.Table) -> Truths:
+        """Return for each row of `DATED` whether it was described after the last rejection of its image's text."""
+        import numpy as np
+        import pyarrow as pa
+        from pyarrow import compute
+
+        spared = np.ones(len(rows), dtype=bool)
+        if self._until:
+            keys = pa.array([name for name in self._until if isinstance(name, int)], pa.int64())
+            named = compute.or_(compute.is_in(rows["key_1"], value_set=keys), compute.is_null(rows["key_1"]))
+            for position, row in zip(np.flatnonzero(named.to_numpy()), rows.filter(named).to_pylist(), strict=True):
+                until = self._until.get(name_of(row))
+                spared[position] = until is None or row["described_at"] > until
+        return spared
+
+
+def name_of(row: dict[str, Any]) -> int | tuple[str, str]:
+    """Return what a description is known by; an image that only its vendor has seen has no identity."""
+    name: int | None = row["key_1"]
+    return (row["uri"], row["lang"]) if name is None else name
+
+
+def newest_of_each(batches: Iterable[pa.RecordBatch], spares: Callable[[pa.Table], Truths] | None = None) -> Truths:
+    """Return for each row of `DATED` whether it is the newest of its image, of those that are spared."""
     import numpy as np
     import pyarrow as pa
 
@@ -130,6 +175,8 @@ def _newest(batches: Iterable[pa.RecordBatch]) -> Truths:
     table = pa.Table.from_batches(parts)
     newest = np.zeros(len(table), dtype=bool)
     order = table.select(["described_at", "call_key"]).append_column("position", pa.array(np.arange(len(table))))
+    if spares is not None:
+        order = order.filter(pa.array(spares(table)))
     order = order.sort_by([("described_at", "ascending"), ("call_key", "ascending"), ("position", "ascending")])
     positions = order["position"]
     images = table.select(IMAGE).take(positions).append_column("position", positions)

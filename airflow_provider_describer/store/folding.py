@@ -18,16 +18,25 @@ _Key = TypeVar("_Key", str, int)
 
 
 class StoredOutcome(NamedTuple):
-    """An identity's outcome and where its row is. The greatest counts: described beats rejected, then the later one."""
+    """An identity's outcome and where its row is. The greatest counts: what a call has described or a reviewer has
+    decided beats the vendor's rejection, then the later one."""
 
-    described: bool
+    is_decided: bool
+    """Whether it is described, or withdrawn by a reviewer."""
     described_at: str
+    status: str
+    """``described``, ``rejected`` or ``withdrawn``. Of two at the same moment, the withdrawal counts."""
     shard: str
     """Empty where the row is in the table."""
     offset: int
     length: int
     call: int = 0
     """The `call_key` of the call."""
+
+    @property
+    def described(self) -> bool:
+        """Whether there is a text."""
+        return self.status == "described"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +143,9 @@ class JournalIndex:
                 if status in ("lost", "unknown") or is_unread_answer(event):
                     # Two runs may report the end of one call, each with the keys that it knows.
                     self.lost[call] = tuple(dict.fromkeys((*self.lost.get(call, ()), *event["keys"])))
-                elif status in ("described", "rejected"):
+                elif status in ("described", "rejected", "withdrawn"):
                     self._answered.add(call)
-                    found = StoredOutcome(status == "described", event["described_at"], *place, call)
+                    found = StoredOutcome(status != "rejected", event["described_at"], status, *place, call)
                     for key in event["keys"]:
                         self.outcomes[key] = max(found, self.outcomes.get(key, found))
                 else:

@@ -165,12 +165,12 @@ class StoreIndex(JournalIndex):
         outcomes = {keys: found for keys in images if (found := self.outcome(keys)) and not found.shard}
         if self.table is None or not outcomes:
             return {}
-        rows: dict[tuple[int, bool], Event] = {}
+        rows: dict[tuple[int, str | None], Event] = {}
         for event in self.table.events({found.call for found in outcomes.values()}):
-            rows[columns.call_key(event["call"]), event.get("status") == "described"] = event
+            rows[columns.call_key(event["call"]), event.get("status")] = event
         found_rows = {}
         for keys, found in outcomes.items():
-            row = rows.get((found.call, found.described))
+            row = rows.get((found.call, found.status))
             if row is None:
                 continue
             if set(row["keys"]).isdisjoint(self.aliases(keys)):

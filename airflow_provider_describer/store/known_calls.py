@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 Keys = tuple[int, ...]
 """The identities of one call's image, each as `columns.key_of` it."""
-_READ = ("call_key", "status", *columns.KEY_COLUMNS)
-_DESCRIBED, _LOST, _UNKNOWN, _SAME, _OTHER = range(5)
-_STATUSES = ("described", "lost", "unknown", "same")
+_READ = ("call_key", "status", "review", *columns.KEY_COLUMNS)
+_DESCRIBED, _LOST, _UNKNOWN, _SAME, _WITHDRAWN, _REVIEWED, _OTHER = range(7)
+_STATUSES = ("described", "lost", "unknown", "same", "withdrawn")
 _SPREAD = 0x1F3D_5B79_1357_9BDF
 """Any large odd number: makes one number of a call and a status."""
 
@@ -130,13 +130,15 @@ def _parts(tables: Iterable[SettledTable], damaged: list[StoreError] | None) -> 
 
 
 def _numbers(batch: pa.RecordBatch) -> Numbers:
-    """Return a row of numbers for each row: call, status, keys; 0 for no key."""
+    """Return a row of numbers for each row: call, status, keys; 0 for no key. A review describes no image again."""
     import numpy as np
     from pyarrow import compute
 
     cells = [compute.fill_null(batch.column(name), 0).to_numpy() for name in ("call_key", *columns.KEY_COLUMNS)]
     call, *keys = (cell.astype(np.int64) for cell in cells)
-    return np.stack([call, _status_numbers(batch), *keys], axis=1)
+    status, is_review = _status_numbers(batch), compute.is_valid(batch.column("review"))
+    status[(status == _DESCRIBED) & is_review.to_numpy(zero_copy_only=False)] = _REVIEWED
+    return np.stack([call, status, *keys], axis=1)
 
 
 def _among(wanted: Iterable[int], numbers: Numbers) -> set[int]:

@@ -11,7 +11,7 @@ from airflow_provider_describer.store.columns import FACTS
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TOTALED = ("vendor", "prompt", "lang", "status", "billed", "cost_usd", "described_at")
+TOTALED = ("vendor", "prompt", "lang", "status", "billed", "cost_usd", "described_at", "review")
 """The columns that are summed up."""
 _SUMS = ("described", "rejected", "unknown", "cost_usd", "unpriced")
 _NONE = "(none)"
@@ -45,7 +45,7 @@ class Totals:
 
 
 def sum_up(batches: Iterable[pa.RecordBatch]) -> Totals:
-    """Return the totals of rows with the columns `TOTALED`; rows that are no outcome are left out."""
+    """Return the totals of rows with the columns `TOTALED`; rows that are no outcome of a call are left out."""
     import pyarrow as pa
     from pyarrow import compute
 
@@ -74,7 +74,8 @@ def _measured(batch: pa.RecordBatch) -> pa.Table:
     import pyarrow as pa
     from pyarrow import compute
 
-    batch = batch.filter(compute.invert(compute.is_in(batch.column("status"), value_set=pa.array(FACTS))))
+    is_fact = compute.is_in(batch.column("status"), value_set=pa.array(FACTS))
+    batch = batch.filter(compute.invert(compute.or_(is_fact, compute.is_valid(batch.column("review")))))
     status, cost = batch.column("status"), batch.column("cost_usd")
     may_be_billed = compute.fill_null(compute.not_equal(batch.column("billed"), "no"), True)
     values = {name: compute.equal(status, name).cast(pa.int64()) for name in ("described", "rejected", "unknown")}

@@ -124,9 +124,9 @@ def test_a_table_that_is_partly_gone_stops_the_run(shop: Shop, pictures: Picture
 def test_a_newer_table_stops_the_run(shop: Shop, pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
     images = pictures(3)
     with monkeypatch.context() as newer:
-        newer.setattr("airflow_provider_describer.store.columns.VERSION", 2)
+        newer.setattr("airflow_provider_describer.store.columns.VERSION", 99)
         run(shop, images)
-    with pytest.raises(CorruptShard, match=r"version '2'.*Upgrade"):
+    with pytest.raises(CorruptShard, match=r"version '99'.*Upgrade"):
         shop.job(images).run()
     assert shop.emulator.ledger()["billed"] == 3
 

@@ -137,7 +137,8 @@ def knows(*entries: Entry, described: bool = True, **asked: Any) -> StoreIndex:
     uris = [{"uri": f"s3://shop/{one.key}", "version": one.version, "size": one.size} for one in entries]
     for request in parse_images(uris, get_vendor("image_describer"), **asked):
         for key in identity_keys(request.spec, request.image.uri, None, request.image.version, request.image.size):
-            index.outcomes[key] = StoredOutcome(described, "2026-01-01", "shard", 0, 0)
+            status = "described" if described else "rejected"
+            index.outcomes[key] = StoredOutcome(described, "2026-01-01", status, "shard", 0, 0)
     return index
 
 

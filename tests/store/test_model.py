@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from airflow_provider_describer.store.journal import Journal
 from airflow_provider_describer.store.settling import compact
 
 CONTENTS = "abcd"
+LATER = "2026-01-02T00:00:00.000+00:00"
 ENDS = ("closed", "lost", "described", "rejected", "unknown")
 
 
@@ -57,18 +59,20 @@ class Model:
     def decide(self, content, on_unknown, retry_rejected):
         names = self.names(content)
         calls = {call: about["said"] for call, about in self.calls.items() if about["content"] in names}
-        opened = [call for call, said in calls.items() if not said & set(ENDS)]
+        # What was said later has a greater id.
+        decided = [(int(call), one) for call, said in calls.items() for one in said & {"described", "withdrawn"}]
+        opened = [call for call, said in calls.items() if not said & {*ENDS, "withdrawn"}]
         running = [call for call in opened if "accepted" in calls[call]]
         lost = len(opened) + sum(
             # Where two runs tell different ends, one of them knows better.
-            bool(said & {"lost", "unknown"}) and not said & {"closed", "described", "rejected"}
+            bool(said & {"lost", "unknown"}) and not said & {"closed", "described", "rejected", "withdrawn"}
             for said in calls.values()
         )
-        if any("described" in said for said in calls.values()):
+        if decided and max(decided)[1] == "described":
             return "reuse", None, 0
         if running:
             return "attach", max(running), lost - 1
-        if any("rejected" in said for said in calls.values()) and not retry_rejected:
+        if (decided or any("rejected" in said for said in calls.values())) and not retry_rejected:
             return "rejected", None, 0
         if lost and (on_unknown != "retry" or lost - len(opened) >= 2):
             return "unknown", None, lost
@@ -119,7 +123,16 @@ class JournalMachine(RuleBasedStateMachine):
                 return make.lost(call, content)
             case "same":
                 return same(call, [make.key(name) for name in content])
-        return make.outcome(call, content, kind)
+        moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+        return make.outcome(call, content, kind, described_at=moment)
+
+    @precondition(lambda self: self.writers)
+    @rule(data=st.data(), content=st.sampled_from(CONTENTS), kind=st.sampled_from(("described", "withdrawn")))
+    def review(self, data, content, kind):
+        """A person decides about an image, at once and whoever else is at work."""
+        call = next(self.ids)
+        self.content[call] = content
+        self.commit(data.draw(st.sampled_from(self.writers)), kind, call)
 
     @precondition(lambda self: self.writers)
     @rule(data=st.data(), content=st.sampled_from(CONTENTS), accepted=st.booleans())
@@ -226,6 +239,9 @@ def ends_of_all_kinds(events):
         told += [events.sent(call, content, at=number), events.accepted(call, content, at=number + 0.5)]
     told += [events.closed("0"), events.outcome("1", "a"), events.lost("2", "b")]
     told += [events.outcome("3", "b", "rejected"), events.outcome("4", "c", "unknown")]
+    # Reviews of an image, also at the moment at which it was described.
+    told += [events.outcome("7", "a", "withdrawn"), events.outcome("8", "a", described_at=LATER)]
+    told += [events.outcome("9", "b", "withdrawn", described_at=LATER)]
     # The same outcome twice, as after a merge that was killed, and a call of which two runs tell different ends.
     told += [same("5", [events.key("a"), events.key("c")]), same("6", [events.key("d"), events.key("c")])]
     told += [events.outcome("1", "a"), events.outcome("4", "c", "rejected"), events.outcome("3", "b", "unknown")]
