@@ -28,6 +28,7 @@ def get_provider_info() -> dict[str, Any]:
         "operators": _modules("operators.describe", "operators.list_images"),
         "sensors": _modules("sensors.credits", "sensors.images"),
         "triggers": _modules("triggers.credits", "triggers.describe", "triggers.images"),
+        "notifications": [f"{_PACKAGE}.notifications.describer.DescriberNotifier"],
         "connection-types": [
             _connection("image_describer", "Image Describer", "ImageDescriberHook"),
             _connection("segmind", "Segmind", "SegmindHook"),

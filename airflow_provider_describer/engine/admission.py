@@ -11,6 +11,7 @@ from typing import NoReturn
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.engine.deferral import DeferPolicy, ResumeCondition
 from airflow_provider_describer.engine.limits import Budget, TaskLimits, name_of_days_limit, used_up
+from airflow_provider_describer.engine.meter import Meter, Meters
 from airflow_provider_describer.engine.pacing import Gate, ReadAhead, Throttle
 from airflow_provider_describer.engine.progress import Totals
 from airflow_provider_describer.errors import DescriberError, RateLimited, Unfinished
@@ -19,6 +20,8 @@ from airflow_provider_describer.quota.lease_client import Permit
 from airflow_provider_describer.quota.refusals import day_is_spent, must_wait
 from airflow_provider_describer.quota.shared import DayBudgetSpent, QuotaClosed, SharedLimits, WaitTooLong, open_quota
 
+LEAST_WAIT_S = 0.01
+"""A call that was held back for less did not wait."""
 OWNS_AGAIN_S = 0.2
 """Seconds between two looks whether the run owns again what it has claimed; a look costs nothing."""
 
@@ -69,6 +72,8 @@ class Admission:
         self._stopping, self._leaving, self._call_ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._slowdowns = self._sent = 0
         self.stopped_by: DescriberError | None = None
+        self.meter: Meter = Meters()
+        """Is told how long calls are held back, and of each call that has ended."""
         self.read_ahead = ReadAhead(limits.concurrency)
         self.in_memory = Gate(self.read_ahead.images)
         """Entered around each image, from before it is read until its call has ended."""
@@ -163,12 +168,14 @@ class Admission:
         :raises RunStopping: if the call is not made in this run. An intent may have been written.
         """
         await self._reserve()
-        permit, has_intent = CallPermit(), False
+        permit, has_intent, waited = CallPermit(), False, 0.0
         try:
             while True:
                 if self._quota.is_paced:
                     await self._take_room(permit)
+                asked_at = time.monotonic()
                 quota_permit = await self._take_permit(permit)
+                waited += time.monotonic() - asked_at
                 if not has_intent:
                     await write_intent()
                     has_intent = True
@@ -191,6 +198,8 @@ class Admission:
         self._sent += 1
         permit.slowdowns, permit.sent_at = self._slowdowns, time.monotonic()
         self.note_progress()
+        if waited >= LEAST_WAIT_S:
+            self.meter.waited(waited)
         return permit
 
     def settle(self, permit: CallPermit, cost: float) -> None:
@@ -235,6 +244,7 @@ class Admission:
         if self._too_long(seconds):
             raise RunStopping
         await _sleep(seconds, self._stopping)
+        self.meter.waited(seconds)
 
     async def wait_to_poll(self, seconds: float) -> None:
         """Sleep before the next poll of a request that a later run could fetch.

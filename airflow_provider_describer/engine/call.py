@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from airflow_provider_describer.engine.admission import Admission, CallPermit
 from airflow_provider_describer.engine.identify import identified_image
+from airflow_provider_describer.engine.meter import EndedCall
 from airflow_provider_describer.engine.plan import IdentifiedImage
 from airflow_provider_describer.engine.progress import Totals
 from airflow_provider_describer.errors import DescriberError, RateLimited, StoreError, UnreadableImage
@@ -174,9 +175,16 @@ class ImageCall:
             self._totals.count_failed_call(end.billed, cost)
         if permit is not None:
             self._admission.settle(permit, cost or 0.0)
+            if not (isinstance(end, UnreadableImage) or (pending and self.in_journal)):
+                self._admission.meter.call(self._ended(permit, end, cost))
         elif self._is_attached:
             self._is_attached = False
             self._admission.settle_attached(cost or 0.0)
+
+    def _ended(self, permit: CallPermit, end: Description | DescriberError, cost: float | None) -> EndedCall:
+        error = None if isinstance(end, Description) else end.kind
+        uri, seconds = masked(self.image.request.image.uri), time.monotonic() - permit.sent_at
+        return EndedCall(uri, seconds, cost, end.billed, end.request_id, error)
 
     async def write_end(self, row: Row, *, final: bool) -> None:
         """Make the row durable as the outcome of the last attempt.

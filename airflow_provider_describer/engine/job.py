@@ -27,6 +27,7 @@ from airflow_provider_describer.engine.limits import (
     spent_today,
     tightest,
 )
+from airflow_provider_describer.engine.meter import Meter, Meters
 from airflow_provider_describer.engine.outcomes import OutcomeRecorder, unknown_outcome
 from airflow_provider_describer.engine.ownership import Ownership
 from airflow_provider_describer.engine.plan import OnClaimed, OnUnknown, Plan, decide
@@ -79,6 +80,7 @@ class Job:
     :param results_format: of the result files in the store; the journal is always JSONL.
     :param on_claimed: whether images that another live run is paying for are waited for or left pending.
     :param rules: what each text is judged by, one that is reused too; failing one fails nothing.
+    :param meter: is told what the run does; not of a dry run. ``outcome`` is what has come of it, once it has ended.
     """
 
     vendor_calls: VendorCalls
@@ -98,6 +100,8 @@ class Job:
     results_format: ResultsFormat = "jsonl"
     on_claimed: OnClaimed = "wait"
     rules: Sequence[Rule] = ()
+    meter: Meter = field(default_factory=Meters)
+    outcome: Outcome | None = field(default=None, init=False)
     _stop: Callable[[], object] | None = field(default=None, init=False)
     _stop_asked: bool = field(default=False, init=False)
 
@@ -143,11 +147,22 @@ class Job:
         :raises StoreError: where the store cannot be read or written.
         """
         self.check()
-        began, carried, account = time.monotonic(), self.carried or CarriedTotals(), self.vendor_calls.account
-        folder = None if self.store is None else await asyncio.to_thread(open_folder, self.store, self.open_bucket)
+        account, carried = self.vendor_calls.account, self.carried or CarriedTotals()
         totals = Totals.resumed(len(self.requests), carried, is_priced=account.price_per_call is not None)
+        meter = Meters() if self.dry_run else self.meter
+        try:
+            self.outcome = await self._arun(totals, carried)
+        except BaseException as error:
+            meter.end(totals, error)
+            raise
+        meter.end(totals, self.outcome.error)
+        return self.outcome
+
+    async def _arun(self, totals: Totals, carried: CarriedTotals) -> Outcome:
+        began = time.monotonic()
         if self.rules and not self.dry_run:
             totals.failed_rules = {rule.name: 0 for rule in self.rules}
+        folder = None if self.store is None else await asyncio.to_thread(open_folder, self.store, self.open_bucket)
         rows: dict[int, Row] | None = {} if self.store is None or self.return_rows else None
         async with self._open_ownership(folder) as ownership:
             if folder is not None and ownership.id is not None:
@@ -166,7 +181,7 @@ class Job:
             self.report(rules_line(totals))
         elapsed = carried.elapsed_s + time.monotonic() - began
         manifest = totals.manifest(
-            vendor=account.vendor,
+            vendor=self.vendor_calls.account.vendor,
             store=None if self.store is None else os.fspath(self.store),
             results=results.results if results else None,
             failures=results.failures if results else None,
@@ -176,7 +191,8 @@ class Job:
             manifest["descriptions"] = [rows[id(request)].to_dict() for request in self.requests]
         warning = run_warning(totals, self.limits)
         carried = totals.carry(elapsed)
-        return Outcome(manifest, error, condition, carried, warning, budget, totals.refusal, totals.skipped)
+        reached = totals.limit_reached if totals.counts["pending"] > totals.skipped else ""
+        return Outcome(manifest, error, condition, carried, warning, budget, totals.refusal, totals.skipped, reached)
 
     def _open_ownership(self, folder: Folder | None) -> Ownership:
         if folder is None or self.store is None or self.dry_run or not self.requests:
@@ -204,6 +220,7 @@ class Job:
                 resumed = self.carried is not None
                 record_known = partial(recorder.record_known, on_unknown=self.on_unknown, resumed=resumed)
                 await asyncio.to_thread(record_known, plan.entries, index)
+                self.meter.begin(totals if resumed else Totals())
             # What a resumed run knows and the journal does not: calls that cost nothing.
             budget.count_at_least(totals.calls, (totals.cost_usd or 0.0) + totals.unknown_cost_usd)
             error = self._refusal(plan, totals)
@@ -285,6 +302,7 @@ class Job:
         new = self.new_client or self._client
         client = await opened.enter_async_context(new(self.limits.concurrency))
         admission = Admission(account, self.limits, budget, totals, clock, quota, ownership.holds)
+        admission.meter = self.meter
         ownership.stop_with(partial(admission.stop, leave_running=True))
         journal = None
         if index.folder is not None:

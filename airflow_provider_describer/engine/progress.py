@@ -141,7 +141,8 @@ class Outcome:
     With a ``resume_condition`` the run was left as it may not wait so long: the task is to be resumed with ``carried``.
     ``warning`` is for the task's log: a limit has left images pending, or images are held. ``budget`` is what the task
     instance has left. ``refusal`` says when the account allows calls again, where its own limits have stopped the run.
-    ``skipped`` images are left to other runs.
+    ``skipped`` images are left to other runs. ``limit_reached`` is the limit, with its value, that has left images
+    pending; empty where none has.
     """
 
     manifest: dict[str, Any]
@@ -152,6 +153,7 @@ class Outcome:
     budget: Budget = field(default_factory=Budget)
     refusal: DescriberError | None = None
     skipped: int = 0
+    limit_reached: str = ""
 
 
 def progress_line(

@@ -281,6 +281,7 @@ class Runner:
     def _report(self) -> None:
         per_minute = self.vendor_calls.account.requests_per_minute if self.admission.waits_for_rate else None
         paused_until = self.admission.paused_until
+        self.admission.meter.count(self.recorder.totals)
         self.report(progress_line(self.recorder.totals, time.monotonic(), paused_until, waits_for_rate=per_minute))
 
     async def _report_often(self) -> None:

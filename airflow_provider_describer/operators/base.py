@@ -12,6 +12,9 @@ from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperat
 from airflow_provider_describer.engine.deferral import CarriedTotals
 from airflow_provider_describer.engine.job import Job
 from airflow_provider_describer.engine.limits import TaskLimits
+from airflow_provider_describer.engine.occasions import LIMIT_REACHED
+from airflow_provider_describer.engine.progress import Outcome
+from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.hooks.describer import DescriberHook
 from airflow_provider_describer.hooks.storage import buckets_of, open_ahead
 from airflow_provider_describer.http.flow import VendorCalls
@@ -19,6 +22,8 @@ from airflow_provider_describer.images.reference import parse_images
 from airflow_provider_describer.links.describer import DescriptionsLink, ResultsLink, VendorLink, show_links
 from airflow_provider_describer.models import DescribeRequest
 from airflow_provider_describer.operators.arguments import check_partial, given_arguments
+from airflow_provider_describer.operators.lineage import lineage_of_listing, lineage_of_run
+from airflow_provider_describer.operators.metrics import meter_of
 from airflow_provider_describer.storage.folder import Folder, open_folder
 from airflow_provider_describer.storage.open_bucket import OpenBucket
 from airflow_provider_describer.store.listings import write_listing
@@ -26,6 +31,7 @@ from airflow_provider_describer.store.rows import TaskInstanceKey
 from airflow_provider_describer.vendors.vendor import Vendor
 
 if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
 LONGEST_WAIT_S = 6 * 3600.0
@@ -104,6 +110,10 @@ class DescriberBaseOperator(BaseOperator):
         """Start no further call; answers under way are awaited and recorded."""
         if self._job:
             self._job.stop()
+
+    def get_openlineage_facets_on_complete(self, ti: Any) -> OperatorLineage[Any, Any]:
+        """Return what the task has read and written, also of one that has failed."""
+        return lineage_of_run(self._job)
 
 
 class DescribeImagesBaseOperator(DescriberBaseOperator):
@@ -245,6 +255,7 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
             images_base=given.images_base,
             results_format=given.results_format,
             rules=given.rules,
+            meter=meter_of(vendor_calls.account.vendor, run),
         )
         return self._job
 
@@ -286,6 +297,14 @@ class ListImagesBaseOperator(DescriberBaseOperator):
         self.chunk_size = chunk_size
         self.inline_limit = inline_limit
 
+    def get_openlineage_facets_on_complete(self, ti: Any) -> OperatorLineage[Any, Any]:
+        """Return what the task has listed."""
+        try:
+            given = self.given
+        except BadInput:
+            return lineage_of_listing(None, None)
+        return lineage_of_listing(given.path, given.store if getattr(given, "only_new", True) else None)
+
     def question(self) -> tuple[Callable[[Sequence[dict[str, Any]]], Sequence[DescribeRequest]], VendorCalls]:
         """Return what makes requests of listed images, by which the store knows them, and who would send these."""
         given = self.given
@@ -309,6 +328,12 @@ class ListImagesBaseOperator(DescriberBaseOperator):
             chunk_size=self.given.chunk_size,
             max_chunks=conf.getint("core", "max_map_length", fallback=1024),
         )
+
+
+def push_limit(context: Context, outcome: Outcome) -> None:
+    """Push the limit that has left images pending, if one has, for notifiers and for tasks downstream."""
+    if outcome.limit_reached:
+        context["ti"].xcom_push(key=LIMIT_REACHED, value=outcome.limit_reached)
 
 
 def task_instance_key(context: Context) -> TaskInstanceKey:

@@ -22,9 +22,11 @@ from airflow_provider_describer.operators.assets import announce, announce_manif
 from airflow_provider_describer.operators.base import (
     DescribeImagesBaseOperator,
     DescriberBaseOperator,
+    push_limit,
     task_instance_key,
 )
 from airflow_provider_describer.operators.failures import airflow_error, airflow_errors
+from airflow_provider_describer.operators.metrics import meter_of, send_deferred
 from airflow_provider_describer.triggers.describe import VendorTrigger
 
 if TYPE_CHECKING:
@@ -126,6 +128,7 @@ class DescribeImageOperator(DescriberBaseOperator):
             return_rows=True,
             open_bucket=open_bucket,
             rules=given.rules,
+            meter=meter_of(vendor_calls.account.vendor, task_instance_key(context)),
         )
 
 
@@ -195,6 +198,9 @@ class DescribeImagesOperator(DescribeImagesBaseOperator):
             self.log.warning("%s", outcome.warning)
         if outcome.resume_condition is not None:
             self._defer(outcome.resume_condition, outcome.carried, began)
+        if carried is not None:
+            send_deferred(job, time.time() - began - outcome.manifest["elapsed_s"])
+        push_limit(context, outcome)
         if outcome.error is not None:
             context["ti"].xcom_push(key="manifest", value=outcome.manifest)
             raise airflow_error(outcome.error) from None

@@ -20,6 +20,7 @@ from airflow_provider_describer.operators.assets import announce_manifest
 from airflow_provider_describer.operators.base import (
     DescribeImagesBaseOperator,
     ListImagesBaseOperator,
+    push_limit,
     task_instance_key,
 )
 from airflow_provider_describer.operators.failures import airflow_errors
@@ -177,6 +178,7 @@ class DescribeImagesSensor(DescribeImagesBaseOperator, BaseSensorOperator):
             slices.clear_totals(folder, run)
         if outcome.warning:
             self.log.warning("%s", outcome.warning)
+        push_limit(context, outcome)
         announce_manifest(self, context, manifest)
         return PokeReturnValue(is_done=True, xcom_value=manifest)
 

@@ -43,8 +43,8 @@ def _bundle(name: str, folder: Path) -> dict[str, Any]:
 
 
 def _settle_airflow(home: Path) -> None:
-    # None of the user's own settings: they may name a database that no test should touch.
-    for name in [name for name in os.environ if name.startswith("AIRFLOW_")]:
+    # None of the user's own settings: they may name a database that no test should touch, or where lineage is sent.
+    for name in [name for name in os.environ if name.startswith(("AIRFLOW_", "OPENLINEAGE_"))]:
         del os.environ[name]
     os.environ.update(
         AIRFLOW_HOME=str(home),
