@@ -126,7 +126,7 @@ def _parse_after(after: str) -> tuple[int, str]:
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row of the table as JSON values."""
-    shown = {name: row[name] for name in (*columns.SHOWN, columns.ROW_ID)}
+    shown = {name: row.get(name) for name in (*columns.SHOWN, columns.ROW_ID)}
     # JSON of browsers has neither of these numbers.
     shown = {name: None if isinstance(one, float) and not math.isfinite(one) else one for name, one in shown.items()}
     return shown | {"described_at": columns.iso(row["described_at"])}

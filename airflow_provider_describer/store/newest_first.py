@@ -73,7 +73,9 @@ class TimedFragments:
             condition = f"({condition}) AND {AT} <= to_timestamp_millis({until})"
         pool = _none()
         wanted = [
-            (number, span) for number, (span, _) in enumerate(self._spans) if until is None or span.first <= until
+            (number, span)
+            for number, (span, fragment) in enumerate(self._spans)
+            if (until is None or span.first <= until) and fragment.has(asked)
         ]
         for number, (index, _) in enumerate(wanted):
             found = self._scan(index, condition)

@@ -177,7 +177,7 @@ class SettledTable:
         if dataset is None:
             return []
         with self.errors("read"):
-            return [Fragment(self, one) for one in dataset.get_fragments()]
+            return [Fragment(self, one, dataset.schema) for one in dataset.get_fragments()]
 
     def check_rows(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Raise `StoreError` unless these whole rows are as they were written."""
@@ -395,9 +395,8 @@ class SettledTable:
 class Fragment:
     """A part of a table's version, with up to some 100 000 rows. Rows are named by their places in it, from 0."""
 
-    def __init__(self, table: SettledTable, fragment: LanceFragment) -> None:
-        self.table, self._fragment = table, fragment
-        self._schema = fragment.schema
+    def __init__(self, table: SettledTable, fragment: LanceFragment, schema: pa.Schema) -> None:
+        self.table, self._fragment, self._schema = table, fragment, schema
         self.key = ",".join(file.path for file in fragment.metadata.files)
         """The names of its files, which no other fragment has."""
 

@@ -43,15 +43,7 @@ def open_tables(
     with TemporaryDirectory(prefix="describer-") as spool:
         # An event leaves the journal when the table has it, so the journal is read first.
         unsettled = SettledTable(LocalFolder(Path(spool)))
-        group: list[Event] = []
-        for _, _, _, event in read_events(folder, damaged):
-            see(event)
-            if event["event"] in SETTLED_EVENTS:
-                group.append(event)
-            if len(group) == GROUP_EVENTS:
-                unsettled.add(group, is_new=True)
-                group = []
-        unsettled.add(group, is_new=True)
+        add_unsettled(unsettled, read_events(folder, damaged), see)
         tables = [unsettled] if unsettled.exists else []
         try:
             if (settled := settled_table(folder)) is not None:
@@ -61,6 +53,23 @@ def open_tables(
                 raise
             damaged.append(error)
         yield tables
+
+
+def add_unsettled(
+    table: SettledTable,
+    events: Iterable[tuple[str, int, int, Event]],
+    see: Callable[[Event], object] = lambda event: None,
+) -> None:
+    """Add the rows of what was read from the journal to a table of its own; ``see`` is called with each event."""
+    group: list[Event] = []
+    for _, _, _, event in events:
+        see(event)
+        if event["event"] in SETTLED_EVENTS:
+            group.append(event)
+        if len(group) == GROUP_EVENTS:
+            table.add(group, is_new=True)
+            group = []
+    table.add(group, is_new=True)
 
 
 def settled_table(folder: Folder) -> SettledTable | None:

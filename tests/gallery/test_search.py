@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 from datetime import UTC, datetime
 
+import lance
 import pytest
 
 from airflow_provider_describer.errors import BadInput, CorruptShard, StoreError
 from airflow_provider_describer.gallery.search import Filter, StoreGallery
 from airflow_provider_describer.storage.folder import open_folder
+from airflow_provider_describer.store import columns
 from airflow_provider_describer.store.description_store import DescriptionStore
 from airflow_provider_describer.store.table import NAME as TABLE
 from airflow_provider_describer.store.table import SettledTable
@@ -203,7 +206,9 @@ def test_long_texts_are_cut_in_a_page_and_whole_alone(store_of, outcome):
     assert len(json.dumps(gallery.page(ALL).rows)) < 100_000
 
 
-def test_pages_go_on_while_rows_are_added_and_settled(folder, writer, outcome):
+@pytest.mark.parametrize("steps", [1, 3, 32])
+def test_pages_go_on_while_rows_are_added_and_settled(folder, writer, outcome, monkeypatch, steps):
+    monkeypatch.setattr("airflow_provider_describer.gallery.snapshot.MOST_STEPS", steps)
     writer.journal(outcome(f"c{number:02}", number) for number in range(20))
     gallery = StoreGallery(folder)
     seen, after = [], None
@@ -260,6 +265,27 @@ def test_totals(store_of, outcome):
     ]
     assert totals.runs[0]["newest"] == datetime(2026, 1, 3, tzinfo=UTC).isoformat(timespec="milliseconds")
     assert totals.searched_to is None
+
+
+def test_a_table_of_an_older_version(folder, writer, outcome):
+    writer.journal(outcome(f"c{number}", number) for number in range(3))
+    writer.settle()
+    table = lance.dataset(folder.location(TABLE).uri)
+    table.drop_columns(list(columns.ADDED))
+    table.update_schema_metadata({columns.VERSION_NAME.decode(): "1"})
+    # A change of its columns is not what this test is about.
+    SettledTable(folder)._make_durable()
+    # What is in the journal has the new columns.
+    writer.journal([outcome("c3", 3, failed_rules=["MinWords"], review="approved")])
+    gallery = StoreGallery(folder)
+    assert calls(pages(gallery, limit=2)) == ["c3", "c2", "c1", "c0"]
+    assert calls(pages(gallery, Filter(text="picture"), limit=3)) == ["c3", "c2", "c1", "c0"]
+    for wanted in (Filter(review="any"), Filter(rule="any"), Filter(rule="MinWords", text="picture")):
+        assert calls(pages(gallery, wanted)) == ["c3"]
+        assert gallery.totals(wanted).count == 1
+    assert (gallery.totals(ALL).count, gallery.totals(ALL).calls) == (4, 3)
+    row = gallery.row("c1.described")
+    assert row and row["review"] is None and gallery.history("/images/c1.jpg") == [row]
 
 
 def test_what_a_reader_may_see_is_limited_to_dags(store_of, outcome):
@@ -371,6 +397,34 @@ def test_a_damaged_store_is_an_error_and_no_empty_page(folder, writer, outcome, 
         with pytest.raises((StoreError, CorruptShard)) as caught:
             ask()
         assert str(tmp_path) in str(caught.value)
+
+
+def test_a_damaged_shard_stops_the_page_until_it_is_restored(folder, writer, outcome, tmp_path):
+    writer.journal([outcome("c1", 1)])
+    gallery = StoreGallery(folder)
+    assert calls(gallery.page(ALL).rows) == ["c1"]
+    writer.journal([outcome("c2", 2), outcome("c3", 3)])
+    shard = max((tmp_path / "store" / "journal").iterdir())
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-5])
+    for _ in range(2):
+        with pytest.raises(CorruptShard, match=shard.name):
+            gallery.page(ALL)
+    shard.write_bytes(whole)
+    assert calls(gallery.page(ALL).rows) == ["c3", "c2", "c1"]
+
+
+def test_nothing_is_left_of_a_gallery(folder, writer, outcome, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    gallery = StoreGallery(folder)
+    for number in range(3):
+        writer.journal([outcome(f"c{number}", number)])
+        assert gallery.totals(ALL).count == number + 1
+    assert len(list((tmp_path / "temporary").iterdir())) == 1
+    del gallery
+    gc.collect()
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_damage_after_the_store_was_opened_is_an_error_too(folder, writer, outcome, tmp_path):
