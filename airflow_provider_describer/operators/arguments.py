@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from airflow_provider_describer.engine.task_arguments import read_arguments, read_literals
+from airflow_provider_describer.operators.rendered import given_value
 
 _PACKAGE = f"{__name__.partition('.')[0]}."
 
@@ -17,7 +18,9 @@ def given_arguments(task: Any) -> SimpleNamespace:
 
     :raises BadInput: for one that cannot work, naming it.
     """
-    return read_arguments({name: getattr(task, name) for name in _names(type(task))}, time.time())
+    # Whoever runs a rendered task without Airflow's own steps has its images as they are shown.
+    given = {name: given_value(getattr(task, name)) for name in _names(type(task))}
+    return read_arguments(given, time.time())
 
 
 def check_arguments(task: Any) -> SimpleNamespace:

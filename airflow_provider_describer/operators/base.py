@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, BaseOperatorLink, conf
 
@@ -24,6 +24,7 @@ from airflow_provider_describer.models import DescribeRequest
 from airflow_provider_describer.operators.arguments import check_partial, given_arguments
 from airflow_provider_describer.operators.lineage import lineage_of_listing, lineage_of_run
 from airflow_provider_describer.operators.metrics import meter_of
+from airflow_provider_describer.operators.rendered import given_value, rendered_images
 from airflow_provider_describer.storage.folder import Folder, open_folder
 from airflow_provider_describer.storage.open_bucket import OpenBucket
 from airflow_provider_describer.store.listings import write_listing
@@ -59,6 +60,10 @@ class DescriberBaseOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("describer_conn_id", "prompt", "lang", "store", "storage_conn_id", "max_pixels")
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        "prompt": "md",
+        **dict.fromkeys(("image", "images", "lang", "rules", "types"), "json"),
+    }
     operator_extra_links: Collection[BaseOperatorLink] = (DescriptionsLink(), ResultsLink(), VendorLink())
     ui_color = "#e8f1ff"
 
@@ -197,6 +202,17 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
         self.results_format = results_format
         self.skip_if_empty = skip_if_empty
         self.rules = rules
+
+    def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
+        # Airflow has no other hook between rendering and storing what the UI shows that mapped tasks have too.
+        super()._do_render_template_fields(parent, *args, **kwargs)
+        if parent is self:
+            self.images = rendered_images(self.images, conf.getint("core", "max_templated_field_length", fallback=4096))
+
+    def pre_execute(self, context: Any) -> None:
+        """Take the images as they were given: what the UI shows has been stored."""
+        self.images = given_value(self.images)
+        super().pre_execute(context)
 
     @cached_property
     def hook(self) -> DescriberHook:
