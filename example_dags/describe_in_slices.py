@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pendulum
-from airflow.sdk import dag, task
+from airflow.sdk import Param, dag, task
 
 from airflow_provider_describer.sensors.images import DescribeImagesSensor, NewImagesSensor
 
 WHERE: dict[str, Any] = {"store": "{{ params.store }}", "describer_conn_id": "{{ params.describer_conn_id }}"}
+PLACE: dict[str, Any] = {"type": "string", "pattern": "^(/|s3://.|gs://.)"}
 
 
 @dag(
@@ -25,9 +26,12 @@ WHERE: dict[str, Any] = {"store": "{{ params.store }}", "describer_conn_id": "{{
     catchup=False,
     max_active_runs=1,  # a second run would only wait for the images of the first
     params={
-        "images": "/data/archive/**",
-        "store": "/data/descriptions",
-        "describer_conn_id": "image_describer_default",
+        "images": Param(
+            "/data/archive/**", title="Images", description="`**` stands for folders of any depth.", **PLACE
+        ),
+        "store": Param("/data/descriptions", title="Store", description="What it has is not paid for again.", **PLACE),
+        "describer_conn_id": Param("image_describer_default", type="string", minLength=1, title="Connection"),
+        "slice_size": Param(200, type="integer", minimum=1, title="Slice", description="The most calls in one poke."),
     },
     default_args={"mode": "reschedule", "poke_interval": timedelta(minutes=5), "timeout": timedelta(days=6)},
     tags=["describer", "example"],
@@ -35,7 +39,9 @@ WHERE: dict[str, Any] = {"store": "{{ params.store }}", "describer_conn_id": "{{
 )
 def describe_in_slices() -> None:
     new = NewImagesSensor(task_id="new_images", path="{{ params.images }}", settle_seconds=60, **WHERE)
-    describe = DescribeImagesSensor(task_id="describe", images=new.output, slice_size=200, **WHERE)
+    describe = DescribeImagesSensor(
+        task_id="describe", images=new.output, slice_size="{{ params.slice_size }}", **WHERE
+    )
 
     @task
     def publish(manifest: dict[str, str]) -> int:

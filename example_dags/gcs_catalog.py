@@ -10,7 +10,7 @@ from typing import Any
 
 import pendulum
 from airflow.providers.google.cloud.operators.gcs import GCSListObjectsOperator
-from airflow.sdk import dag, task
+from airflow.sdk import Param, dag, task
 
 from airflow_provider_describer.operators.describe import DescribeImagesOperator
 
@@ -21,11 +21,11 @@ from airflow_provider_describer.operators.describe import DescribeImagesOperator
     catchup=False,
     max_active_runs=1,  # a second run would only wait for the images of the first
     params={
-        "bucket": "catalog",
-        "prefix": "products/",
-        "store": "gs://catalog/descriptions/",
-        "describer_conn_id": "image_describer_default",
-        "chunk_size": 1000,
+        "bucket": Param("catalog", type="string", pattern="^[a-z0-9._-]+$", title="Bucket"),
+        "prefix": Param("products/", type="string", title="Prefix", description="Of the images' names in the bucket."),
+        "store": Param("gs://catalog/descriptions/", type="string", pattern="^gs://.", title="Store"),
+        "describer_conn_id": Param("image_describer_default", type="string", minLength=1, title="Connection"),
+        "chunk_size": Param(1000, type="integer", minimum=1, title="Chunk", description="Images of one mapped task."),
     },
     tags=["describer", "example"],
     doc_md=__doc__,

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pendulum
-from airflow.sdk import dag, task
+from airflow.sdk import Param, dag, task
 
 from airflow_provider_describer.operators.describe import DescribeImagesOperator
 from airflow_provider_describer.operators.list_images import ListImagesOperator
@@ -18,6 +18,7 @@ from airflow_provider_describer.sensors.credits import CreditsSensor
 
 STORE = "{{ params.store }}"
 DESCRIBER = "{{ params.describer_conn_id }}"
+PLACE: dict[str, Any] = {"type": "string", "pattern": "^(/|s3://.|gs://.)"}
 
 
 @dag(
@@ -26,9 +27,14 @@ DESCRIBER = "{{ params.describer_conn_id }}"
     catchup=False,
     max_active_runs=1,  # a second run would only wait for the images of the first
     params={
-        "images": "s3://catalog/products/**",
-        "store": "s3://catalog/descriptions/",
-        "describer_conn_id": "segmind_default",
+        "images": Param(
+            "s3://catalog/products/**", title="Images", description="`**` stands for folders of any depth.", **PLACE
+        ),
+        "store": Param(
+            "s3://catalog/descriptions/", title="Store", description="What it has is not paid for again.", **PLACE
+        ),
+        "describer_conn_id": Param("segmind_default", type="string", minLength=1, title="Connection"),
+        "max_cost": Param(None, type=["null", "number"], minimum=0, title="USD at most", description="Empty: any."),
     },
     # A retry goes on from the store and pays for nothing twice.
     default_args={"retries": 3, "retry_delay": timedelta(minutes=5)},
@@ -42,7 +48,12 @@ def rate_limited_catalog() -> None:
     # Waits until the account has been topped up.
     solvent = CreditsSensor(task_id="credits", describer_conn_id=DESCRIBER, min_credits=1.0, deferrable=True)
     describe = DescribeImagesOperator(
-        task_id="describe", images=new.output, store=STORE, describer_conn_id=DESCRIBER, deferrable=True
+        task_id="describe",
+        images=new.output,
+        store=STORE,
+        describer_conn_id=DESCRIBER,
+        max_cost="{{ params.max_cost }}",
+        deferrable=True,
     )
 
     @task

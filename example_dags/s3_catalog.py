@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import pendulum
-from airflow.sdk import dag, task
+from airflow.sdk import Param, dag, task
 
 from airflow_provider_describer.operators.describe import DescribeImagesOperator
 from airflow_provider_describer.operators.list_images import ListImagesOperator
 
 STORE = "{{ params.store }}"
 DESCRIBER = "{{ params.describer_conn_id }}"
+PLACE: dict[str, Any] = {"type": "string", "pattern": "^s3://."}
 
 
 @dag(
@@ -24,10 +25,15 @@ DESCRIBER = "{{ params.describer_conn_id }}"
     catchup=False,
     max_active_runs=1,  # a second run would only wait for the images of the first
     params={
-        "images": "s3://catalog/products/**",
-        "store": "s3://catalog/descriptions/",
-        "describer_conn_id": "segmind_default",
-        "chunk_size": 1000,
+        "images": Param(
+            "s3://catalog/products/**", title="Images", description="`**` stands for folders of any depth.", **PLACE
+        ),
+        "store": Param(
+            "s3://catalog/descriptions/", title="Store", description="What it has is not paid for again.", **PLACE
+        ),
+        "describer_conn_id": Param("segmind_default", type="string", minLength=1, title="Connection"),
+        "chunk_size": Param(1000, type="integer", minimum=1, title="Chunk", description="Images of one mapped task."),
+        "dry_run": Param(False, type="boolean", title="Only plan", description="Say what would be called."),
     },
     tags=["describer", "example"],
     doc_md=__doc__,
@@ -43,7 +49,11 @@ def s3_catalog() -> None:
     )
     # One task for each chunk, and many calls at a time in each task.
     describe = DescribeImagesOperator.partial(
-        task_id="describe", store=STORE, describer_conn_id=DESCRIBER, max_active_tis_per_dag=4
+        task_id="describe",
+        store=STORE,
+        describer_conn_id=DESCRIBER,
+        dry_run="{{ params.dry_run }}",
+        max_active_tis_per_dag=4,
     ).expand(images=new.output)
 
     @task

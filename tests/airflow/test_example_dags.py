@@ -36,7 +36,7 @@ def test_there_are_examples() -> None:
 
 
 def test_an_example_is_short(example: Path) -> None:
-    assert len(example.read_text(encoding="utf-8").splitlines()) <= 60
+    assert len(example.read_text(encoding="utf-8").splitlines()) <= 75
 
 
 def test_an_example_has_no_import_error_and_warns_of_nothing(example: Path, airflow_db: None) -> None:
@@ -58,6 +58,55 @@ def test_an_example_has_one_run_at_a_time_and_says_why(example: Path, airflow_db
     assert {dag.dag_id: dag.max_active_runs for dag in bag.dags.values()} == dict.fromkeys(bag.dags, 1)
     reasons = re.findall(r"max_active_runs=1,  # \w+|# Two runs .+\n    max_active_runs=1,", source)
     assert len(reasons) == len(bag.dags) > 0
+
+
+def test_what_a_user_chooses_has_a_title_and_is_checked(example: Path, airflow_db: None) -> None:
+    for dag in bag_of()(dag_folder=example, bundle_path=FOLDER).dags.values():
+        params = {name: dag.params.get_param(name) for name in dag.params}
+        assert all(param.schema.get("title") for param in params.values())
+        assert all(param.schema.keys() & {"type", "enum"} for param in params.values())
+        assert dag.params.validate() == {name: param.value for name, param in params.items()}
+
+
+WRONG: list[tuple[str, dict[str, Any]]] = [
+    ("catalog_enrichment", {"images": "catalog/*.jpg"}),
+    ("catalog_enrichment", {"store": " "}),
+    ("catalog_enrichment", {"describer_conn_id": ""}),
+    ("catalog_enrichment", {"prompt": 7}),
+    ("catalog_enrichment", {"lang": "englsh"}),
+    ("catalog_enrichment", {"max_calls": -1}),
+    ("catalog_enrichment", {"dry_run": "maybe"}),
+    ("describe_in_slices", {"images": "archive/**"}),
+    ("describe_in_slices", {"slice_size": 0}),
+    ("gcs_catalog", {"bucket": "gs://catalog"}),
+    ("gcs_catalog", {"chunk_size": 1.5}),
+    ("s3_catalog", {"images": "/data/products"}),
+    ("s3_catalog", {"store": "s3://"}),
+    ("rate_limited_catalog", {"max_cost": "$5"}),
+]
+
+
+@pytest.mark.parametrize(("name", "chosen"), WRONG, ids=str)
+def test_a_choice_that_cannot_work_starts_no_run(airflow_db: None, name: str, chosen: dict[str, Any]) -> None:
+    params = bag_of()(dag_folder=FOLDER / f"{name}.py", bundle_path=FOLDER).dags[name].params
+    with pytest.raises(ValueError, match=f"Invalid input for param {next(iter(chosen))}"):
+        check(params, chosen)
+
+
+def check(params: Any, chosen: dict[str, Any]) -> None:
+    """Check a user's choices as Airflow does when a run is triggered."""
+    params.update(chosen)
+    params.validate()
+
+
+def test_a_dry_run_of_catalog_enrichment_pays_nothing(
+    accounts: EmulatorProcess, run_dag: Callable[..., Any], pictures: list[str], tmp_path: Path
+) -> None:
+    chosen = {"prompt": "What is on it?", "lang": "de", "max_calls": 2, "dry_run": True}
+    about = {"images": str(Path(pictures[0]).with_name("*.png")), "store": str(tmp_path), **chosen}
+    ran = run_dag("catalog_enrichment", {}, file="catalog_enrichment.py", **about)
+    assert (ran.xcom("describe")["counts"]["pending"], ran.xcom("publish")) == (6, 0), ran.errors
+    assert accounts.ledger(entries=False)["requests"] == 0
 
 
 @pytest.mark.slow

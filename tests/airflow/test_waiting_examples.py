@@ -93,7 +93,7 @@ def test_slices(accounts: EmulatorProcess, run_dag: Run, catalog: Path, tmp_path
     ("conf", "task", "words"),
     [
         ({"images": "/nowhere/at/all/**"}, "new_images", "'/nowhere/at/all/'"),
-        ({"store": " "}, "new_images", "store is blank"),
+        ({"store": "/{{ ds }}"}, "new_images", "store is"),
     ],
 )
 def test_slices_say_what_is_wrong(
