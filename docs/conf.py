@@ -30,7 +30,7 @@ autoapi_add_toctree_entry = False
 autoapi_python_class_content = "class"
 autoapi_options = ["members", "show-inheritance"]
 # Rooms of which no page shows a class; what others import from them stays unresolved.
-HIDDEN = ("arrivals", "engine", "http", "images", "quota", "storage", "vendors")
+HIDDEN = ("arrivals", "engine", "gallery", "http", "images", "quota", "storage", "vendors")
 autoapi_ignore = [f"*/{room}/*" for room in HIDDEN]
 suppress_warnings = ["autoapi.python_import_resolution"]
 nitpick_ignore_regex = [
