@@ -59,7 +59,11 @@ class Filter:
         for name in ("status", "dag_id", "run_id", "task_id", "vendor"):
             parts += _equals(name, getattr(self, name))
         if self.map_index is not None:
-            parts.append(f"map_index = {int(self.map_index)}")
+            if not -1 <= self.map_index < 2**31:
+                raise BadInput(
+                    f"map_index is {self.map_index:.6g}, expected -1 for no mapped task, or a number from 0."
+                )
+            parts.append(f"map_index = {self.map_index:d}")
         if self.prompt is not None:
             parts += _equals("prompt", self.prompt) or ["(prompt IS NULL OR prompt = '')"]
         if self.dag_ids is not None:

@@ -27,7 +27,7 @@ MOST_TEXT = 20_000
 """Characters of a text in a page."""
 SEARCH_S = 1.5
 """Seconds after which a search ends its page, with the rows that it has found so far."""
-_AFTER = re.compile(r"(-?\d{1,15})\.(.*)", re.DOTALL)
+_AFTER = re.compile(r"(-?[0-9]{1,14})\.(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -30,6 +31,8 @@ MOST_BYTES = 32 * 1024 * 1024
 CACHE_BYTES = 64 * 1024 * 1024
 """Of thumbnails that are kept: some 5 000."""
 AT_ONCE = 2
+FAILED_FOR_S, MOST_FAILURES = 60.0, 2000
+"""Seconds for which a failure is remembered, and how many are."""
 WAIT_S = 20.0
 """Seconds that one waits for its turn, and then for the image's bytes."""
 
@@ -63,6 +66,7 @@ class Thumbnails:
         self._open_buckets, self._allowed, self._wait_s = open_buckets, allowed, wait_s
         self._turns = threading.BoundedSemaphore(at_once)
         self._kept = _Kept(cache_bytes)
+        self._failures = _Failures()
 
     def get(self, row: Mapping[str, Any], store: StoreEntry) -> bytes:
         """Return a picture of a row's image as WebP, its longest side at most 320 pixels.
@@ -80,10 +84,14 @@ class Thumbnails:
         key = (store.address, place.conn_id, str(row.get("uri")), row.get("version"), row.get("sha256"))
         if (kept := self._kept.get(key)) is not None:
             return kept
+        self._failures.check(key)
         if not self._turns.acquire(timeout=self._wait_s):
             raise NoThumbnail("Too many thumbnails are being made at once; try again.", kind="busy")
         try:
             made = self._made(place, row.get("sha256"))
+        except NoThumbnail as error:
+            self._failures.note(key, error)
+            raise
         finally:
             self._turns.release()
         self._kept.put(key, made)
@@ -118,6 +126,28 @@ class Thumbnails:
                 return (await reader.read(place.location, MOST_BYTES)).data
 
         return asyncio.run(read())
+
+
+class _Failures:
+    """What could not be made a moment ago: not every card of a page waits for a server that is gone."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._failed: OrderedDict[object, tuple[float, NoThumbnail]] = OrderedDict()
+
+    def check(self, key: object) -> None:
+        """Raise what went wrong, if that was less than `FAILED_FOR_S` ago."""
+        with self._lock:
+            failed_at, error = self._failed.get(key, (float("-inf"), None))
+        if error is not None and time.monotonic() < failed_at + FAILED_FOR_S:
+            raise NoThumbnail(error.reason, kind=error.kind)
+
+    def note(self, key: object, error: NoThumbnail) -> None:
+        with self._lock:
+            self._failed[key] = (time.monotonic(), error.with_traceback(None))
+            self._failed.move_to_end(key)
+            if len(self._failed) > MOST_FAILURES:
+                self._failed.popitem(last=False)
 
 
 class _Kept:

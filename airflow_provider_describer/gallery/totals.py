@@ -139,6 +139,8 @@ class TotalsOfStore:
         self._sums: OrderedDict[Filter, dict[str, _Sums]] = OrderedDict()
         """Of each fragment."""
         self._choices: OrderedDict[Filter, dict[str, _Choices]] = OrderedDict()
+        # A lock of its own: every request of a page asks for it, and sums of a search take seconds.
+        self._dag_lock = threading.Lock()
         self._dag_ids: dict[str, frozenset[str]] = {}
         self._searched: OrderedDict[Filter, tuple[Snapshot, _Sums, int | None]] = OrderedDict()
 
@@ -215,7 +217,7 @@ class TotalsOfStore:
 
     def dag_ids(self, snapshot: Snapshot) -> frozenset[str]:
         """Return the ids of all DAGs that have rows; an empty one where rows were made by none."""
-        with self._lock:
+        with self._dag_lock:
             known, self._dag_ids = self._dag_ids, {}
             for fragment in snapshot.rows.fragments:
                 found = known.get(fragment.key)

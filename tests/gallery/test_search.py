@@ -354,6 +354,24 @@ def test_an_after_that_no_page_has_given_is_refused(folder, after):
         StoreGallery(folder).page(ALL, after=after)
 
 
+def test_every_after_of_that_form_is_answered(store_of, outcome):
+    gallery = StoreGallery(store_of([outcome("c", 1)]))
+    for after, found in {
+        "99999999999999.": ["c"],
+        "99999999999999.' OR 1=1 --": ["c"],
+        "-99999999999999.x": [],
+        "0.": [],
+        "0.\0\ud800": [],
+    }.items():
+        assert calls(gallery.page(ALL, after=after).rows) == found, after
+
+
+@pytest.mark.parametrize("number", [-2, 2**31, 10**30, -(10**30)])
+def test_a_map_index_that_none_has_is_refused(folder, number):
+    with pytest.raises(BadInput, match="map_index is"):
+        StoreGallery(folder).page(Filter(map_index=number))
+
+
 def test_values_that_are_too_long_are_refused(folder):
     for wanted in (Filter(text="x" * 1001), Filter(run_id="x" * 20_000)):
         for ask in (StoreGallery(folder).page, StoreGallery(folder).totals):

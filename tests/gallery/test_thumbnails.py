@@ -92,6 +92,14 @@ def test_one_is_kept_until_the_row_says_otherwise(made, images, draw):
     assert made.get(row(images / "a", version="2"), LOCAL) != first
 
 
+def test_a_failure_is_remembered_for_a_while(made, images, draw, monkeypatch):
+    assert reason(made, images / "a") == "missing"
+    (images / "a").write_bytes(draw(1))
+    assert reason(made, images / "a") == "missing"
+    monkeypatch.setattr(thumbnails, "FAILED_FOR_S", 0.0)
+    assert opened(made.get(row(images / "a"), LOCAL)).size == (32, 24)
+
+
 def test_what_is_kept_is_bounded(images, draw):
     for number in range(5):
         (images / str(number)).write_bytes(draw(number))
