@@ -34,6 +34,35 @@ def get_provider_info() -> dict[str, Any]:
             _connection("segmind", "Segmind", "SegmindHook"),
         ],
         "extra-links": [f"{_PACKAGE}.links.describer.{name}Link" for name in ("Descriptions", "Results", "Vendor")],
+        "config": {
+            "describer": {
+                "description": "The page Descriptions of Airflow's UI. See docs/page.md.",
+                "options": {"stores": _option(_STORES, _STORES_EXAMPLE), "images": _option(_IMAGES, _IMAGES_EXAMPLE)},
+            }
+        },
+    }
+
+
+_STORES = """
+The description stores that the page may show: entries ``ADDRESS [storage_conn_id]``, separated by commas or line
+ends. An address that ends in ``/*`` allows every store below it. Without this the page shows nothing.
+"""
+_STORES_EXAMPLE = "s3://catalog/descriptions aws_default, /srv/stores/*"
+_IMAGES = """
+Folders and prefixes, local, s3://, gs:// or https://, whose images the page may show as thumbnails: entries
+``PREFIX [storage_conn_id]``, separated by commas or line ends. A store in a bucket shows that bucket's images
+without this.
+"""
+_IMAGES_EXAMPLE = "s3://photographs/catalog/ aws_default, https://images.example.com/"
+
+
+def _option(description: str, example: str) -> dict[str, Any]:
+    return {
+        "description": description.strip() + "\n",
+        "version_added": "0.1.0",
+        "type": "string",
+        "example": example,
+        "default": "",
     }
 
 
