@@ -62,6 +62,9 @@ def chunks(
                 size = _next_size(size, found.nbytes)
                 wanted = filter.matches([found[name] for name in SEARCHED])
                 part, found = part[np.asarray(wanted)], found.filter(wanted).select(list(names))
+            elif not is_whole:
+                # So many rows of one moment are read more at a time.
+                size = min(2 * size, MOST_ROWS)
             yield Chunk(part, found, moment if is_whole else None)
             start = end
 

@@ -69,21 +69,21 @@ class StoreGallery:
         # Without a row's id, all rows of that moment were looked at.
         until = (start[0] if start[1] else start[0] - 1) if start else None
         rows, deadline = self._snapshots.newest().rows, time.monotonic() + SEARCH_S
-        found: dict[str, tuple[int, Rows]] = {}
+        found: dict[str, tuple[int, Rows, int]] = {}
         looked_to: int | None = None
         for chunk in chunks(rows, filter, (columns.ROW_ID,), until=until, size=limit + 1):
-            for index, row_id in enumerate(chunk.columns[columns.ROW_ID].to_pylist()):
-                at = int(chunk.rows.at[index])
+            row_ids = chunk.columns[columns.ROW_ID].to_pylist()
+            for index, (row_id, at) in enumerate(zip(row_ids, chunk.rows.at.tolist(), strict=True)):
                 # A row that is being settled, or was when a process was killed, may be there twice.
                 if start is None or (at, row_id) < start:
-                    found.setdefault(row_id, (at, chunk.rows[index : index + 1]))
+                    found.setdefault(row_id, (at, chunk.rows, index))
             is_enough = len(found) > limit or (filter.text and time.monotonic() > deadline)
             if is_enough and chunk.looked_to is not None:
                 looked_to = chunk.looked_to
                 break
         wanted = sorted(found, key=lambda row_id: (found[row_id][0], row_id), reverse=True)
         shown = [found[row_id] for row_id in wanted[:limit]]
-        whole = rows.whole(joined([place for _, place in shown])) if shown else []
+        whole = rows.whole(joined([group[index : index + 1] for _, group, index in shown])) if shown else []
         page = [_shortened(_shown(row)) for row in whole]
         if len(wanted) > limit:
             return Page(page, f"{shown[-1][0]}.{wanted[limit - 1]}")
