@@ -25,7 +25,7 @@ def get_provider_info() -> dict[str, Any]:
             _integration("Segmind", "https://www.segmind.com/models/ideogram-describe"),
         ],
         "hooks": _modules("hooks.describer"),
-        "operators": _modules("operators.describe", "operators.list_images"),
+        "operators": _modules("operators.describe", "operators.list_images", "operators.review"),
         "sensors": _modules("sensors.credits", "sensors.images"),
         "triggers": _modules("triggers.credits", "triggers.describe", "triggers.images"),
         "notifications": [f"{_PACKAGE}.notifications.describer.DescriberNotifier"],

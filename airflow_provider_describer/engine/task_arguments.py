@@ -33,6 +33,7 @@ from airflow_provider_describer.arguments import (
 )
 from airflow_provider_describer.engine.deferral import longest_wait
 from airflow_provider_describer.engine.plan import OnClaimed, OnUnknown
+from airflow_provider_describer.engine.review_form import MAX_IMAGES
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.images.listing_file import is_listing_file
 from airflow_provider_describer.images.scaling import FEWEST_PIXELS
@@ -197,6 +198,43 @@ def _read_types(name: str, value: object) -> list[str] | None:
     return [suffix.strip() for suffix in types]
 
 
+def _read_results(name: str, value: object) -> list[str] | None:
+    """Return the paths of result files: of one or several manifests, or as they are given."""
+    if is_none(value):
+        return None
+    value = value_in(value) if isinstance(value, str) and value.strip()[:1] in ("{", "[", "(") else as_path(value)
+    found = value if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping) else [value]
+    paths: list[str] = []
+    for one in found:
+        path = one.get("results") if isinstance(one, Mapping) else as_path(one)
+        if not isinstance(path, str) or not is_listing_file(path):
+            raise BadInput(
+                f"{name} names {shown(path)}, expected the manifest of a DescribeImagesOperator with a store, the path "
+                "of its result file, or a list of these."
+            )
+        paths.append(path)
+    return paths
+
+
+def _read_share(name: str, value: object) -> float:
+    share = parse_number(name, value, "a share above 0, up to 1", most=1.0)
+    if not share:
+        raise BadInput(f"{name} is {shown(value)}, expected a share above 0, up to 1.")
+    return share
+
+
+def _read_failed_rules(name: str, value: object) -> bool | tuple[str, ...]:
+    """Return whether only images that failed a rule are meant, or the names of the rules."""
+    try:
+        return parse_bool(name, value)
+    except BadInput:
+        expected = "True, False, or a list of names of rules such as ['MinWords']"
+        names = parse_list(name, value, expected)
+        if not names or not all(isinstance(one, str) and one.strip() for one in names):
+            raise BadInput(f"{name} is {repr(names)[:80]}, expected {expected}.") from None
+        return tuple(one.strip() for one in names)
+
+
 def _optional(read: Reader) -> Reader:
     return lambda name, value: None if is_none(value) else read(name, value)
 
@@ -209,6 +247,7 @@ READERS: Mapping[str, Reader] = {
     "defer_after": _read_defer_after,
     "deferrable": parse_bool,
     "describer_conn_id": parse_text,
+    "failed_rules": _read_failed_rules,
     "dry_run": parse_bool,
     "image": _read_image,
     "images": _read_images,
@@ -219,6 +258,7 @@ READERS: Mapping[str, Reader] = {
     "max_calls": parse_int,
     "max_cost": _optional(_read_usd),
     "max_failure_ratio": partial(parse_number, expected="a share from 0 to 1", most=1.0),
+    "max_images": partial(parse_whole, least=1, most=MAX_IMAGES),
     "max_lost_calls": partial(parse_whole, least=1),
     "max_pixels": partial(parse_int, least=FEWEST_PIXELS),
     "max_size": parse_int,
@@ -231,15 +271,18 @@ READERS: Mapping[str, Reader] = {
     "path": _read_path,
     "poll_interval": _read_poll_interval,
     "prompt": read_prompt,
+    "results": _read_results,
     "results_format": partial(parse_choice, choices=get_args(ResultsFormat)),
     "retry_rejected": parse_bool,
     "rules": parse_rules,
     "settle_seconds": parse_seconds,
+    "share": _read_share,
     "skip_if_empty": parse_bool,
     "slice_size": partial(parse_whole, least=1),
     "state_path": _read_state_path,
     "storage_conn_id": _optional(parse_text),
     "store": _read_store,
+    "subject": parse_text,
     "types": _read_types,
 }
 """`modified_after` and `modified_before` depend on the time, see `read_arguments`."""

@@ -32,7 +32,8 @@ class SampleTerms:
     """What is asked for.
 
     :param share: of the descriptions, above 0 to 1. Which ones depends on ``seed`` and the description alone.
-    :param failed_rules: True for those that failed any rule, or the names of rules of which they failed one.
+    :param failed_rules: True for those that failed any rule, or rules of which they failed one: ``MinWords(8)``, or
+        ``MinWords`` for whatever number.
     :param most: the most descriptions.
     """
 
@@ -45,7 +46,8 @@ class SampleTerms:
         """Return whether a description that failed these rules is asked for."""
         if isinstance(self.failed_rules, bool):
             return bool(failed) or not self.failed_rules
-        return not set(self.failed_rules).isdisjoint(failed or ())
+        named = {name for rule in failed or () for name in (rule, rule.partition("(")[0])}
+        return not named.isdisjoint(self.failed_rules)
 
     def rank(self, call: str) -> float:
         """Return a number from 0 to 1, evenly spread and always the same: the smallest are chosen."""
@@ -115,10 +117,10 @@ def author_of(results: str, open_bucket: OpenBucket | None = None) -> TaskInstan
     try:
         for _, item in read_listing(results, open_bucket):
             about = {**item, **item.get("fields", {})} if isinstance(item, dict) else {}
-            ids = {name: about.get(name) for name in ("dag_id", "run_id", "task_id")}
-            if not all(isinstance(one, str) for one in ids.values()):
+            if not {"dag_id", "run_id", "task_id", "map_index"} <= about.keys():
                 raise BadInput(f"results is {results!r}, whose rows name no task; {expected}.")
-            return TaskInstanceKey(**ids, map_index=int(about.get("map_index", -1)))
+            ids = (str(about[name]) for name in ("dag_id", "run_id", "task_id"))
+            return TaskInstanceKey(*ids, map_index=int(about["map_index"]))
     except BadInput as error:
         text = str(error)
         raise BadInput(text if text.startswith("results") else f"results is {results!r}; {expected}. {text}") from None

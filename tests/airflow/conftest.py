@@ -58,6 +58,8 @@ def _settle_airflow(home: Path) -> None:
         ),
         AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{home / 'airflow.db'}",
         AIRFLOW__USAGE_DATA_COLLECTION__ENABLED="False",
+        # A busy machine imports Airflow slowly.
+        AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT="300",
         # Whoever asks the API server is an administrator.
         AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="True",
         NO_COLOR="1",

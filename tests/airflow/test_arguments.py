@@ -19,6 +19,7 @@ from airflow_provider_describer.engine.task_arguments import read_arguments
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.operators.describe import DescribeImageOperator, DescribeImagesOperator
 from airflow_provider_describer.operators.list_images import ListImagesOperator
+from airflow_provider_describer.operators.review import ReviewDescriptionsOperator
 from airflow_provider_describer.rules import MinWords
 from airflow_provider_describer.sensors.credits import CreditsSensor
 from airflow_provider_describer.sensors.images import DescribeImagesSensor, NewImagesSensor
@@ -73,6 +74,17 @@ ARGUMENTS: dict[type[Any], dict[str, Any]] = {
         "only_new": False,
         "skip_if_empty": False,
     },
+    ReviewDescriptionsOperator: {
+        "store": REQUIRED,
+        "storage_conn_id": None,
+        "results": None,
+        "share": 1.0,
+        "failed_rules": False,
+        "max_images": 10,
+        "prompt": None,
+        "skip_if_empty": False,
+        "subject": "Review descriptions",
+    },
     NewImagesSensor: {**LISTING, **DEFERRABLE, "min_images": 1, "settle_seconds": 0.0},
     DescribeImagesSensor: {**MANY, "store": REQUIRED, "slice_size": 100},
     CreditsSensor: {**DEFERRABLE, "describer_conn_id": "segmind_default", "min_credits": REQUIRED},
@@ -85,6 +97,7 @@ MINE: dict[str, Any] = {
     "deferrable": True,
     "describer_conn_id": "mine",
     "dry_run": True,
+    "failed_rules": True,
     "image": "/mine/a.jpg",
     "images": ["/mine/a.jpg"],
     "images_base": "/mine",
@@ -94,6 +107,7 @@ MINE: dict[str, Any] = {
     "max_calls": 9,
     "max_cost": 0.5,
     "max_failure_ratio": 0.2,
+    "max_images": 5,
     "max_lost_calls": 1,
     "max_pixels": 2_000_000,
     "max_size": 4000,
@@ -107,14 +121,17 @@ MINE: dict[str, Any] = {
     "only_new": True,
     "path": "/mine",
     "prompt": "What is on it?",
+    "results": "/mine/store/results/a.jsonl",
     "results_format": "parquet",
     "retry_rejected": True,
     "rules": [MinWords(8)],
     "settle_seconds": 5.0,
+    "share": 0.5,
     "skip_if_empty": True,
     "slice_size": 11,
     "storage_conn_id": "my_storage",
     "store": "/mine/store",
+    "subject": "Mine",
     "types": ["jpg"],
 }
 

@@ -143,6 +143,7 @@ def test_the_wheel_asks_for_what_the_package_imports() -> None:
     assert names == {
         "apache-airflow",
         "apache-airflow-providers-common-compat",
+        "apache-airflow-providers-standard",
         "anyio",
         "httpcore",
         "httpx",

@@ -175,6 +175,10 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
     "deferrable": (BOOLS, [*NO_BOOLS]),
     "describer_conn_id": ([("shop", "shop"), (" shop\n", "shop")], [*NONE, 7, True, ["shop"]]),
     "dry_run": (BOOLS, [*NO_BOOLS]),
+    "failed_rules": (
+        [*BOOLS, (["MinWords"], ("MinWords",)), ("['MinWords', 'Short']", ("MinWords", "Short"))],
+        [*NONE, "MinWords", [], "[]", [""], [7], 7, {"MinWords": 8}],
+    ),
     "image": (
         [
             ("/a.jpg", "/a.jpg"),
@@ -230,6 +234,7 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
     "max_calls": optional(wholes(0)),
     "max_cost": optional(numbers(0.0, 2.5)),
     "max_failure_ratio": required((numbers(0.0, 1.0)[0], [*numbers(0.0, 1.0)[1], 1.01, "2", 10])),
+    "max_images": required(wholes(1, 50)),
     "max_lost_calls": required(wholes(1)),
     "max_pixels": optional(wholes(1024)),
     "max_size": optional(wholes(0)),
@@ -256,6 +261,20 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
         ],
         ["", " ", "\n", 7, True, ["x"], object()],
     ),
+    "results": optional(
+        (
+            [
+                ({"store": "/s", "results": "/s/results/a.jsonl"}, ["/s/results/a.jsonl"]),
+                ("{'store': '/s', 'results': '/s/results/a.parquet'}", ["/s/results/a.parquet"]),
+                ([{"results": "/s/a.jsonl"}, "/s/b.jsonl"], ["/s/a.jsonl", "/s/b.jsonl"]),
+                ("['/s/a.jsonl']", ["/s/a.jsonl"]),
+                ("s3://shop/results/a.jsonl", ["s3://shop/results/a.jsonl"]),
+                (Path("/s/a.jsonl"), ["/s/a.jsonl"]),
+                ([], []),
+            ],
+            [{"results": None}, {"store": "/s"}, "/s/a.jpg", [None], ["/s/a.jsonl", 7], 7, True, "[1"],
+        )
+    ),
     "results_format": choices("jsonl", "parquet"),
     "retry_rejected": (BOOLS, [*NO_BOOLS]),
     "rules": (
@@ -268,6 +287,7 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
         [7, True, {"rule": "MinWords"}, "MinWords", "MinWords(0)", ["MinWords(8)", "MinWords(8)"], [None], b"x"],
     ),
     "settle_seconds": required(numbers(0.0, 60.0)),
+    "share": required((list(numbers(0.5, 1.0)[0]), ["0", 0, -0.5, 1.5, "2", *NO_NUMBERS])),
     "skip_if_empty": (BOOLS, [*NO_BOOLS]),
     "slice_size": required(wholes(1)),
     "state_path": (STORE, [*NO_PLACES, *NO_FOLDERS, *NONE, "/data/{{ ds }}"]),
@@ -276,6 +296,7 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
         [*STORE, (None, None), ("None", None)],
         [*NO_PLACES, *NO_FOLDERS, "", " ", "\n", "/data/{{ ds }}", "s3://shop/{% if x %}"],
     ),
+    "subject": ([("Look!", "Look!"), (" Look!\n", "Look!")], [*NONE, 7, True, ["Look!"]]),
     "types": optional(
         (
             [*LISTS, (["*"], ["*"]), ([" jpg "], ["jpg"])],

@@ -53,10 +53,11 @@ def test_a_share_is_about_that_share():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "found"), [(False, "abcd"), (True, "cd"), (("x",), "c"), (("x", "y"), "cd"), (("z",), "")]
+    ("wanted", "found"),
+    [(False, "abcd"), (True, "cd"), (("x",), "c"), (("x", "y"), "cd"), (("z",), ""), (("y(7)",), "d")],
 )
 def test_only_those_that_failed_a_rule(wanted, found):
-    candidates = [("a", None), ("b", []), ("c", ["x"]), ("d", ["y"])]
+    candidates = [("a", None), ("b", []), ("c", ["x"]), ("d", ["y(7)"])]
     assert sorted(choose(candidates, SampleTerms(failed_rules=wanted))) == list(found)
 
 
