@@ -85,7 +85,7 @@ class TimedFragments:
             is_ready = pool.at > next_last if next_last is not None else np.ones(len(pool), bool)
             ready, pool = pool[is_ready], pool[~is_ready]
             if len(ready):
-                yield ready[np.argsort(-ready.at, kind="stable")]
+                yield ready[np.argsort(-ready.at)]
 
     def _scan(self, number: int, condition: str) -> Rows:
         import numpy as np
