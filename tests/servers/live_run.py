@@ -92,6 +92,11 @@ class LiveRun:
         value = self.airflow.api("GET", f"{self._instance}/xcomEntries/{key}")["value"]
         return json.loads(value) if isinstance(value, str) else value
 
+    def links(self) -> dict[str, str | None]:
+        """Return the addresses of the task's links by their names; None for one that the UI does not show."""
+        found: dict[str, str | None] = self.airflow.api("GET", f"{self._instance}/links")["extra_links"]
+        return found
+
     def mark(self, state: str) -> None:
         """Mark the task as a user does in the UI."""
         self.airflow.api("PATCH", self._instance, {"new_state": state})

@@ -142,6 +142,8 @@ class Alike:
     key: str
     uris: list[str]
     bill: Bill
+    links: dict[str, dict[str, str | None]]
+    """The task's links in each of its states."""
 
 
 def v2_alike(shop: Shop) -> Alike:
@@ -150,13 +152,15 @@ def v2_alike(shop: Shop) -> Alike:
     uris = shop.draw(12)
     staying = shop.run("staying", store="other")
     run = shop.run("deferring")
-    seen, kept = [], []
+    seen, kept, links = [], [], {}
     for now in run.changes():
         seen.append(now)
+        if now.state in ("deferred", "success"):
+            links[now.state] = run.links()
         if now.state == "deferred":
             kept.append(shop.airflow.trigger_kwargs(now.trigger_id))
     staying.until("success")
-    return Alike(run.manifest(), staying.manifest(), seen, kept, shop.key, uris, shop.bill())
+    return Alike(run.manifest(), staying.manifest(), seen, kept, shop.key, uris, shop.bill(), links)
 
 
 @pytest.mark.scene(of=v2_alike)
@@ -166,6 +170,14 @@ def test_requests_that_run_at_the_vendor_are_waited_for_outside_the_worker(scene
     # Two tasks with a store each.
     assert (told.bill.requests, told.bill.billed) == (2 * len(told.uris), 2 * len(told.uris))
     assert told.bill.outcomes == {"described": 2 * len(told.uris)}
+
+
+@pytest.mark.scene(of=v2_alike)
+def test_a_deferred_task_has_its_links(scene: Scene) -> None:
+    told: Alike = scene()
+    deferred, ended = told.links["deferred"], told.links["success"]
+    assert deferred == ended and None not in deferred.values()
+    assert "dag_id=deferring" in str(deferred["Descriptions"]) and "/describer/results?" in str(deferred["Results"])
 
 
 @pytest.mark.scene(of=v2_alike)
