@@ -25,12 +25,16 @@ PATH: dict[str, Any] = {"type": "string", "pattern": "^/"}
     # Two runs at once may both pay for the same new image, and triggering a paused DAG starts its scheduled run too.
     max_active_runs=1,
     params={
-        "images": Param("/data/catalog/*.jpg", title="Images", description="`*` stands for any text.", **PATH),
+        "images": Param(
+            "/data/catalog/*.jpg", title="Images", description="An absolute path; * stands for any text.", **PATH
+        ),
         "store": Param("/data/descriptions", title="Store", description="What it has is not paid for again.", **PATH),
         "describer_conn_id": Param("image_describer_default", type="string", minLength=1, title="Connection"),
         "prompt": Param(None, type=["null", "string"], title="Prompt", description="Empty: the vendor's own wording."),
         "lang": Param("en", enum=["en", "de", "es", "fr", "ja", "zh"], title="Language"),
-        "max_calls": Param(None, type=["null", "integer"], minimum=0, title="Calls at most", description="Empty: any."),
+        "max_calls": Param(
+            None, type=["null", "integer"], minimum=0, title="Calls at most", description="Empty: no limit."
+        ),
         "dry_run": Param(False, type="boolean", title="Only plan", description="Say what would be called."),
     },
     tags=["describer", "example"],

@@ -26,9 +26,7 @@ PLACE: dict[str, Any] = {"type": "string", "pattern": "^(/|s3://.|gs://.)"}
     catchup=False,
     max_active_runs=1,  # a second run would only wait for the images of the first
     params={
-        "images": Param(
-            "/data/archive/**", title="Images", description="`**` stands for folders of any depth.", **PLACE
-        ),
+        "images": Param("/data/archive/**", title="Images", description="** stands for folders of any depth.", **PLACE),
         "store": Param("/data/descriptions", title="Store", description="What it has is not paid for again.", **PLACE),
         "describer_conn_id": Param("image_describer_default", type="string", minLength=1, title="Connection"),
         "slice_size": Param(200, type="integer", minimum=1, title="Slice", description="The most calls in one poke."),

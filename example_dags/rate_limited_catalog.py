@@ -28,13 +28,15 @@ PLACE: dict[str, Any] = {"type": "string", "pattern": "^(/|s3://.|gs://.)"}
     max_active_runs=1,  # a second run would only wait for the images of the first
     params={
         "images": Param(
-            "s3://catalog/products/**", title="Images", description="`**` stands for folders of any depth.", **PLACE
+            "s3://catalog/products/**", title="Images", description="** stands for folders of any depth.", **PLACE
         ),
         "store": Param(
             "s3://catalog/descriptions/", title="Store", description="What it has is not paid for again.", **PLACE
         ),
         "describer_conn_id": Param("segmind_default", type="string", minLength=1, title="Connection"),
-        "max_cost": Param(None, type=["null", "number"], minimum=0, title="USD at most", description="Empty: any."),
+        "max_cost": Param(
+            None, type=["null", "number"], minimum=0, title="USD at most", description="Empty: no limit."
+        ),
     },
     # A retry goes on from the store and pays for nothing twice.
     default_args={"retries": 3, "retry_delay": timedelta(minutes=5)},

@@ -26,7 +26,7 @@ PLACE: dict[str, Any] = {"type": "string", "pattern": "^s3://."}
     max_active_runs=1,  # a second run would only wait for the images of the first
     params={
         "images": Param(
-            "s3://catalog/products/**", title="Images", description="`**` stands for folders of any depth.", **PLACE
+            "s3://catalog/products/**", title="Images", description="** stands for folders of any depth.", **PLACE
         ),
         "store": Param(
             "s3://catalog/descriptions/", title="Store", description="What it has is not paid for again.", **PLACE
