@@ -41,6 +41,8 @@ class Spec:
 class DescribeRequest:
     """One image and what is asked about it. ``id`` is the user's own name for it, copied to its row.
 
+    ``stricter`` is what is asked once more if the text fails a rule; None for no second try.
+
     ``flaw`` says why this entry of a list names no image that could be described: it gets a row and no call. The
     ``uri`` is then what was given, or else the entry's place in the list.
     """
@@ -49,6 +51,7 @@ class DescribeRequest:
     spec: Spec
     id: str | None = None
     flaw: RejectedImage | None = field(default=None, compare=False)
+    stricter: Spec | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,8 @@ class Shop:
     def job(self, images: object, **options: Any) -> Job:
         """A job over the images. It keeps a store unless ``store`` is None; what is no option of a job is a limit."""
         vendor_calls = self.vendor_calls(options.pop("policy", None), **options.pop("fields", {}))
-        requests = parse_images(images, vendor_calls.vendor, prompt=options.pop("prompt", None))
+        prompts = {name: options.pop(name, None) for name in ("prompt", "stricter_prompt")}
+        requests = parse_images(images, vendor_calls.vendor, **prompts)
         names = [name for name in options if name in Job.__dataclass_fields__]
         about = {"store": self.store, "report": lambda line: None, **{name: options.pop(name) for name in names}}
         return Job(vendor_calls, requests, TaskLimits(**{"max_failure_ratio": 1.0, **options}), **about)

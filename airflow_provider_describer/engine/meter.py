@@ -78,3 +78,25 @@ class Meters:
             except Exception as error:  # noqa: BLE001  # whatever a backend raises: the run's answers are paid for
                 self._meters.remove(meter)
                 log.warning("%s is left out of this run: %s: %s", type(meter).__name__, type(error).__name__, error)
+
+
+@dataclass(frozen=True, slots=True)
+class CallMeter:
+    """Tells a meter of the calls of a second pass; its images were counted in the first one."""
+
+    meter: Meter
+
+    def begin(self, known: Totals) -> None:
+        pass
+
+    def waited(self, seconds: float) -> None:
+        self.meter.waited(seconds)
+
+    def call(self, ended: EndedCall) -> None:
+        self.meter.call(ended)
+
+    def count(self, totals: Totals) -> None:
+        pass
+
+    def end(self, totals: Totals, error: BaseException | None) -> None:
+        pass

@@ -9,8 +9,9 @@ from typing import Any
 
 from airflow_provider_describer.engine.plan import IdentifiedImage, OnUnknown, PlannedImage
 from airflow_provider_describer.engine.progress import Totals
+from airflow_provider_describer.engine.second_tries import SecondTries, SpooledRows
 from airflow_provider_describer.errors import DescriberError, Unfinished, UnknownOutcome
-from airflow_provider_describer.models import Description, plural
+from airflow_provider_describer.models import DescribeRequest, Description, plural
 from airflow_provider_describer.rules import Rule, failed_rules
 from airflow_provider_describer.storage.address import masked
 from airflow_provider_describer.store.index import StoredOutcome, StoreIndex
@@ -27,14 +28,16 @@ class OutcomeRecorder:
     :param rows: by `id` of the request, as an image may be listed twice.
     :param clock: epoch seconds.
     :param rules: what a text is judged by, one that is reused too.
+    :param second_tries: holds rows back whose text fails, until `finish`.
     """
 
     task_instance: TaskInstanceKey
     totals: Totals
     results: ResultFiles | None
-    rows: dict[int, Row] | None
+    rows: dict[int, Row] | SpooledRows | None
     clock: Callable[[], float]
     rules: Sequence[Rule] = ()
+    second_tries: SecondTries | None = None
 
     def row(
         self,
@@ -76,14 +79,31 @@ class OutcomeRecorder:
 
         :param why: the error of an image that this run has rejected.
         """
-        if self.results is not None:
-            self.results.write(row)
-        if self.rows is not None:
-            self.rows[id(image.request)] = row
-        self.totals.counts[row.status] += 1
-        self.totals.count_failed_rules(row.failed_rules)
+        if self.second_tries is not None and self.second_tries.hold(image.request, row):
+            # Without a store, copies are recorded by its row.
+            self._keep(image.request, row)
+            self.totals.counts[row.status] += 1
+        else:
+            self._publish(image.request, row)
         if why is not None and row.status == "rejected":
             self.totals.count_rejected(str(why))
+
+    def _keep(self, request: DescribeRequest, row: Row) -> None:
+        if self.rows is not None:
+            self.rows[id(request)] = row
+
+    def _publish(self, request: DescribeRequest, row: Row) -> None:
+        if self.results is not None:
+            self.results.write(row)
+        self._keep(request, row)
+        self.totals.counts[row.status] += 1
+        self.totals.count_failed_rules(row.failed_rules)
+
+    def finish(self) -> None:
+        """Record the rows that were held back, each with the better one of its texts; blocking."""
+        for request, first, shown in self.second_tries.take() if self.second_tries else ():
+            self.totals.counts[first.status] -= 1
+            self._publish(request, shown)
 
     def record_without_call(
         self, image: IdentifiedImage, status: Status, result: Description | DescriberError | None = None
@@ -150,7 +170,8 @@ class OutcomeRecorder:
 
     def record_copy(self, image: IdentifiedImage, original: IdentifiedImage) -> None:
         """Record an image without a call of its own by the row of another image with the same content."""
-        row = (self.rows or {})[id(original.request)]
+        assert self.rows is not None, "without a store all rows are kept"
+        row = self.rows[id(original.request)]
         if row.status in ("described", "reused", "rejected"):
             self.record_stored(image, "rejected" if row.status == "rejected" else "reused", row.to_dict())
         else:

@@ -109,12 +109,15 @@ class Plan:
         """How many calls there will be at most, unless one fails and is tried again."""
         return len(self.having("call"))
 
-    def summary(self, price: float | None, allowed: Allowance | None = None, *, is_refused: bool = False) -> str:
+    def summary(
+        self, price: float | None, allowed: Allowance | None = None, *, second: int = 0, is_refused: bool = False
+    ) -> str:
         """Return the plan in one line. What it says that calls cost is for calls that are sent now.
 
         A call that fails and is sent again comes on top, as far as ``allowed`` leaves room for it.
 
         :param allowed: the limit that allows the fewest calls, if there is one.
+        :param second: further calls at most, for second tries.
         :param is_refused: whether no call is made at all, as the run stops before the first one.
         """
         copies = sum(len(entry.others) for entry in self.entries if entry.action in ("call", "attach"))
@@ -131,7 +134,9 @@ class Plan:
         ):
             if count:
                 parts.append(f"{count} {words}")
-        calls, why = self.calls, ""
+        if second:
+            parts.append(f"{second} {plural(second, 'second try', 'second tries')} at most")
+        calls, why = self.calls + second, ""
         if calls and is_refused:
             calls, why = 0, " (the run stops before its first call)"
         elif allowed is not None and allowed.calls < calls:

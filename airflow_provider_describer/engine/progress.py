@@ -115,6 +115,16 @@ class Totals:
             self.count_paid(price)
             self.failed_cost_usd += price
 
+    def add_calls(self, other: Totals) -> None:
+        """Count the calls of another part of the run, and what they have cost; its images are counted elsewhere."""
+        self.calls += other.calls
+        self.count_paid(other.cost_usd)
+        self.failed_cost_usd += other.failed_cost_usd
+        self.unknown_calls += other.unknown_calls
+        self.unknown_cost_usd += other.unknown_cost_usd
+        self.saved_bytes += other.saved_bytes
+        self.waits = other.waits
+
     def manifest(
         self, *, vendor: str, store: str | None, results: str | None, failures: str | None, elapsed_s: float
     ) -> dict[str, Any]:
@@ -142,7 +152,7 @@ class Outcome:
     ``warning`` is for the task's log: a limit has left images pending, or images are held. ``budget`` is what the task
     instance has left. ``refusal`` says when the account allows calls again, where its own limits have stopped the run.
     ``skipped`` images are left to other runs. ``limit_reached`` is the limit, with its value, that has left images
-    pending; empty where none has.
+    pending; empty where none has. ``second_tries_left`` were left as a limit allows none.
     """
 
     manifest: dict[str, Any]
@@ -154,6 +164,7 @@ class Outcome:
     refusal: DescriberError | None = None
     skipped: int = 0
     limit_reached: str = ""
+    second_tries_left: int = 0
 
 
 def progress_line(

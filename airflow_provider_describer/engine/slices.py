@@ -58,7 +58,8 @@ def goes_on(outcome: Outcome, account: Account) -> bool:
     """Return whether a further slice could describe more; the job is done when its own limits are used up."""
     if outcome.resume_condition is not None or outcome.error is not None:
         return True
-    if outcome.manifest["counts"]["pending"] <= outcome.skipped or outcome.budget.is_task_used_up:
+    left = outcome.manifest["counts"]["pending"] - outcome.skipped + outcome.second_tries_left
+    if left <= 0 or outcome.budget.is_task_used_up:
         return False
     # Otherwise the slice ended on the day's budget: a shared one is renewed tomorrow.
     return outcome.budget.slice_left == 0 or account.limits_path is not None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_describer.arguments import as_path
 from airflow_provider_describer.errors import BadInput, RejectedImage
 from airflow_provider_describer.images.listing_file import is_listing_file, read_listing
+from airflow_provider_describer.images.prompts import checked_prompt, fill_prompt
 from airflow_provider_describer.images.scaling import preprocessing_of
 from airflow_provider_describer.models import DescribeRequest, Image, Spec
 from airflow_provider_describer.storage.address import bucket_address, check_reference, is_web, local_path, masked
@@ -31,7 +32,6 @@ _LONGEST_URI = 4096
 """Characters of what is given as address that a row keeps; no file or object has a longer name."""
 _AROUND = f"{string.whitespace}\ufeff\u00a0"
 """What editors and spreadsheets leave around an address."""
-_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def parse_images(
@@ -43,6 +43,7 @@ def parse_images(
     images_base: object = None,
     max_pixels: int | None = None,
     open_bucket: OpenBucket | None = None,
+    stricter_prompt: str | None = None,
 ) -> list[DescribeRequest]:
     """Return the requests in the order of the images; with several languages, one request for each.
 
@@ -57,6 +58,7 @@ def parse_images(
         unless they begin like a whole address; names that end in a slash are folders and left out.
     :param max_pixels: larger images are scaled down to this many pixels before they are sent.
     :param open_bucket: opens the buckets of listing files.
+    :param stricter_prompt: for a second try, filled in the same way; not for a vendor that takes no prompt.
     :raises BadInput: for an argument that cannot work, or where all entries have the same kind of flaw, naming the
         first; before any image is read or anything is sent.
     :raises UnreadableImage, BucketError: for a listing file that cannot be read now.
@@ -64,7 +66,10 @@ def parse_images(
     langs, base, preprocessing = _parse_langs(lang), _parse_base(images_base), preprocessing_of(max_pixels)
     for one_lang in langs:
         # What is wrong with the arguments is not blamed on each image.
-        vendor.spec(_checked_prompt(prompt), one_lang)
+        vendor.spec(checked_prompt(prompt, _shown), one_lang)
+    if stricter_prompt is not None and vendor.default_prompt is None:
+        raise BadInput(f"stricter_prompt is given, but {vendor.title}'s {vendor.model} takes no prompt: leave it out.")
+    prompts = (prompt, checked_prompt(stricter_prompt, _shown, "stricter_prompt"))
     # Equal specs are one object: a list can be long, and a prompt too.
     specs: dict[Spec, Spec] = {}
     requests = []
@@ -72,9 +77,10 @@ def parse_images(
         if base and base.is_folder(item):
             continue
         for one_lang in langs:
-            request = _request(place, item, vendor, prompt, one_lang, base, preprocessing)
-            spec = specs.setdefault(request.spec, request.spec)
-            requests.append(DescribeRequest(request.image, spec, request.id, request.flaw))
+            request = _request(place, item, vendor, prompts, one_lang, base, preprocessing)
+            spec, second = specs.setdefault(request.spec, request.spec), request.stricter
+            second = specs.setdefault(second, second) if second else None
+            requests.append(DescribeRequest(request.image, spec, request.id, request.flaw, second))
     flaws = [request.flaw for request in requests if request.flaw]
     if flaws and len(flaws) == len(requests) and len({flaw.kind for flaw in flaws}) == 1:
         raise BadInput(str(flaws[0]))
@@ -88,13 +94,16 @@ def parse_image(
     prompt: str | None = None,
     lang: object = "en",
     max_pixels: int | None = None,
+    stricter_prompt: str | None = None,
 ) -> DescribeRequest:
     """Return the request for one image in one language. Raises as `parse_images`, and for several of either."""
     if isinstance(image, list | tuple) or is_listing_file(as_path(image)):
         raise BadInput(f"image is {_shown(as_path(image))}, expected one image; DescribeImagesOperator takes many.")
     if not isinstance(lang, str):
         raise BadInput(f"lang is {_shown(lang)}, expected one language; DescribeImagesOperator takes several.")
-    (request,) = parse_images([image], vendor, prompt=prompt, lang=lang, max_pixels=max_pixels)
+    (request,) = parse_images(
+        [image], vendor, prompt=prompt, lang=lang, max_pixels=max_pixels, stricter_prompt=stricter_prompt
+    )
     return request
 
 
@@ -131,7 +140,13 @@ def _items(images: object, open_bucket: OpenBucket | None, name: str = "images")
 
 
 def _request(
-    place: str, item: object, vendor: Vendor, prompt: str | None, lang: str, base: Base | None, preprocessing: str
+    place: str,
+    item: object,
+    vendor: Vendor,
+    prompts: tuple[str | None, str | None],
+    lang: str,
+    base: Base | None,
+    preprocessing: str,
 ) -> DescribeRequest:
     given: Mapping[str, Any] = item if isinstance(item, Mapping) else {"uri": item}
     uri = id_ = None
@@ -144,9 +159,13 @@ def _request(
         try:
             id_ = _own_text("id", given.get("id"))
             image = Image(uri, _own_text("version", given.get("version")), _own_size(given.get("size")))
-            own_prompt, own_lang = given.get("prompt"), given.get("lang")
-            filled = _fill_prompt(prompt if _is_left_out(own_prompt) else own_prompt, given.get("fields"))
-            spec = vendor.spec(filled, lang if _is_left_out(own_lang) else own_lang or lang)
+            own, own_lang = given.get("prompt"), given.get("lang")
+            prompt = checked_prompt(prompts[0] if _is_left_out(own) else own, _shown)
+            asked_lang = lang if _is_left_out(own_lang) else own_lang or lang
+            fields = _own_fields(given.get("fields"))
+            spec = vendor.spec(fill_prompt(prompt, fields), asked_lang)
+            second = fill_prompt(prompts[1], fields, "stricter_prompt")
+            stricter = None if second is None else vendor.spec(second, asked_lang)
         except BadInput as error:
             raise BadInput(f"{place} ({_brief(uri)}): {error}") from None
     except Exception as error:  # noqa: BLE001  # nothing that is given as one entry may refuse the list
@@ -155,7 +174,10 @@ def _request(
         flaw = RejectedImage(str(error) if isinstance(error, BadInput) else odd, kind=kind)
         spec = replace(vendor.spec(lang=lang), prompt=None, preprocessing=preprocessing)
         return DescribeRequest(Image(uri[:_LONGEST_URI] if uri else place), spec, id_, flaw)
-    return DescribeRequest(image, replace(spec, preprocessing=preprocessing) if preprocessing else spec, id_)
+    if preprocessing:
+        spec = replace(spec, preprocessing=preprocessing)
+        stricter = replace(stricter, preprocessing=preprocessing) if stricter else None
+    return DescribeRequest(image, spec, id_, stricter=None if stricter == spec else stricter)
 
 
 def _full_uri(given: Mapping[str, Any], base: Base | None) -> str | None:
@@ -255,34 +277,13 @@ def _parse_base(images_base: object) -> Base | None:
     return Base(text if in_bucket and text.endswith("/") else text.rstrip("/") + "/", in_bucket)
 
 
-def _checked_prompt(prompt: object) -> str | None:
-    if prompt is not None and not isinstance(prompt, str):
-        raise BadInput(f"prompt is {_shown(prompt)}, expected a text.")
-    return prompt
-
-
-def _fill_prompt(given: object, fields: Any) -> str | None:
-    """Return the prompt with each ``{name}`` filled; ``{{`` and ``}}`` are braces, all other braces stay."""
-    prompt = _checked_prompt(given)
-    if not _is_missing(fields) and not isinstance(fields, Mapping):
+def _own_fields(fields: Any) -> dict[str, Any]:
+    """Return the fields that have a value."""
+    if _is_missing(fields):
+        return {}
+    if not isinstance(fields, Mapping):
         raise BadInput(f"fields is {_shown(fields)}, expected a dict such as {{'title': 'Red shoe'}}.")
-    if prompt is None:
-        return None
-
-    def fill(found: re.Match[str]) -> str:
-        name = found.group(1)
-        if name is None:
-            return found.group(0)[0]
-        value = None if _is_missing(fields) else fields.get(name)
-        if _is_missing(value):
-            given = () if _is_missing(fields) else (str(name) for name in fields if not _is_missing(fields[name]))
-            raise BadInput(
-                f"prompt asks for {{{name}}}, but this image's fields have {', '.join(sorted(given)) or 'none'}. Add "
-                f"it, or write {{{{{name}}}}} for the words themselves."
-            )
-        return str(value)
-
-    return _PLACEHOLDER.sub(fill, prompt)
+    return {name: value for name, value in fields.items() if not _is_missing(value)}
 
 
 def _brief(uri: str) -> str:

@@ -99,6 +99,8 @@ class Works:
     started: list[Worker] = field(default_factory=list)
     cloud: Cloud | None = None
     """Where the store lies, if not in a folder of this machine."""
+    rules: list[str] | None = None
+    stricter_prompt: str | None = None
 
     @property
     def store(self) -> str:
@@ -128,6 +130,8 @@ class Works:
             "on_claimed": on_claimed,
             "settling_s": settling_s,
             "on_unknown": on_unknown,
+            "rules": self.rules,
+            "stricter_prompt": self.stricter_prompt,
         }
         file = self.folder / f"task-{len(self.started)}.json"
         file.write_text(json.dumps(task), encoding="utf-8")

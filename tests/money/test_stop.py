@@ -89,7 +89,7 @@ def test_stop_while_the_first_intents_are_written(shop, night, thousand, monkeyp
             return super().take()
 
     monkeypatch.setattr(LocalFolder, "create", create)
-    monkeypatch.setattr("airflow_provider_describer.engine.job.Budget", Seen)
+    monkeypatch.setattr("airflow_provider_describer.engine.passes.Budget", Seen)
     stopped = night(thousand[:4], job=job)
 
     assert stopped.ledger["requests"] == stopped.manifest["calls"] == 0

@@ -15,6 +15,7 @@ from airflow_provider_describer.engine.limits import TaskLimits
 from airflow_provider_describer.http import flow
 from airflow_provider_describer.http.retry import RetryPolicy
 from airflow_provider_describer.images.reference import parse_images
+from airflow_provider_describer.rules import parse_rules
 from airflow_provider_describer.storage.open_bucket import bucket_from_environment
 from airflow_provider_describer.store.rows import TaskInstanceKey
 from airflow_provider_describer.vendors import get_vendor
@@ -29,7 +30,7 @@ def main(task: dict[str, Any]) -> None:
     vendor_history.SETTLING_S = task["settling_s"]
     job = Job(
         flow.VendorCalls(vendor, account, RetryPolicy(base=0.01, cap=0.02)),
-        parse_images(task["images"], vendor),
+        parse_images(task["images"], vendor, stricter_prompt=task["stricter_prompt"]),
         TaskLimits(**task["limits"]),
         on_claimed=task["on_claimed"],
         store=task["store"],
@@ -38,6 +39,7 @@ def main(task: dict[str, Any]) -> None:
         report=lambda line: None,
         # Each is opened once, as the hooks do it.
         open_bucket=functools.cache(bucket_from_environment),
+        rules=parse_rules("rules", task["rules"]),
     )
     outcome = job.run()
     print(json.dumps({"manifest": outcome.manifest, "error": outcome.error and str(outcome.error)}))
