@@ -282,6 +282,7 @@ READERS: Mapping[str, Reader] = {
     "state_path": _read_state_path,
     "storage_conn_id": _optional(parse_text),
     "store": _read_store,
+    "stricter_prompt": read_prompt,
     "subject": parse_text,
     "types": _read_types,
 }

@@ -147,6 +147,8 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
         outcome and reuse it, or describe it if that run ends without one; ``skip`` leaves it pending. (templated)
     :param rules: what each text has to be like, such as ``[MinWords(8), NoMarkdown()]`` from
         ``airflow_provider_describer.rules``, or their texts. The row names those that a text fails. (templated)
+    :param stricter_prompt: asks once more, with this prompt, about an image whose text fails a rule, within the same
+        limits; the text that fails fewer rules is in the row. None for no second try. (templated)
     :param retry_rejected: ask again about images that the vendor has rejected before. (templated)
     :param results_format: format of the result files in the store: ``jsonl`` or ``parquet``. (templated)
     :param skip_if_empty: skip the task if there are no images. By default it succeeds, and all its counts are zero.
@@ -164,6 +166,7 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
         "max_lost_calls",
         "on_claimed",
         "rules",
+        "stricter_prompt",
         "retry_rejected",
         "results_format",
         "skip_if_empty",
@@ -186,6 +189,7 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
         results_format: str = "jsonl",
         skip_if_empty: bool | str = False,
         rules: Any = None,
+        stricter_prompt: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -202,6 +206,7 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
         self.results_format = results_format
         self.skip_if_empty = skip_if_empty
         self.rules = rules
+        self.stricter_prompt = stricter_prompt
 
     def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
         # Airflow has no other hook between rendering and storing what the UI shows that mapped tasks have too.
@@ -249,6 +254,7 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
             images_base=given.images_base,
             max_pixels=given.max_pixels,
             open_bucket=open_bucket,
+            stricter_prompt=given.stricter_prompt,
         )
         if given.skip_if_empty and not requests:
             raise AirflowSkipException("There are no images to describe.")

@@ -53,6 +53,8 @@ class DescribeImageOperator(DescriberBaseOperator):
         (templated)
     :param rules: what each text has to be like, such as ``[MinWords(8), NoMarkdown()]`` from
         ``airflow_provider_describer.rules``, or their texts. The row names those that a text fails. (templated)
+    :param stricter_prompt: asks once more, with this prompt, about an image whose text fails a rule, within the same
+        limits; the text that fails fewer rules is in the row. None for no second try. (templated)
     """
 
     template_fields: Sequence[str] = (
@@ -61,6 +63,7 @@ class DescribeImageOperator(DescriberBaseOperator):
         "max_lost_calls",
         "on_claimed",
         "rules",
+        "stricter_prompt",
         *DescriberBaseOperator.template_fields,
     )
 
@@ -72,6 +75,7 @@ class DescribeImageOperator(DescriberBaseOperator):
         max_lost_calls: int | str = 2,
         on_claimed: str = "wait",
         rules: Any = None,
+        stricter_prompt: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -80,11 +84,12 @@ class DescribeImageOperator(DescriberBaseOperator):
         self.max_lost_calls = max_lost_calls
         self.on_claimed = on_claimed
         self.rules = rules
+        self.stricter_prompt = stricter_prompt
         if isinstance(langs := getattr(check_arguments(self), "lang", ""), list):
             raise BadInput(f"lang is {langs}, expected one language; DescribeImagesOperator takes several.")
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Make at most one billable call and return the description's row."""
+        """Make at most one billable call, or two with a ``stricter_prompt``, and return the description's row."""
         with airflow_errors():
             self._job = self._plan(context)
             vendor = self._job.vendor_calls.vendor
@@ -112,7 +117,12 @@ class DescribeImageOperator(DescriberBaseOperator):
         hook.warn_of_ignored(given.prompt)
         open_bucket = buckets_of(given.storage_conn_id)
         request = parse_image(
-            given.image, hook.vendor, prompt=given.prompt, lang=given.lang, max_pixels=given.max_pixels
+            given.image,
+            hook.vendor,
+            prompt=given.prompt,
+            lang=given.lang,
+            max_pixels=given.max_pixels,
+            stricter_prompt=given.stricter_prompt,
         )
         open_ahead(open_bucket, [given.store, vendor_calls.account.limits_path, request.image.uri])
         return Job(

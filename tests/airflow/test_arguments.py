@@ -52,6 +52,7 @@ MANY = {
     "results_format": "jsonl",
     "skip_if_empty": False,
     "rules": None,
+    "stricter_prompt": None,
 }
 LISTING = {**DESCRIBER, "path": REQUIRED, "types": None, "chunk_size": None, "inline_limit": 1000}
 ARGUMENTS: dict[type[Any], dict[str, Any]] = {
@@ -62,6 +63,7 @@ ARGUMENTS: dict[type[Any], dict[str, Any]] = {
         "max_lost_calls": 2,
         "on_claimed": "wait",
         "rules": None,
+        "stricter_prompt": None,
     },
     DescribeImagesOperator: {**MANY, **DEFERRABLE, "dry_run": False, "defer_after": 30.0},
     ListImagesOperator: {
@@ -131,6 +133,7 @@ MINE: dict[str, Any] = {
     "slice_size": 11,
     "storage_conn_id": "my_storage",
     "store": "/mine/store",
+    "stricter_prompt": "Be brief.",
     "subject": "Mine",
     "types": ["jpg"],
 }
@@ -260,6 +263,7 @@ WRONG: dict[str, Any] = {
     "slice_size": 0,
     "storage_conn_id": 7,
     "store": "descriptions",
+    "stricter_prompt": " ",
     "types": "jpg",
 }
 EACH = [(kind, name) for kind in ARGUMENTS for name in ARGUMENTS[kind]]

@@ -19,7 +19,15 @@ from airflow_provider_describer.provider_info import get_provider_info
 
 DESCRIBER = ("describer_conn_id", "prompt", "lang", "store", "storage_conn_id", "max_pixels")
 OPERATORS: dict[type[Any], tuple[str, ...]] = {
-    DescribeImageOperator: ("image", "on_unknown", "max_lost_calls", "on_claimed", "rules", *DESCRIBER),
+    DescribeImageOperator: (
+        "image",
+        "on_unknown",
+        "max_lost_calls",
+        "on_claimed",
+        "rules",
+        "stricter_prompt",
+        *DESCRIBER,
+    ),
     DescribeImagesOperator: (
         "dry_run",
         "deferrable",
@@ -34,6 +42,7 @@ OPERATORS: dict[type[Any], tuple[str, ...]] = {
         "max_lost_calls",
         "on_claimed",
         "rules",
+        "stricter_prompt",
         "retry_rejected",
         "results_format",
         "skip_if_empty",

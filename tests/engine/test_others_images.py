@@ -17,12 +17,13 @@ import pytest
 from airflow_provider_describer.engine import claimed
 from airflow_provider_describer.engine.deferral import CarriedTotals
 from airflow_provider_describer.engine.job import Job
+from airflow_provider_describer.engine.passes import Pass
 from airflow_provider_describer.engine.limits import TaskLimits
 from airflow_provider_describer.engine.ownership import Ownership
 from airflow_provider_describer.engine.progress import Outcome
 from airflow_provider_describer.engine.slices import goes_on, slice_of
 from airflow_provider_describer.errors import BadInput
-from airflow_provider_describer.storage.folder import Folder, LocalFolder, open_folder
+from airflow_provider_describer.storage.folder import LocalFolder, open_folder
 from airflow_provider_describer.store.claim_files import Claims, open_claims
 from airflow_provider_describer.store.identity import identity_keys
 from airflow_provider_describer.store.journal import Journal
@@ -44,13 +45,21 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claimed, "LONGEST_POLL_S", 0.05)
 
 
+class UnclaimedPass(Pass):
+    __slots__ = ()
+
+    def _open_ownership(self) -> Ownership:
+        return Ownership(None, self.report)
+
+
 class Unclaimed(Job):
     """A job whose claims somebody else has made."""
 
     __slots__ = ()
 
-    def _open_ownership(self, folder: Folder | None) -> Ownership:
-        return Ownership(None, self.report)
+    def _new_pass(self, *given: Any) -> Pass:
+        new = super()._new_pass(*given)
+        return UnclaimedPass(**{field.name: getattr(new, field.name) for field in fields(new)})
 
 
 def unclaimed(job: Job) -> Job:

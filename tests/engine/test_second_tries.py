@@ -50,9 +50,7 @@ def test_an_image_that_fails_is_asked_once_more_and_has_one_row(shop: Shop, pict
     assert result.manifest["failed_rules"] == {"Matches('Asked: Be brief')": 0, "MinWords(3)": 0}
     kept = [event for event in read_history(open_folder(shop.store)) if event["event"] == "outcome"]
     assert Counter(event["prompt"] for event in kept) == Counter({"Describe this image in detail.": 4, STRICTER: 4})
-    assert result.lines[0] == (
-        "4 images: 4 new, 0 reused, 4 second tries at most; at most 8 calls, $0.12"
-    )
+    assert result.lines[0] == ("4 images: 4 new, 0 reused, 4 second tries at most; at most 8 calls, $0.12")
     assert "second tries: 4 images: 4 new, 0 reused; at most 4 calls, $0.06" in result.lines
 
 
@@ -108,7 +106,9 @@ def test_no_limit_is_exceeded_and_the_first_text_stays(shop: Shop, pictures: Pic
     assert result.ledger["billed"] == result.manifest["calls"] == 5
     assert result.error is None and result.counts["described"] == 3
     assert Counter(row["prompt"] for row in result.rows) == {STRICTER: 2, "Describe this image in detail.": 1}
-    assert any("second tries: not all could be made now" in line and "allows no further" in line for line in result.lines)
+    assert any(
+        "second tries: not all could be made now" in line and "allows no further" in line for line in result.lines
+    )
     later = shop.describe(paths, **ASKED)
     assert (later.ledger["billed"], later.counts["described"], later.counts["reused"]) == (6, 1, 2)
     assert {row["prompt"] for row in later.rows} == {STRICTER}
@@ -135,9 +135,7 @@ def test_a_second_call_that_is_rejected_changes_no_status(shop: Shop, pictures: 
 
 
 @pytest.mark.parametrize("on_unknown", ["retry", "hold", "fail"])
-def test_a_second_call_whose_answer_is_lost_changes_no_status(
-    shop: Shop, pictures: Pictures, on_unknown: Any
-) -> None:
+def test_a_second_call_whose_answer_is_lost_changes_no_status(shop: Shop, pictures: Pictures, on_unknown: Any) -> None:
     paths = pictures(2)
     shop.describe(paths)
     shop.breaks("drop_after_bill")
@@ -231,9 +229,7 @@ def test_a_run_in_two_pieces_of_one_store_waits_for_the_other(shop: Shop, pictur
 
     paths = pictures(6)
     shop.faults(latency_s=0.05)
-    jobs = [
-        shop.job(paths, **ASKED, task_instance=replace(RUN, task_id=f"describe_{number}")) for number in range(2)
-    ]
+    jobs = [shop.job(paths, **ASKED, task_instance=replace(RUN, task_id=f"describe_{number}")) for number in range(2)]
     with ThreadPoolExecutor(2) as threads:
         ends = [one.result() for one in [threads.submit(job.run) for job in jobs]]
     assert [end.error for end in ends] == [None, None]
@@ -245,7 +241,7 @@ def test_a_run_in_two_pieces_of_one_store_waits_for_the_other(shop: Shop, pictur
 
 
 def row(text: str | None, failed: list[str] | None, **more: Any) -> Row:
-    base = {name: None for name in Row.__slots__}
+    base = dict.fromkeys(Row.__slots__)
     given = {"status": "described", "billed": "yes", "cost_usd": 0.015, "lost_calls": 0, "sha256": "a"}
     return Row(**{**base, **given, "text": text, "failed_rules": failed, **more})
 

@@ -168,6 +168,16 @@ IMAGES: list[tuple[Any, Any]] = [
 ]
 
 # For each argument: what it may be and what that means, and what is refused.
+PROMPTS: Any = (
+    [
+        ("What is it?", "What is it?"),
+        (" x ", " x "),
+        ("None of these?", "None of these?"),
+        (None, None),
+        ("None", None),
+    ],
+    ["", " ", "\n", 7, True, ["x"], object()],
+)
 TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
     "chunk_size": optional(wholes(1)),
     "concurrency": required(wholes(1, 1024)),
@@ -251,16 +261,7 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
         [*NO_PLACES, *NONE, "https://h/a?sig=hush", "s3://me:hush@shop/a"],
     ),
     "poll_interval": ([(1, 1.0), (60.0, 60.0)], [0, 0.5, "60", -1, NAN, INF, True, *NONE]),
-    "prompt": (
-        [
-            ("What is it?", "What is it?"),
-            (" x ", " x "),
-            ("None of these?", "None of these?"),
-            (None, None),
-            ("None", None),
-        ],
-        ["", " ", "\n", 7, True, ["x"], object()],
-    ),
+    "prompt": PROMPTS,
     "results": optional(
         (
             [
@@ -296,6 +297,7 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
         [*STORE, (None, None), ("None", None)],
         [*NO_PLACES, *NO_FOLDERS, "", " ", "\n", "/data/{{ ds }}", "s3://shop/{% if x %}"],
     ),
+    "stricter_prompt": PROMPTS,
     "subject": ([("Look!", "Look!"), (" Look!\n", "Look!")], [*NONE, 7, True, ["Look!"]]),
     "types": optional(
         (

@@ -115,6 +115,7 @@ class Works:
         settling_s: float = 0.0,
         on_unknown: str = "retry",
         run: dict[str, Any] | None = None,
+        die: str | None = None,
         **limits: Any,
     ) -> Worker:
         task = {
@@ -130,6 +131,7 @@ class Works:
             "on_claimed": on_claimed,
             "settling_s": settling_s,
             "on_unknown": on_unknown,
+            "die": die,
             "rules": self.rules,
             "stricter_prompt": self.stricter_prompt,
         }

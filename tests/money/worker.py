@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 from airflow_provider_describer.account import account_from_connection
-from airflow_provider_describer.engine import vendor_history
+from airflow_provider_describer.engine import second_tries, vendor_history
 from airflow_provider_describer.engine.job import Job
 from airflow_provider_describer.engine.limits import TaskLimits
 from airflow_provider_describer.http import flow
@@ -28,6 +30,10 @@ def main(task: dict[str, Any]) -> None:
     )
     flow.poll_pause = lambda polls: task["poll_s"]
     vendor_history.SETTLING_S = task["settling_s"]
+    if task["die"] == "between":
+        # The requests of the second pass are asked for when the first one has ended.
+        dies = property(lambda self: os.kill(os.getpid(), signal.SIGKILL))
+        second_tries.SecondTries.requests = dies  # type: ignore[assignment,method-assign]
     job = Job(
         flow.VendorCalls(vendor, account, RetryPolicy(base=0.01, cap=0.02)),
         parse_images(task["images"], vendor, stricter_prompt=task["stricter_prompt"]),

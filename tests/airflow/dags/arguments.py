@@ -69,6 +69,7 @@ PARAMS: dict[str, Any] = {
     "skip_if_empty": False,
     "slice_size": 100,
     "store": None,
+    "stricter_prompt": None,
     "types": None,
 }
 
