@@ -212,7 +212,7 @@ class Job:
             end = await replace(new, report=self._report_second, on_unknown=on_unknown, limits=limits).run()
         finally:
             shared.totals.add_calls(totals)
-        if not isinstance(end.error, _PASSING):
+        if not isinstance(end.error, _PASSING) or end.error.kind == "claim_lost":
             return end
         limit = shared.totals.limit_reached
         why = f"{limit} allows no further call" if limit else str(end.error)

@@ -58,7 +58,10 @@ def read_arguments(given: Mapping[str, object], now: float) -> SimpleNamespace:
     for name, value in given.items():
         if is_undefined(value):
             raise BadInput(f"{name} is a template that names something undefined; expected one that has a value.")
-    return SimpleNamespace(**{name: readers[name](name, value) for name, value in given.items()})
+    found = {name: readers[name](name, value) for name, value in given.items()}
+    if found.get("stricter_prompt") and found.get("rules") == ():
+        raise BadInput("stricter_prompt is given without rules: it asks again about images whose text fails one.")
+    return SimpleNamespace(**found)
 
 
 def read_literals(given: Mapping[str, object], now: float) -> SimpleNamespace:

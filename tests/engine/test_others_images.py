@@ -17,9 +17,9 @@ import pytest
 from airflow_provider_describer.engine import claimed
 from airflow_provider_describer.engine.deferral import CarriedTotals
 from airflow_provider_describer.engine.job import Job
-from airflow_provider_describer.engine.passes import Pass
 from airflow_provider_describer.engine.limits import TaskLimits
 from airflow_provider_describer.engine.ownership import Ownership
+from airflow_provider_describer.engine.passes import Pass
 from airflow_provider_describer.engine.progress import Outcome
 from airflow_provider_describer.engine.slices import goes_on, slice_of
 from airflow_provider_describer.errors import BadInput

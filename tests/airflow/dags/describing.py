@@ -8,6 +8,8 @@ from typing import Any
 from airflow.sdk import dag, task
 
 from airflow_provider_describer.operators.describe import DescribeImageOperator, DescribeImagesOperator
+from airflow_provider_describer.rules import Matches, NoMarkdown
+from airflow_provider_describer.sensors.images import DescribeImagesSensor
 
 # A task that is retried although it should not be shows it by its try number, at once.
 RETRIES = {"retries": 3, "retry_delay": timedelta(0)}
@@ -96,5 +98,38 @@ def planned() -> None:
     DescribeImagesOperator(task_id="describe", images=listing(), store="{{ params.store }}", dry_run=True)
 
 
-for build in (one_by_one, stored, templated, inline, in_chunks, one_stored, in_time, planned):
+@dag(params={**PARAMS, "rules": ["MinWords(3)"]}, default_args=RETRIES)
+def judged() -> None:
+    given = {"images": listing(), "store": "{{ params.store }}", "describer_conn_id": CONN_ID}
+    rules = [NoMarkdown(), Matches("Asked: Be brief"), "{{ params.rules[0] }}"]
+    describe = DescribeImagesOperator(task_id="describe", **given, rules=rules, stricter_prompt="Be brief.")
+    # Both texts are known by then.
+    in_slices = DescribeImagesSensor(
+        task_id="in_slices",
+        **given,
+        rules="{{ params.rules }}",
+        stricter_prompt="Be brief.",
+        slice_size=1,
+        poke_interval=0.05,
+    )
+    one = DescribeImageOperator(
+        task_id="one", image="{{ params.images[0] }}", store="{{ params.store }}", rules=["MaxChars(5)"]
+    )
+    describe >> in_slices >> one
+
+
+@dag(params=PARAMS, default_args=RETRIES)
+def judged_in_slices() -> None:
+    DescribeImagesSensor(
+        task_id="in_slices",
+        images=listing(),
+        store="{{ params.store }}",
+        rules=[Matches("Asked: Be brief")],
+        stricter_prompt="Be brief.",
+        slice_size=2,
+        poke_interval=0.05,
+    )
+
+
+for build in (one_by_one, stored, templated, inline, in_chunks, one_stored, in_time, planned, judged, judged_in_slices):
     globals()[build.__name__ + "_dag"] = build()
