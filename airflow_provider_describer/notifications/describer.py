@@ -18,6 +18,7 @@ from airflow_provider_describer.engine.occasions import (
     message_of,
     occasions_of,
 )
+from airflow_provider_describer.errors import BadInput, DescriberError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -90,7 +91,7 @@ class DescriberNotifier(BaseNotifier):
         """Return the context for the notifiers, or None where there is nothing to tell."""
         error = context.get("exception")
         error = getattr(error, "describer_error", error)
-        manifest, limit = self._manifest(context), self._pulled(context, LIMIT_REACHED)
+        manifest, limit = _manifest_and_limit(context, error)
         occasions = occasions_of(manifest, limit, error, self.failure_share)
         occasions = {name: words for name, words in occasions.items() if name in self.on}
         if not occasions:
@@ -104,22 +105,25 @@ class DescriberNotifier(BaseNotifier):
             "describer_occasions": list(occasions),
         }
 
-    def _manifest(self, context: Context) -> Mapping[str, Any] | None:
-        # What a failed task has done is under a key of its own.
-        for key in ("manifest", "return_value") if context.get("exception") else ("return_value", "manifest"):
-            found = self._pulled(context, key)
-            if isinstance(found, Mapping) and isinstance(found.get("counts"), Mapping):
-                return found
-        return None
 
-    def _pulled(self, context: Context, key: str) -> Any:
-        """Return the task's own XCom, or None; also where it cannot be read."""
-        ti = context["ti"]
-        try:
-            return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=-1 if ti.map_index is None else ti.map_index)
-        except Exception as error:  # noqa: BLE001  # whatever the XCom backend raises: the error alone decides then
-            log.warning("XCom %r of %s cannot be read: %s", key, ti.task_id, type(error).__name__)
-            return None
+def _manifest_and_limit(context: Context, error: object) -> tuple[Mapping[str, Any] | None, object]:
+    """Return what a task has pushed. What cannot be there is not asked for: Airflow logs an error for each such XCom."""
+    if error is not None and (not isinstance(error, DescriberError) or isinstance(error, BadInput)):
+        return None, None
+    found = _pulled(context, "return_value" if error is None else "manifest")
+    manifest = found if isinstance(found, Mapping) and isinstance(found.get("counts"), Mapping) else None
+    has_limit = error is None if manifest is None else bool(manifest["counts"].get("pending"))
+    return manifest, _pulled(context, LIMIT_REACHED) if has_limit else None
+
+
+def _pulled(context: Context, key: str) -> Any:
+    """Return the task's own XCom, or None; also where it cannot be read."""
+    ti = context["ti"]
+    try:
+        return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=-1 if ti.map_index is None else ti.map_index)
+    except Exception as error:  # noqa: BLE001  # whatever the XCom backend raises: the error alone decides then
+        log.warning("XCom %r of %s cannot be read: %s", key, ti.task_id, type(error).__name__)
+        return None
 
 
 async def _asend(send: Send, told: dict[str, Any]) -> None:

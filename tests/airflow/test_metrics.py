@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from airflow_provider_describer.emulator.process import EmulatorProcess
 from airflow_provider_describer.engine.meter import EndedCall
 from airflow_provider_describer.engine.progress import Totals
 from airflow_provider_describer.operators import traces
-from airflow_provider_describer.operators.metrics import StatsMeter, meter_of
+from airflow_provider_describer.operators.metrics import StatsMeter, meter_of, send_deferred, sends_metrics
 from airflow_provider_describer.operators.traces import SpanMeter
 from airflow_provider_describer.store.rows import TaskInstanceKey
 
@@ -214,16 +215,36 @@ def test_a_failed_call_has_its_kind_as_a_tag(statsd: Statsd) -> None:
 
 
 def test_a_statsd_that_cannot_be_reached_ends_no_run(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    statsd: Statsd, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def unreachable(*_: object, **__: object) -> None:
         raise OSError("no route to host")
 
-    monkeypatch.setattr("airflow.providers.common.compat.sdk.Stats.incr", unreachable, raising=False)
+    monkeypatch.setattr(StatsMeter, "count", unreachable)
     meter = meter_of("segmind", RUN)
     meter.begin(Totals())
     meter.end(Totals(calls=1), None)
     assert "StatsMeter is left out of this run: OSError: no route to host" in caplog.text
+    assert statsd.lines() == []
+
+
+@pytest.mark.parametrize("switch", ["statsd_on", "statsd_datadog_enabled", "otel_on"])
+def test_nothing_is_counted_where_airflow_sends_no_metrics(monkeypatch: pytest.MonkeyPatch, switch: str) -> None:
+    monkeypatch.setenv(f"AIRFLOW__METRICS__{switch.upper()}", "True")
+    assert sends_metrics()
+    monkeypatch.setenv(f"AIRFLOW__METRICS__{switch.upper()}", "False")
+    assert not sends_metrics()
+
+
+def test_a_task_that_has_waited_outside_its_worker_says_how_long(statsd: Statsd) -> None:
+    job: Any = SimpleNamespace(
+        vendor_calls=SimpleNamespace(account=SimpleNamespace(vendor="segmind")), task_instance=RUN
+    )
+    send_deferred(job, 90.0)
+    # The clock was set back meanwhile.
+    send_deferred(job, -3.0)
+    tags = "dag_id=shop,task_id=describe,vendor=segmind"
+    assert statsd.timings("deferred") == [(tags, 90_000), (tags, 0)]
 
 
 def test_a_run_that_fails_has_a_span_that_says_so(spans: Callable[[], list[ReadableSpan]]) -> None:
