@@ -107,7 +107,7 @@ class DescriberNotifier(BaseNotifier):
 
 
 def _manifest_and_limit(context: Context, error: object) -> tuple[Mapping[str, Any] | None, object]:
-    """Return what a task has pushed. What cannot be there is not asked for: Airflow logs an error for each such XCom."""
+    """Return what a task has pushed. What cannot be there is not asked for, as Airflow logs an error then."""
     if error is not None and (not isinstance(error, DescriberError) or isinstance(error, BadInput)):
         return None, None
     found = _pulled(context, "return_value" if error is None else "manifest")

@@ -6,6 +6,7 @@ import re
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -258,6 +260,16 @@ def test_a_run_that_fails_has_a_span_that_says_so(spans: Callable[[], list[Reada
     assert call.attributes is not None and call.attributes["error.type"] == "insufficient_credits"
     assert run.status.description == "The account is empty."
     assert call.end_time and call.start_time and call.end_time - call.start_time == 250_000_000
+
+
+def test_a_run_is_below_the_span_of_its_task(spans: Callable[[], list[ReadableSpan]]) -> None:
+    """Airflow 3.3 has one around each task, in the thread that builds the meter and not in the run's own."""
+    with trace.get_tracer("airflow").start_as_current_span("worker.describe") as of_the_task:
+        meter = SpanMeter("segmind")
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(meter.end, Totals(), None).result()
+    run = spans()[0]
+    assert run.parent is not None and run.parent.span_id == of_the_task.get_span_context().span_id
 
 
 def test_an_error_that_is_not_ours_is_named_and_not_quoted(spans: Callable[[], list[ReadableSpan]]) -> None:
