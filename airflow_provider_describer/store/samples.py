@@ -119,8 +119,8 @@ def author_of(results: str, open_bucket: OpenBucket | None = None) -> TaskInstan
             about = {**item, **item.get("fields", {})} if isinstance(item, dict) else {}
             if not {"dag_id", "run_id", "task_id", "map_index"} <= about.keys():
                 raise BadInput(f"results is {results!r}, whose rows name no task; {expected}.")
-            ids = (str(about[name]) for name in ("dag_id", "run_id", "task_id"))
-            return TaskInstanceKey(*ids, map_index=int(about["map_index"]))
+            dag_id, run_id, task_id = (str(about[name]) for name in ("dag_id", "run_id", "task_id"))
+            return TaskInstanceKey(dag_id, run_id, task_id, int(about["map_index"]))
     except BadInput as error:
         text = str(error)
         raise BadInput(text if text.startswith("results") else f"results is {results!r}; {expected}. {text}") from None

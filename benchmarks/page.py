@@ -1,7 +1,7 @@
 """Measure the gallery of a large store against that of a small one. Prints rows of `engine.py`'s table.
 
-``python benchmarks/gallery.py [--quick]``: the large store has 10^6 outcomes, or 10^5 with ``--quick``; it takes ten
-minutes to make. ``python benchmarks/gallery.py STORE STORE`` measures two stores that are there: first the small one.
+``python benchmarks/page.py [--quick]``: the large store has 10^6 outcomes, or 10^5 with ``--quick``; it takes ten
+minutes to make. ``python benchmarks/page.py STORE STORE`` measures two stores that are there: first the small one.
 """
 
 from __future__ import annotations
