@@ -212,7 +212,7 @@ def _read_results(name: str, value: object) -> list[str] | None:
         path = one.get("results") if isinstance(one, Mapping) else as_path(one)
         if not isinstance(path, str) or not is_listing_file(path):
             raise BadInput(
-                f"{name} names {shown(path)}, expected the manifest of a DescribeImagesOperator with a store, the path "
+                f"{name} is {shown(path)}, expected the manifest of a DescribeImagesOperator with a store, the path "
                 "of its result file, or a list of these."
             )
         paths.append(path)

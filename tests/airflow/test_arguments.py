@@ -227,6 +227,11 @@ def test_all_of_them_are_operators(kind: Any) -> None:
 # --- what is known when the DAG is parsed ---
 
 WRONG: dict[str, Any] = {
+    "results": "/data/a.jpg",
+    "share": 0,
+    "failed_rules": [],
+    "max_images": 0,
+    "subject": " ",
     "chunk_size": 0,
     "concurrency": 0,
     "defer_after": 1,
