@@ -29,6 +29,12 @@ def get_provider_info() -> dict[str, Any]:
         "sensors": _modules("sensors.credits", "sensors.images"),
         "triggers": _modules("triggers.credits", "triggers.describe", "triggers.images"),
         "notifications": [f"{_PACKAGE}.notifications.describer.DescriberNotifier"],
+        "task-decorators": [
+            {
+                "name": "describe_images",
+                "class-name": f"{_PACKAGE}.decorators.describe_images.describe_images_task",
+            }
+        ],
         "connection-types": [
             _connection("image_describer", "Image Describer", "ImageDescriberHook"),
             _connection("segmind", "Segmind", "SegmindHook"),

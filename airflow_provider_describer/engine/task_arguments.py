@@ -7,7 +7,7 @@ blank ``prompt`` or ``store`` is refused. Everywhere else they are refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -62,6 +62,32 @@ def read_arguments(given: Mapping[str, object], now: float) -> SimpleNamespace:
     if found.get("stricter_prompt") and found.get("rules") == ():
         raise BadInput("stricter_prompt is given without rules: it asks again about images whose text fails one.")
     return SimpleNamespace(**found)
+
+
+def read_returned_images(function: str, value: object) -> list[Any] | str:
+    """Return the images that a user's function has returned: a list, or the path of a listing file.
+
+    :param function: its name.
+    :raises BadInput: for what is neither, naming the function. A generator is neither, as it can be read only once.
+    """
+    images = as_path(value)
+    if is_listing_file(images):
+        return str(images)
+    found = list_in(images) if isinstance(images, str) else images
+    if isinstance(found, Iterable) and not isinstance(found, bytes | Mapping | Iterator):
+        return list(found)
+    hint = ""
+    if images is None:
+        hint = " A function without a return returns None; one with nothing to do returns []."
+    elif isinstance(images, Iterator):
+        hint = " Put it into list(…)."
+    elif isinstance(images, str | Mapping):
+        hint = " Put one image into brackets."
+    shown_value = shown(masked(images) if isinstance(images, str) else images)
+    raise BadInput(
+        f"{function}() returned {shown_value}, expected a list of image uris or dicts, or the path of a file that "
+        f"lists them.{hint}"
+    )
 
 
 def read_literals(given: Mapping[str, object], now: float) -> SimpleNamespace:

@@ -191,7 +191,7 @@ def _full_uri(given: Mapping[str, Any], base: Base | None) -> str | None:
     elif _FULL.match(bare):
         # A key may end in a space; one in a line break is known from a listing, which tells its version too.
         uri = uri.lstrip(_AROUND)
-        uri = uri.rstrip("\r\n") if _is_missing(given.get("version")) else uri
+        uri = uri.rstrip("\r\n") if is_missing(given.get("version")) else uri
     full = uri if base is None else base.join(uri)
     return _CONNECTION.sub(r"\1", full, count=1) if "@" in full else full
 
@@ -215,7 +215,7 @@ def _check_entry(place: str, given: Mapping[str, Any], uri: str | None) -> None:
         raise BadInput(f"{place} ({_brief(uri)}): {error}", kind="bad_address") from None
 
 
-def _is_missing(value: object) -> bool:
+def is_missing(value: object) -> bool:
     """Whether a cell is empty: None, or what pandas writes for it."""
     if value is None or isinstance(value, str | int):
         return value is None
@@ -224,7 +224,7 @@ def _is_missing(value: object) -> bool:
 
 def _is_left_out(value: object) -> bool:
     """Whether a key of an image has no value: its cell is empty, or says None as templates write it."""
-    return _is_missing(value) or (isinstance(value, str) and value.strip() == "None")
+    return is_missing(value) or (isinstance(value, str) and value.strip() == "None")
 
 
 def _own_text(name: str, value: object) -> str | None:
@@ -279,11 +279,11 @@ def _parse_base(images_base: object) -> Base | None:
 
 def _own_fields(fields: Any) -> dict[str, Any]:
     """Return the fields that have a value."""
-    if _is_missing(fields):
+    if is_missing(fields):
         return {}
     if not isinstance(fields, Mapping):
         raise BadInput(f"fields is {_shown(fields)}, expected a dict such as {{'title': 'Red shoe'}}.")
-    return {name: value for name, value in fields.items() if not _is_missing(value)}
+    return {name: value for name, value in fields.items() if not is_missing(value)}
 
 
 def _brief(uri: str) -> str:

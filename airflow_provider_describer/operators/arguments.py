@@ -10,16 +10,17 @@ from typing import Any
 from airflow_provider_describer.engine.task_arguments import read_arguments, read_literals
 from airflow_provider_describer.operators.rendered import given_value
 
-_PACKAGE = f"{__name__.partition('.')[0]}."
+_ROOMS = tuple(f"{__name__.partition('.')[0]}.{room}." for room in ("operators", "sensors"))
+"""What a decorated task has as template fields beside those of its operator belongs to its function."""
 
 
-def given_arguments(task: Any) -> SimpleNamespace:
-    """Return the values of all arguments of a task that runs, each as an attribute.
+def given_arguments(task: Any, names: Sequence[str] | None = None) -> SimpleNamespace:
+    """Return the values of these arguments of a task that runs, by default of all, each as an attribute.
 
     :raises BadInput: for one that cannot work, naming it.
     """
     # Whoever runs a rendered task without Airflow's own steps has its images as they are shown.
-    given = {name: given_value(getattr(task, name)) for name in _names(type(task))}
+    given = {name: given_value(getattr(task, name)) for name in names or _names(type(task))}
     return read_arguments(given, time.time())
 
 
@@ -40,9 +41,9 @@ def check_partial(kind: Any, given: Mapping[str, Any]) -> None:
 
 
 def _names(kind: Any) -> Sequence[str]:
-    """Return the arguments of a class of tasks: what its nearest class of this package has as template fields.
+    """Return a task's arguments: what its nearest operator or sensor of this package has as template fields.
 
     A user's subclass may have others, or fewer.
     """
-    names: Sequence[str] = next(one for one in kind.__mro__ if one.__module__.startswith(_PACKAGE)).template_fields
+    names: Sequence[str] = next(one for one in kind.__mro__ if one.__module__.startswith(_ROOMS)).template_fields
     return names
