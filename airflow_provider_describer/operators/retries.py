@@ -64,9 +64,10 @@ def describer_retry_policy() -> DescriberRetryPolicy:
     """Return a policy for ``retry_policy=`` of any task that describes images, by an operator or by the hook.
 
     An error that a retry cannot help (of the account, the arguments, the image) fails the task at once. If the vendor
-    named a time, or the connection's ``max_cost_per_day`` is spent, the task goes on then. From Airflow 3.4 on, such a
-    wait uses up no retry: the task is ``up_for_reschedule``, also with ``retries=0``. A try may wait so for a day; after
-    that, and on Airflow 3.3, a wait is a retry. For everything else the task's own ``retries`` and ``retry_delay`` count.
+    named a time, or the connection's ``max_cost_per_day`` is spent, the task goes on at that time or the next UTC day.
+    From Airflow 3.4 on, such a wait uses up no retry: the task is ``up_for_reschedule``, also with ``retries=0``. A try
+    may wait so for a day; after that, and on Airflow 3.3, a wait is a retry. For everything else the task's own
+    ``retries`` and ``retry_delay`` count.
 
     It can be one of a ``ChainRetryPolicy`` (Airflow 3.4): it decides nothing about an error that is not this package's.
 

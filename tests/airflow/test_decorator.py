@@ -37,12 +37,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ran(emulator_process: EmulatorProcess, run_dag: Run, pictures: list[str], store: Path) -> Any:
-    """All of `decorated` and of `special`, with the ledger of both."""
+    """All of `decorated` and of `decorated_specially`, with the ledger of both."""
     emulator_process.reset()
     asked = {"images": pictures[:2], "folder": str(Path(pictures[0]).parent), "store": str(store)}
     first, ran = (
         run_dag(name, default_connections(emulator_process), file="decorated.py", **asked)
-        for name in ("decorated", "special")
+        for name in ("decorated", "decorated_specially")
     )
     return SimpleNamespace(
         states=first.states | ran.states,
@@ -118,7 +118,7 @@ def test_the_manifest_is_one_value_unless_asked_otherwise(ran: Any) -> None:
 
 def test_mapped_tasks(emulator: EmulatorProcess, run_dag: Run, pictures: list[str], tmp_path: Path) -> None:
     ran = run_dag(
-        "mapped",
+        "decorated_and_mapped",
         default_connections(emulator),
         file="decorated.py",
         folder=str(Path(pictures[0]).parent),
@@ -139,7 +139,7 @@ def test_a_retry_lists_anew_and_pays_once(
     emulator: EmulatorProcess, run_dag: Run, pictures: list[str], tmp_path: Path
 ) -> None:
     asked = {"images": pictures[:4], "store": str(tmp_path / "store")}
-    ran = run_dag("retried", default_connections(emulator), file="decorated.py", **asked)
+    ran = run_dag("decorated_and_retried", default_connections(emulator), file="decorated.py", **asked)
     assert (ran.states["describe"], ran.tries["describe"]) == ("success", 2)
     counts = ran.xcom("describe")["counts"]
     assert (counts["reused"], counts["described"]) == (3, 1)
@@ -167,7 +167,7 @@ WORDS = {
 def went_wrong(emulator_process: EmulatorProcess, run_dag: Run, pictures: list[str], tmp_path_factory: Any) -> Any:
     emulator_process.reset()
     asked = {"images": pictures, "store": str(tmp_path_factory.mktemp("wrong"))}
-    ran = run_dag("wrong", default_connections(emulator_process), file="decorated.py", **asked)
+    ran = run_dag("decorated_wrongly", default_connections(emulator_process), file="decorated.py", **asked)
     ran.ledger = emulator_process.ledger()
     return ran
 
@@ -211,7 +211,7 @@ def test_after_a_deferral_it_goes_on_with_the_same_images(
     shop = {**fields, "extra": json.dumps({"requests_per_minute": 2.9})}
     calls, store = tmp_path / "calls", tmp_path / "store"
     asked = {"images": pictures, "store": str(store), "calls": str(calls)}
-    ran = run_dag("deferred", {"shop": shop}, file="decorated.py", **asked)
+    ran = run_dag("decorated_and_deferred", {"shop": shop}, file="decorated.py", **asked)
     manifest = ran.xcom("describe")
     assert (len(deferrals), calls.read_text()) == (1, "called\n")
     counts = manifest["counts"]
@@ -222,7 +222,7 @@ def test_after_a_deferral_it_goes_on_with_the_same_images(
     ledger = emulator.ledger()
     assert (ledger["requests"], ledger["billed"], len(ledger["by_image"])) == (3, 3, 3)
     assert [path.parts[-4:] for path in store.glob("deferred/**/*.jsonl")] == [
-        ("deferred", "deferred", ran.run_id, "describe.jsonl")
+        ("deferred", "decorated_and_deferred", ran.run_id, "describe.jsonl")
     ]
 
 

@@ -75,7 +75,7 @@ def decorated() -> None:
 
 
 @dag(params=PARAMS, default_args=RETRIES)
-def special() -> None:
+def decorated_specially() -> None:
     @task.describe_images(dry_run=True, **ASKED)
     def planned(params: dict[str, Any]) -> list[str]:
         return list(params["images"])
@@ -107,7 +107,7 @@ def special() -> None:
 
 
 @dag(params=PARAMS, default_args={**RETRIES, "store": "{{ params.store }}"})
-def mapped() -> None:
+def decorated_and_mapped() -> None:
     @task.describe_images(prompt="What is in {{ params.title }}?", concurrency=1)
     def describe(folder: str, colour: str) -> list[str]:
         return [f"{folder}/{colour}.png"]
@@ -127,7 +127,7 @@ def fail_first(context: Any, result: Any) -> None:
 
 
 @dag(params=PARAMS, default_args={"retries": 1, "retry_delay": timedelta(0)})
-def retried() -> None:
+def decorated_and_retried() -> None:
     @task.describe_images(store="{{ params.store }}", post_execute=fail_first)
     def describe(params: dict[str, Any]) -> list[str]:
         # The second try lists one more.
@@ -147,7 +147,7 @@ def one_by_one() -> Iterator[str]:
 
 
 @dag(params=PARAMS, default_args=RETRIES)
-def wrong() -> None:
+def decorated_wrongly() -> None:
     returned: dict[str, Any] = {
         "nothing": None,
         "a_number": 7,
@@ -184,7 +184,7 @@ def wrong() -> None:
 
 
 @dag(params={**PARAMS, "calls": ""}, default_args={"retries": 0})
-def deferred() -> None:
+def decorated_and_deferred() -> None:
     @task.describe_images(
         store="{{ params.store }}",
         describer_conn_id="shop",
@@ -207,5 +207,12 @@ def deferred() -> None:
     describe()
 
 
-for build in (decorated, special, mapped, retried, wrong, deferred):
+for build in (
+    decorated,
+    decorated_specially,
+    decorated_and_mapped,
+    decorated_and_retried,
+    decorated_wrongly,
+    decorated_and_deferred,
+):
     globals()[build.__name__ + "_dag"] = build()
