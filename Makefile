@@ -141,6 +141,7 @@ bench: .venv/bench/.ready ## measure, on an idle machine: make bench [BENCH_ARGS
 	@.venv/bench/bin/python benchmarks/page.py $(BENCH_ARGS)
 	@.venv/bench/bin/python benchmarks/shared_limits.py $(BENCH_ARGS)
 	@.venv/bench/bin/python benchmarks/airflow_run.py
+	@.venv/bench/bin/python benchmarks/imports.py $(BENCH_ARGS)
 
 lock: | $(tools) ## pin the dependencies again: make lock [UPGRADE=1]
 	$(foreach minor,$(NEWEST) $(FLOOR),$(call lock,$(minor)))

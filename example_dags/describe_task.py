@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pendulum
-from airflow.sdk import dag, task
+from airflow.sdk import Param, dag, task
 
 
 @dag(
@@ -18,13 +18,19 @@ from airflow.sdk import dag, task
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
     max_active_runs=1,  # a second run would only wait for the images that this one is paying for
-    params={"products": "/data/products.csv", "store": "/data/descriptions", "conn_id": "image_describer_default"},
+    params={
+        "products": Param(
+            "/data/products.csv", type="string", pattern="^/", title="Products", description="A CSV file."
+        ),
+        "store": Param("/data/descriptions", type="string", pattern="^/", title="Store"),
+        "describer_conn_id": Param("image_describer_default", type="string", minLength=1, title="Connection"),
+    },
     tags=["describer", "example"],
     doc_md=__doc__,
 )
 def describe_task() -> None:
     @task.describe_images(
-        describer_conn_id="{{ params.conn_id }}",
+        describer_conn_id="{{ params.describer_conn_id }}",
         store="{{ params.store }}",
         prompt="Describe this {title} for a blind customer, in two sentences.",
     )

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tarfile
 import tomllib
 import zipfile
@@ -20,6 +21,7 @@ import jsonschema
 import pytest
 
 import airflow_provider_describer
+from airflow_provider_describer.decorators.describe_images import describe_images_task
 
 NAME = "airflow-provider-describer"
 HOOKS = {
@@ -109,6 +111,42 @@ def test_airflow_knows_the_documentation() -> None:
     from airflow.providers_manager import ProvidersManager
 
     assert ProvidersManager().providers[NAME].data["documentation-url"].strip().startswith("https://pypi.org/project/")
+
+
+LOADED = """
+import importlib, pkgutil, sys
+from airflow.providers.common.compat.sdk import BaseHook, BaseNotifier, BaseOperator, BaseSensorOperator
+from airflow.providers.common.compat.sdk import DecoratedOperator, conf
+before = set(sys.modules)
+import airflow_provider_describer.provider_info
+airflow_provider_describer.provider_info.get_provider_info()
+print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
+for room in ("hooks", "operators", "sensors", "triggers", "decorators", "links", "notifications"):
+    package = importlib.import_module(f"airflow_provider_describer.{room}")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
+"""
+SLOW_TO_LOAD = {
+    *("lance", "pyarrow", "pandas", "numpy", "PIL", "obstore", "boto3", "botocore", "google", "httpx", "httpcore"),
+    *("anyio", "starlette", "fastapi", "uvicorn", "sqlalchemy", "openlineage"),
+}
+
+
+def test_what_a_dag_file_imports_loads_no_library_that_only_a_running_task_needs() -> None:
+    """Every DAG file that uses the package pays for its imports, each time that it is parsed."""
+    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=True, timeout=600)
+    of_discovery, of_all = (set(line.split()) for line in done.stdout.splitlines()[-2:])
+    assert "airflow_provider_describer" in of_discovery and of_discovery <= of_all
+    assert not of_discovery & {"airflow", *SLOW_TO_LOAD}, "Airflow asks for the provider info at every start"
+    assert of_all & SLOW_TO_LOAD == set()
+
+
+def test_the_decorator_is_where_the_provider_info_says() -> None:
+    (decorator,) = provider_info()["task-decorators"]
+    module, _, name = decorator["class-name"].rpartition(".")
+    assert decorator["name"] == "describe_images"
+    assert getattr(importlib.import_module(module), name) is describe_images_task
 
 
 def test_what_is_needed_without_airflow_is_one_list() -> None:
