@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -22,7 +21,7 @@ OURS = {
     "provider info": f"from {PACKAGE}.provider_info import get_provider_info; get_provider_info()",
 }
 API_SERVER = "import airflow.api_fastapi.app"
-PLUGIN = f"{PACKAGE}.plugins.describer"
+PLUGIN = f"import {PACKAGE}.plugins.descriptions"
 TIMER = """
 import json, resource, time
 def used():
@@ -47,9 +46,7 @@ def measured(airflow: str, ours: str) -> list[list[float]]:
 
 def main() -> None:
     rounds = 3 if "--quick" in sys.argv else 9
-    kinds = {name: (SDK, ours) for name, ours in OURS.items()}
-    if importlib.util.find_spec(f"{PACKAGE}.plugins") and importlib.util.find_spec(PLUGIN):
-        kinds["plugin"] = (API_SERVER, f"import {PLUGIN}")
+    kinds = {name: (SDK, ours) for name, ours in OURS.items()} | {"plugin": (API_SERVER, PLUGIN)}
     runs: dict[str, list[list[list[float]]]] = {name: [] for name in kinds}
     for _ in range(rounds):
         for name, (airflow, ours) in kinds.items():
