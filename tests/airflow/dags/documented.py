@@ -15,6 +15,7 @@ DATA = os.environ.get("DOCUMENTED", "/data")
 for page in ("recipes.md", "start.md"):
     for code in re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL):
         if "@dag(" in code:
-            # start.md finds its folder from its own place.
-            globals()["__file__"] = f"{DATA}/airflow/dags/{page}"
-            exec(compile(code.replace("/data", DATA), str(DOCS / page), "exec"))  # our own documentation
+            # start.md finds its folder from its own place. This module's own `__file__` stays: Airflow 3.1 reads it.
+            names = {"__name__": __name__, "__file__": f"{DATA}/airflow/dags/{page}"}
+            exec(compile(code.replace("/data", DATA), str(DOCS / page), "exec"), names)  # our own documentation
+            globals().update({name: value for name, value in names.items() if not name.startswith("__")})
