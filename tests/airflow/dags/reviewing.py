@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import dag, task
@@ -37,16 +36,5 @@ def whole_store() -> None:
     ReviewDescriptionsOperator(task_id="review", store="{{ params.store }}", max_images=2)
 
 
-@dag(params=PARAMS)
-def unanswered() -> None:
-    ReviewDescriptionsOperator(
-        task_id="review",
-        store="{{ params.store }}",
-        defaults="Submit",
-        # Over at the first look.
-        response_timeout=timedelta(seconds=-1),
-    )
-
-
-for build in (reviewed, whole_store, unanswered):
+for build in (reviewed, whole_store):
     globals()[build.__name__ + "_dag"] = build()
