@@ -50,7 +50,7 @@ function picture(all, unit, width) {
     const height = most > 0 ? ((bottom - top) * bar.cost_usd) / most : 0;
     const thickness = Math.min(Math.max(step - 3, 1), THICKEST);
     const rect = shape("rect", { x: at * step + (step - thickness) / 2, y: bottom - height, width: thickness, height, rx: Math.min(2, thickness / 2) });
-    rect.append(shape("title", {}, `${bar.name}: ${money(bar.cost_usd)}, ${count(bar.calls)} calls`));
+    rect.append(shape("title", {}, `${bar.name}: ${money(bar.cost_usd)}, ${count(bar.calls)} ${bar.calls === 1 ? "call" : "calls"}`));
     svg.append(rect);
   });
   svg.append(shape("text", { x: 0, y: HEIGHT - 2 }, all[0].name));
