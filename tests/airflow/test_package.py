@@ -190,6 +190,7 @@ def test_the_wheel_asks_for_what_the_package_imports() -> None:
         "httpx",
         "pyarrow",
         "pylance",
+        "regex",
         "sniffio",
     }
 
