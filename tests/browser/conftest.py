@@ -15,7 +15,8 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 SWITCHES = ["--no-sandbox", "--disable-quic", "--disable-background-networking", "--disable-component-update"]
 
 
-@pytest.fixture(scope="session")
+# For each test anew: while Playwright is open, no other test of this process could run an event loop.
+@pytest.fixture
 def chromium() -> Iterator[object]:
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
