@@ -24,6 +24,8 @@ MANY = 500 if FULL else 60
 KILLS = 3
 V2_S = 60.0
 """So long a request runs at the vendor: the task works for about 20 s and is deferred then."""
+V2_TIMED_OUT_S = 150.0
+"""So long it runs where the task's time, of 90 s, is to be over first, after the task was deferred."""
 
 
 @dataclass
@@ -37,9 +39,11 @@ class Interrupted:
     trigger_gone: bool = True
 
 
-def interrupted(shop: Shop, interrupt: Callable[[LiveRun], None], dag_id: str = "deferring") -> Interrupted:
+def interrupted(
+    shop: Shop, interrupt: Callable[[LiveRun], None], dag_id: str = "deferring", v2_delay_s: float = V2_S
+) -> Interrupted:
     """Let a task defer while requests run at the vendor, interrupt it, and run the DAG again."""
-    shop.emulator.faults({shop.vendor: {"v2_delay_s": V2_S}})
+    shop.emulator.faults({shop.vendor: {"v2_delay_s": v2_delay_s}})
     shop.connect(api_version="v2")
     shop.draw(6)
     run = shop.run(dag_id)
@@ -65,7 +69,7 @@ def v2_timed_out(shop: Shop) -> Interrupted:
     def wait(run: LiveRun) -> None:
         run.until("failed")
 
-    return interrupted(shop, wait, "in_time")
+    return interrupted(shop, wait, "in_time", V2_TIMED_OUT_S)
 
 
 @pytest.mark.scene(of=v2_marked_failed)

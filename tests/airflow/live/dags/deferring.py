@@ -16,7 +16,7 @@ DAGS: dict[str, dict[str, Any]] = {
     "tried_again": {"deferrable": True, "concurrency": 500, "retries": 2, "retry_delay": timedelta(seconds=1)},
     # In a pool of one slot.
     "at_a_pace": {"deferrable": True, "pool": "one_slot"},
-    "in_time": {"deferrable": True, "execution_timeout": timedelta(seconds=45)},
+    "in_time": {"deferrable": True, "execution_timeout": timedelta(seconds=90)},
     "one_by_one_in_time": {"deferrable": True, "concurrency": 1, "execution_timeout": timedelta(seconds=5)},
 }
 
