@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from airflow_provider_describer.errors import Billed, RejectedImage
 
@@ -97,6 +97,7 @@ class Description:
     :param elapsed_s: seconds from sending the (last) request to its response.
     :param remaining_credits: the account's balance after the call, if the vendor gives it.
     :param uri: of a web image only the part before the query, which may be a signature.
+    :param fields: the parts of a structured answer; None where none was asked for.
     """
 
     text: str
@@ -111,6 +112,7 @@ class Description:
     remaining_credits: float | None = None
     uri: str | None = None
     sha256: str | None = None
+    fields: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

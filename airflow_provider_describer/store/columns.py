@@ -12,16 +12,17 @@ from zlib import crc32
 
 from airflow_provider_describer.errors import UnexpectedAnswer
 from airflow_provider_describer.store.rows import TaskInstanceKey, row_fields
-from airflow_provider_describer.store.shard import Event
+from airflow_provider_describer.store.shard import Event, json_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-VERSION = 2
-OLDER_VERSIONS = (1,)
-"""Versions that are read too, and brought up to date by the next writer."""
-ADDED = ("failed_rules", "review", "reviewed_by")
-"""The columns that older versions lack."""
+VERSION = 3
+ADDED_IN: Mapping[int, Sequence[str]] = {2: ("failed_rules", "review", "reviewed_by"), 3: ("fields", "fallback")}
+"""The columns that came with a version. A table of an older one is read too, and the next writer adds them."""
+ADDED = tuple(name for names in ADDED_IN.values() for name in names)
+JSON_COLUMNS = ("fields", "fallback")
+"""Objects, which the table has as JSON texts: their keys differ from row to row."""
 VERSION_NAME = b"airflow-provider-describer table"
 """The name of the table's version in the metadata of its schema."""
 KEY_COLUMNS = ("key_1", "key_2", "key_3")
@@ -159,6 +160,7 @@ def _record(event: Event, identities: list[str]) -> dict[str, Any]:
         record = {name: plain(event.get(name)) for name in _ROW_FIELDS}
         if (failed_rules := event.get("failed_rules")) is not None:
             record["failed_rules"] = [plain(name) for name in failed_rules]
+        record |= json_texts(event)
         record["described_at"] = _moment(event.get("described_at") or _NEVER)
         if is_unread_answer(event):
             record["status"] = "unknown"
@@ -202,10 +204,16 @@ def to_event(record: Mapping[str, Any]) -> Event:
             event["why"] = record["error"]["kind"]
     else:
         event |= {"event": "outcome", **{name: record.get(name) for name in _ROW_FIELDS}}
+        event |= {name: json.loads(text) for name in JSON_COLUMNS if (text := record.get(name))}
         event["described_at"] = iso(record["described_at"])
         if error := record["error"]:
             event["error"] = {name: value for name, value in error.items() if value is not None}
     return event | {name: record[column] for name, column in (("by", "sent_by"), ("shown", "shown")) if record[column]}
+
+
+def json_texts(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return those objects of a row that have a column of JSON text, as the table has them."""
+    return {name: json_line(row[name]).decode().rstrip("\n") for name in JSON_COLUMNS if row.get(name) is not None}
 
 
 def iso(moment: datetime) -> str:

@@ -14,7 +14,7 @@ from typing import IO, Any, Literal, Self, get_args
 
 from airflow_provider_describer.errors import BadInput, StoreError
 from airflow_provider_describer.storage.folder import Folder
-from airflow_provider_describer.store.columns import column_types
+from airflow_provider_describer.store.columns import column_types, json_texts
 from airflow_provider_describer.store.rows import Row, TaskInstanceKey, row_fields
 
 ResultsFormat = Literal["jsonl", "parquet"]
@@ -114,6 +114,7 @@ def write_parquet(lines: Path, target: Path) -> None:
 def _typed(line: bytes) -> dict[str, Any]:
     row: dict[str, Any] = json.loads(line)
     row["described_at"] = datetime.fromisoformat(row["described_at"])
+    row |= json_texts(row)
     if error := row["error"]:
         # A lone surrogate in an image's name: JSON can hold it, Parquet cannot.
         row["error"] = {name: value.encode("utf-8", "backslashreplace").decode() for name, value in error.items()}

@@ -144,7 +144,12 @@ def review_event(
     if review == "rejected":
         why = f"{by} has rejected the description. retry_rejected=True asks for another one."
         error = RejectedImage(why, kind="rejected_by_reviewer")
-        row |= {"status": "withdrawn", "text": None, "error": {"kind": error.kind, "message": str(error)}}
+        row |= {
+            "status": "withdrawn",
+            "text": None,
+            "fields": None,
+            "error": {"kind": error.kind, "message": str(error)},
+        }
     return {"keys": described["keys"], **row}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -67,6 +67,8 @@ class Row:
 
     ``failed_rules`` are the names of the caption rules that the text fails: empty if it meets all of them, None where
     none were asked for. ``review`` is what a reviewer has decided about the text, and ``reviewed_by`` who it was.
+    ``fields`` are the parts of a structured answer. ``fallback`` is ``{"instead_of", "model", "kind", "message"}`` where
+    another vendor or account would have been asked first: its vendor and model, and the error that kept it from answering.
     """
 
     uri: str
@@ -94,6 +96,8 @@ class Row:
     failed_rules: list[str] | None = None
     review: Review | None = None
     reviewed_by: str | None = None
+    fields: dict[str, Any] | None = None
+    fallback: dict[str, str] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as JSON values, in the order of its fields."""
@@ -114,7 +118,7 @@ class Row:
 
 def row_fields() -> tuple[str, ...]:
     """Return the names of a row's fields, in their order."""
-    return tuple(field.name for field in fields(Row))
+    return Row.__slots__
 
 
 def new_row(  # noqa: PLR0913  # a row has many sources
@@ -158,6 +162,7 @@ def new_row(  # noqa: PLR0913  # a row has many sources
         try_number=task.try_number,
         id=request.id,
         lost_calls=lost_calls,
+        fields=dict(description.fields) if description and description.fields is not None else None,
     )
 
 
@@ -179,4 +184,6 @@ def known_row(
         described_at=stored["described_at"],
         review=stored.get("review"),
         reviewed_by=stored.get("reviewed_by"),
+        fields=stored.get("fields"),
+        fallback=stored.get("fallback"),
     )

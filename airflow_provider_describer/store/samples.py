@@ -116,7 +116,7 @@ def author_of(results: str, open_bucket: OpenBucket | None = None) -> TaskInstan
     expected = "expected the manifest of a DescribeImagesOperator with a store, or the path of its result file"
     try:
         for _, item in read_listing(results, open_bucket):
-            about = {**item, **item.get("fields", {})} if isinstance(item, dict) else {}
+            about = {**(item.get("fields") or {}), **item} if isinstance(item, dict) else {}
             if not {"dag_id", "run_id", "task_id", "map_index"} <= about.keys():
                 raise BadInput(f"results is {results!r}, whose rows name no task; {expected}.")
             dag_id, run_id, task_id = (str(about[name]) for name in ("dag_id", "run_id", "task_id"))

@@ -19,7 +19,7 @@ def check_version(where: str, schema: pa.Schema) -> None:
     :raises CorruptShard: naming the table and its version.
     """
     version = _version(schema)
-    if version not in map(str, (columns.VERSION, *columns.OLDER_VERSIONS)):
+    if version not in map(str, range(1, columns.VERSION + 1)):
         raise CorruptShard(
             f"{where} was written in version {version!r} of the table's format; this release reads versions up to "
             f"{columns.VERSION}. Upgrade airflow-provider-describer. No call was made."
@@ -33,7 +33,8 @@ def is_old(schema: pa.Schema) -> bool:
 
 def present(schema: pa.Schema, names: Sequence[str] | None = None) -> list[str]:
     """Return those of these columns, by default of all, that a table of this version has if it is whole."""
-    lacking = columns.ADDED if is_old(schema) else ()
+    version = int(_version(schema))
+    lacking = {name for added, columns_of in columns.ADDED_IN.items() if added > version for name in columns_of}
     return [name for name in names or columns.schema().names if name not in lacking]
 
 

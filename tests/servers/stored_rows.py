@@ -47,6 +47,8 @@ def stored_row(number: int, **values: Any) -> Event:
         "failed_rules": None,
         "review": None,
         "reviewed_by": None,
+        "fields": None,
+        "fallback": None,
     }
     return row | values
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import lance
 import pytest
 
@@ -17,13 +19,14 @@ def dataset(disk):
     return lance.dataset(disk.location(NAME).uri)
 
 
-@pytest.fixture
-def old(disk, events):
-    """A store with two descriptions in a table as version 1 wrote it."""
+@pytest.fixture(params=[1, 2])
+def old(request, disk, events):
+    """A store with two descriptions in a table as an older version wrote it."""
     disk.put("1", events.outcome("c1", "a", text="a cat"), events.outcome("c2", "b", text="a dog", uri="v"))
     compact(disk)
-    dataset(disk).drop_columns(list(columns.ADDED))
-    dataset(disk).update_schema_metadata({columns.VERSION_NAME.decode(): "1"})
+    later = [name for version, names in columns.ADDED_IN.items() if version > request.param for name in names]
+    dataset(disk).drop_columns(later)
+    dataset(disk).update_schema_metadata({columns.VERSION_NAME.decode(): str(request.param)})
     # A change of its columns is not what these tests are about.
     SettledTable(disk)._make_durable()
     return disk
@@ -52,8 +55,20 @@ def test_the_first_writer_brings_it_up_to_date(old, events):
     assert check_table(SettledTable(old)).damaged == []
 
 
+def test_objects_are_texts_in_the_table_and_objects_in_the_journal(old, events):
+    fields = {"title": "Ein Vogel ü", "tags": ["a", "b"], "score": 0.25, "empty": {}}
+    fallback = {"instead_of": "segmind", "model": "m", "kind": "model_retired", "message": "gone"}
+    SettledTable(old).add([events.outcome("c3", "c", uri="w", fields=fields, fallback=fallback)], is_new=True)
+    (event,) = SettledTable(old).events([columns.call_key("c3")])
+    assert (event["fields"], event["fallback"]) == (fields, fallback)
+    (row,) = [row for row in DescriptionStore(old).current().to_pylist() if row["uri"] == "w"]
+    assert row["fields"] == '{"title":"Ein Vogel ü","tags":["a","b"],"score":0.25,"empty":{}}'
+    assert json.loads(row["fallback"]) == fallback
+    assert check_table(SettledTable(old)).damaged == []
+
+
 def test_a_writer_that_was_killed_halfway_is_followed_by_another(old, events):
-    lacking = [field for field in columns.schema() if field.name in columns.ADDED]
+    lacking = [field for field in columns.schema() if field.name not in dataset(old).schema.names]
     dataset(old).add_columns(lacking[:1])
     assert texts(old) == {"a cat": None, "a dog": None}
     SettledTable(old).add([events.outcome("c3", "c", text="a bird", uri="w", failed_rules=[])], is_new=True)
