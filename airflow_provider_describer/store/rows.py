@@ -67,8 +67,9 @@ class Row:
 
     ``failed_rules`` are the names of the caption rules that the text fails: empty if it meets all of them, None where
     none were asked for. ``review`` is what a reviewer has decided about the text, and ``reviewed_by`` who it was.
-    ``fields`` are the parts of a structured answer. ``fallback`` is ``{"instead_of", "model", "kind", "message"}`` where
-    another vendor or account would have been asked first: its vendor and model, and the error that kept it from answering.
+    ``fields`` are the parts of a structured answer. ``fallback`` is ``{"instead_of", "model", "kind", "message"}``
+    where another vendor or account would have been asked first: its vendor and model, and the error that kept it from
+    answering.
     """
 
     uri: str
