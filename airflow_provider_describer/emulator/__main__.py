@@ -35,12 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: Sequence[str] | None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_describer.emulator",
-        description="Both vendors on one local port, with a billing ledger and fault injection.",
+        description="The vendors on one local port, with a billing ledger and fault injection.",
     )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=port_number, default=8901, help="0: use a free port and print it")
     parser.add_argument("--image-describer-key", metavar="K", help="the accepted key (default: a random one)")
     parser.add_argument("--segmind-key", metavar="K", help="the accepted key (default: a random one)")
+    parser.add_argument("--openai-compatible-key", metavar="K", help="the accepted key (default: a random one)")
     parser.add_argument("--stop-with-parent", action="store_true", help="stop when stdin is closed")
     parser.add_argument("--allow-remote", action="store_true", help="allow a host that other machines can reach")
     options = parser.parse_args(arguments)
@@ -58,6 +59,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     keys = {
         "image_describer": options.image_describer_key or secrets.token_hex(16),
         "segmind": options.segmind_key or f"SG_{secrets.token_hex(8)}",
+        "openai_compatible": options.openai_compatible_key or f"sk-{secrets.token_hex(16)}",
     }
     serve(options.host, options.port, keys, stop_with_parent=options.stop_with_parent)
 

@@ -1,4 +1,4 @@
-"""A billable call from its arrival to its answer: what both vendors have in common."""
+"""A billable call from its arrival to its answer: what the vendors have in common."""
 
 from __future__ import annotations
 
@@ -105,11 +105,11 @@ class Vendor(ABC):
         """Return the description of a call's image."""
 
     @abstractmethod
-    def answer(self, text: str) -> Response:
+    def answer(self, call: Call, text: str) -> Response:
         """Return the answer that holds a description."""
 
     @abstractmethod
-    def false_answer(self, text: str, variant: int) -> Response:
+    def false_answer(self, call: Call, text: str, variant: int) -> Response:
         """Return an answer with a text in it that says that it is an error."""
 
     @abstractmethod
@@ -122,9 +122,13 @@ class Vendor(ABC):
         entry.image_sha256, entry.image_bytes, entry.image_via = sha256, len(received.data), received.via
         return await self.state.images.measure(received, sha256)
 
-    def reserve(self) -> int:
-        """Reserve the price of a call and return it; raise RefusedError if the balance is too low."""
-        price = self.price
+    def cost(self, call: Call) -> int:
+        """Return what a call costs, in micro-dollars."""
+        return self.price
+
+    def reserve(self, call: Call) -> int:
+        """Reserve the cost of a call and return it; raise RefusedError if the balance is too low."""
+        price = self.cost(call)
         if not self.ledger.reserve(self.name, price):
             raise RefusedError("insufficient_credits")
         return price
@@ -134,13 +138,13 @@ class Vendor(ABC):
         if faults.error:
             await asyncio.sleep(faults.latency_s)
             raise RefusedError(faults.error)
-        price = self.reserve()
+        price = self.reserve(call)
         await asyncio.sleep(faults.latency_s)
         self.ledger.bill(entry, price)
         entry.outcome = "described"
         if faults.kind == "error_in_200":
-            return self.false_answer(self.describe(call), faults.variant)
-        return self.answer("" if faults.kind == "blank" else self.describe(call))
+            return self.false_answer(call, self.describe(call), faults.variant)
+        return self.answer(call, "" if faults.kind == "blank" else self.describe(call))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection: ClientConnection = scope[CONNECTION]

@@ -13,8 +13,9 @@ from typing import Any
 
 IMAGE_DESCRIBER = "image_describer"
 SEGMIND = "segmind"
-VENDORS = (IMAGE_DESCRIBER, SEGMIND)
-PRICES = {IMAGE_DESCRIBER: 0.01, SEGMIND: 0.015}
+OPENAI_COMPATIBLE = "openai_compatible"
+VENDORS = (IMAGE_DESCRIBER, OPENAI_COMPATIBLE, SEGMIND)
+PRICES = {IMAGE_DESCRIBER: 0.01, OPENAI_COMPATIBLE: 0.0, SEGMIND: 0.015}
 
 # The kinds of fault. The client gets an error, a damaged answer or no answer.
 TEMPORARY_ERRORS = ("server_error", "bad_gateway", "gateway_timeout", "unavailable", "html_error", "rate_limited")
@@ -34,6 +35,8 @@ STRANGE_FORMS = ("gzip_cut", "zstd", "raw_newline", "broken_utf8", "byte_order_m
 LOST_ANSWERS = ("drop_before_bill", "drop_after_failure", "drop_after_bill", "hang_after_bill", "drip_after_bill")
 BILLED_KINDS = (*BAD_ANSWERS, *ERRORS_AS_ANSWERS, *STRANGE_FORMS, *LOST_ANSWERS)
 COMMON_KINDS = (*TEMPORARY_ERRORS, *LASTING_ERRORS, *BILLED_KINDS)
+# The answer is one of the protocol, and billed; it holds no whole description.
+ANSWERS_WITHOUT_TEXT = ("refusal", "content_filter", "cut_off", "reasoning_only")
 VENDOR_KINDS = {
     IMAGE_DESCRIBER: (
         *("SERVER_ERROR", "INSUFFICIENT_CREDITS", "INVALID_PARAM"),
@@ -43,8 +46,13 @@ VENDOR_KINDS = {
         *("bad_request", "missing_key", "unauthorized", "not_found", "method_not_allowed", "invalid_content_type"),
         "stuck",
     ),
+    OPENAI_COMPATIBLE: (
+        *("bad_request", "invalid_image", "context_length", "overloaded", "error_as_200"),
+        *ANSWERS_WITHOUT_TEXT,
+    ),
 }
 ANSWER_STYLES = ("descriptions", "list", "objects", "output", "text", "description", "prompt", "string", "plain")
+ERROR_FORMS = ("openai", "vllm", "gemini", "text", "detail")
 HISTORY_FORMS = ("data", "results", "nested", "list", "body_as_text")
 
 Reader = Callable[[object, str], Any]
@@ -177,6 +185,13 @@ class VendorSettings:
     history_gaps: float = setting(0.0, share, SEGMIND)
     history_rows: int = setting(1, positive, SEGMIND)
     history_errors: float = setting(0.0, share, SEGMIND)
+    input_price: float = setting(1.0, number, OPENAI_COMPATIBLE)
+    output_price: float = setting(4.0, number, OPENAI_COMPATIBLE)
+    error_form: str = setting("openai", one_of(*ERROR_FORMS), OPENAI_COMPATIBLE)
+    content: str = setting("text", one_of("text", "parts", "fenced"), OPENAI_COMPATIBLE)
+    usage: str = setting("tokens", one_of("tokens", "none"), OPENAI_COMPATIBLE)
+    models: str = setting("list", one_of("list", "none"), OPENAI_COMPATIBLE)
+    key: str = setting("required", one_of("required", "optional"), OPENAI_COMPATIBLE)
 
 
 @dataclass(frozen=True, slots=True)

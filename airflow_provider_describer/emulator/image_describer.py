@@ -33,7 +33,7 @@ CODES = {
     "INVALID_API_KEY": (30001, 401, "Invalid API key"),
     "INVALID_SIGNATURE": (30002, 401, "Invalid request signature"),
 }
-# This vendor's names for the kinds of fault that both vendors have.
+# This vendor's names for the kinds of fault that all vendors have.
 ERROR_NAMES = {
     "server_error": "SERVER_ERROR",
     "harmful": "HARMFUL_CONTENT",
@@ -113,10 +113,10 @@ class ImageDescriber(Vendor):
     def describe(self, call: Call) -> str:
         return describe_in_markdown(call.image, call.prompt or "", call.lang or "en")
 
-    def answer(self, text: str) -> Response:
+    def answer(self, call: Call, text: str) -> Response:
         return JSONResponse({"code": 200, "data": {"content": text}, "succeed": True, "msg": "Success"})
 
-    def false_answer(self, text: str, variant: int) -> Response:
+    def false_answer(self, call: Call, text: str, variant: int) -> Response:
         good = {"code": 200, "succeed": True, "msg": "Success", "data": {"content": text}}
         lies: tuple[dict[str, object], ...] = (
             {"succeed": None},

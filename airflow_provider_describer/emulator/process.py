@@ -26,19 +26,26 @@ class EmulatorError(RuntimeError):
 
 
 class EmulatorProcess:
-    """Both vendors on a free local port, for as long as the `with` block lasts.
+    """The vendors on a free local port, for as long as the `with` block lasts.
 
-    `url` is the base URL of both vendors, `keys` the accepted key of each.
+    `url` is the base URL of the vendors, `keys` the accepted key of each. The OpenAI-compatible server is at
+    `url` + ``/v1``.
     """
 
     def __init__(
-        self, *, image_describer_key: str | None = None, segmind_key: str | None = None, start_timeout: float = 60.0
+        self,
+        *,
+        image_describer_key: str | None = None,
+        segmind_key: str | None = None,
+        openai_compatible_key: str | None = None,
+        start_timeout: float = 60.0,
     ) -> None:
         self.url = ""
         self.keys: dict[str, str] = {}
         self._arguments = [
             *(("--image-describer-key", image_describer_key) if image_describer_key else ()),
             *(("--segmind-key", segmind_key) if segmind_key else ()),
+            *(("--openai-compatible-key", openai_compatible_key) if openai_compatible_key else ()),
         ]
         self._start_timeout = start_timeout
         self._lines: deque[str] = deque(maxlen=200)

@@ -110,7 +110,7 @@ class Segmind(Vendor):
     def describe(self, call: Call) -> str:
         return describe_in_a_sentence(call.image)
 
-    def answer(self, text: str) -> Response:
+    def answer(self, call: Call, text: str) -> Response:
         if self.settings.answer_style == "plain":
             return PlainTextResponse(text)
         return JSONResponse(self.output(text))
@@ -127,7 +127,7 @@ class Segmind(Vendor):
         }
         return forms.get(style, {style: text})
 
-    def false_answer(self, text: str, variant: int) -> Response:
+    def false_answer(self, call: Call, text: str, variant: int) -> Response:
         return JSONResponse(self.false_output(text, variant))
 
     def false_output(self, text: str, variant: int) -> object:

@@ -93,7 +93,7 @@ class SegmindV2(Segmind):
         text = "" if faults.kind == "blank" else self.describe(call)
         output = self.false_output(text, faults.variant) if faults.kind == "error_in_200" else self.output(text)
         self.history.note_output(entry, output)
-        job = Job(entry, self.reserve(), output, failure, self.settings.v2_delay_s, faults.kind)
+        job = Job(entry, self.reserve(call), output, failure, self.settings.v2_delay_s, faults.kind)
         entry.outcome = "queued"
         self.jobs[job.id] = job
         loop = asyncio.get_running_loop()

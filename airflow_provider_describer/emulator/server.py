@@ -29,6 +29,7 @@ from airflow_provider_describer.emulator.bad_responses import CONNECTION, Client
 from airflow_provider_describer.emulator.calls import EmulatorState
 from airflow_provider_describer.emulator.fault_settings import FaultError, read_plan
 from airflow_provider_describer.emulator.image_describer import ImageDescriber
+from airflow_provider_describer.emulator.openai_compatible import OpenAICompatible
 from airflow_provider_describer.emulator.segmind import FreeEndpoints, Segmind
 from airflow_provider_describer.emulator.segmind_history import RequestHistory
 from airflow_provider_describer.emulator.segmind_v2 import SegmindV2
@@ -42,10 +43,15 @@ def build_app(keys: Mapping[str, str]) -> Starlette:
     state = EmulatorState(keys)
     history = RequestHistory(state)
     image_describer, segmind, segmind_v2 = ImageDescriber(state), Segmind(state, history), SegmindV2(state, history)
+    openai_compatible = OpenAICompatible(state)
     controls = Controls(state)
     return Starlette(
         routes=[
-            *(Route(vendor.path, vendor, methods=["POST"]) for vendor in (image_describer, segmind, segmind_v2)),
+            *(
+                Route(vendor.path, vendor, methods=["POST"])
+                for vendor in (image_describer, segmind, segmind_v2, openai_compatible)
+            ),
+            openai_compatible.models_route(),
             *segmind_v2.poll_routes(),
             *FreeEndpoints(segmind).routes(),
             Route("/_emulator/ledger", controls.ledger, methods=["GET", "DELETE"]),
@@ -143,7 +149,7 @@ class Server(uvicorn.Server):
 
 
 def serve(host: str, port: int, keys: dict[str, str], *, stop_with_parent: bool = False) -> None:
-    """Serve both vendors on `host:port` until SIGTERM, SIGINT or, with `stop_with_parent`, the end of stdin."""
+    """Serve the vendors on `host:port` until SIGTERM, SIGINT or, with `stop_with_parent`, the end of stdin."""
     allow_many_connections()
     listener = listen(host, port)
     url_host = f"[{host}]" if ":" in host else host

@@ -75,13 +75,14 @@ def uri() -> Callable[..., str]:
 
 
 class Caller:
-    """The three billable calls, valid unless a test changes something."""
+    """The billable calls, valid unless a test changes something."""
 
     def __init__(self, emulator: EmulatorProcess, http: httpx.Client) -> None:
         self.emulator = emulator
         self.http = http
         self.bearer = {"Authorization": f"Bearer {emulator.keys['image_describer']}"}
         self.key = {"x-api-key": emulator.keys["segmind"]}
+        self.chat_key = {"Authorization": f"Bearer {emulator.keys['openai_compatible']}"}
 
     def form(self, image: bytes | None = None, **fields: str) -> dict[str, Any]:
         words = {"prompt": "What is it?", **fields}
@@ -98,6 +99,19 @@ class Caller:
     def v2(self, image: bytes | None = None) -> httpx.Response:
         picture = make_image() if image is None else image
         return self.http.post("/v2/ideogram-describe", json={"image_file": data_uri(picture)}, headers=self.key)
+
+    def question(self, image: bytes | None = None, **fields: Any) -> dict[str, Any]:
+        """The body of a chat completion; a field that is None is left out."""
+        picture = make_image() if image is None else image
+        parts = [
+            {"type": "text", "text": "What is it?"},
+            {"type": "image_url", "image_url": {"url": data_uri(picture)}},
+        ]
+        body = {"model": "emulated-vision", "messages": [{"role": "user", "content": parts}], **fields}
+        return {name: value for name, value in body.items() if value is not None}
+
+    def chat(self, image: bytes | None = None, **fields: Any) -> httpx.Response:
+        return self.http.post("/v1/chat/completions", json=self.question(image, **fields), headers=self.chat_key)
 
     def uri(self) -> str:
         return data_uri(make_image())

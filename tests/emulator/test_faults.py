@@ -109,7 +109,7 @@ def test_v1_refuses_an_unsafe_image(call: Caller) -> None:
     assert call.emulator.ledger()["billed"] == 0
 
 
-@pytest.mark.parametrize("way", ["describe", "v1", "v2"])
+@pytest.mark.parametrize("way", ["describe", "v1", "v2", "chat"])
 @pytest.mark.parametrize(("kind", "billed"), [("drop_before_bill", 0), ("drop_after_bill", 1)])
 def test_a_cut_connection_is_no_answer_at_all(
     call: Caller, eventually: Callable[[Callable[[], bool]], None], way: str, kind: str, billed: int
@@ -127,7 +127,7 @@ def test_a_cut_connection_is_no_answer_at_all(
     )
 
 
-@pytest.mark.parametrize("way", ["describe", "v1", "v2"])
+@pytest.mark.parametrize("way", ["describe", "v1", "v2", "chat"])
 def test_a_hanging_call_is_billed_and_never_answered(
     call: Caller, eventually: Callable[[Callable[[], bool]], None], way: str
 ) -> None:
@@ -140,7 +140,7 @@ def test_a_hanging_call_is_billed_and_never_answered(
     assert call.emulator.ledger()["entries"][0]["answered"] is False
 
 
-@pytest.mark.parametrize("way", ["describe", "v1", "v2"])
+@pytest.mark.parametrize("way", ["describe", "v1", "v2", "chat"])
 def test_a_dripping_answer_is_billed_and_never_ends(
     call: Caller, eventually: Callable[[Callable[[], bool]], None], way: str
 ) -> None:
@@ -180,7 +180,7 @@ def test_a_stuck_v1_call_is_neither_answered_nor_billed(call: Caller) -> None:
     assert (call.emulator.ledger()["requests"], call.emulator.ledger()["billed"]) == (1, 0)
 
 
-@pytest.mark.parametrize("way", ["describe", "v1", "v2"])
+@pytest.mark.parametrize("way", ["describe", "v1", "v2", "chat"])
 @pytest.mark.parametrize("kind", ["html", "empty", "truncated", "wrong_types", "blank"])
 def test_a_damaged_answer_is_a_200_and_billed(
     call: Caller, eventually: Callable[[Callable[[], bool]], None], way: str, kind: str
@@ -328,17 +328,16 @@ def final(call: Caller, way: str) -> httpx.Response:
     raise AssertionError("the v2 request did not end")
 
 
+TEXTS = ("choices", "message", "data", "content", "output", "descriptions", "text")
+
+
 def text_of(value: Any) -> str:
     while not isinstance(value, str):
-        value = (
-            value[0]
-            if isinstance(value, list)
-            else next(value[name] for name in ("data", "content", "output", "descriptions", "text") if name in value)
-        )
+        value = value[0] if isinstance(value, list) else next(value[name] for name in TEXTS if name in value)
     return value
 
 
-@pytest.mark.parametrize("way", ["describe", "v1", "v2"])
+@pytest.mark.parametrize("way", ["describe", "v1", "v2", "chat"])
 @pytest.mark.parametrize("kind", [kind for kind in FINAL if kind != "error_in_200"])
 def test_a_strange_form_holds_the_description_and_is_billed(call: Caller, way: str, kind: str) -> None:
     call.emulator.faults({"all": everything(kind), "segmind": {"v2_delay_s": 0}})
@@ -357,7 +356,7 @@ def test_a_strange_form_holds_the_description_and_is_billed(call: Caller, way: s
     assert call.emulator.ledger()["entries"][0]["outcome"] == kind
 
 
-@pytest.mark.parametrize("way", ["describe", "v1", "v2"])
+@pytest.mark.parametrize("way", ["describe", "v1", "v2", "chat"])
 def test_an_error_in_a_200_comes_in_several_forms_and_is_billed(
     call: Caller, way: str, image: Callable[..., bytes]
 ) -> None:
@@ -379,7 +378,7 @@ def shape(value: Any) -> Any:
     return [shape(item) for item in value] if isinstance(value, list) else type(value).__name__
 
 
-@pytest.mark.parametrize("way", ["describe", "v1", "v2"])
+@pytest.mark.parametrize("way", ["describe", "v1", "v2", "chat"])
 @pytest.mark.parametrize("status", [524, 501, 503, 530])
 def test_a_proxy_that_gives_up_is_billed(
     call: Caller, eventually: Callable[[Callable[[], bool]], None], way: str, status: int
@@ -391,7 +390,7 @@ def test_a_proxy_that_gives_up_is_billed(
     assert call.emulator.ledger()["entries"][0]["outcome"] == "proxy_error"
 
 
-@pytest.mark.parametrize("way", ["describe", "v1", "v2"])
+@pytest.mark.parametrize("way", ["describe", "v1", "v2", "chat"])
 def test_a_gateways_words_come_as_plain_text(
     call: Caller, eventually: Callable[[Callable[[], bool]], None], way: str
 ) -> None:
@@ -402,7 +401,7 @@ def test_a_gateways_words_come_as_plain_text(
     eventually(lambda: call.emulator.ledger(entries=False)["billed"] == 1)
 
 
-@pytest.mark.parametrize("way", ["describe", "v1", "v2"])
+@pytest.mark.parametrize("way", ["describe", "v1", "v2", "chat"])
 @pytest.mark.parametrize(("kind", "encoding"), [("gzip_cut", "gzip"), ("zstd", "zstd")])
 def test_a_packed_answer_is_billed(
     call: Caller, eventually: Callable[[Callable[[], bool]], None], way: str, kind: str, encoding: str
@@ -412,6 +411,7 @@ def test_a_packed_answer_is_billed(
         "describe": ("/api/openapi-v2/describe-image", call.form()),
         "v1": ("/v1/ideogram-describe", {"json": {"image_file": call.uri()}, "headers": call.key}),
         "v2": ("/v2/ideogram-describe", {"json": {"image_file": call.uri()}, "headers": call.key}),
+        "chat": ("/v1/chat/completions", {"json": call.question(), "headers": call.chat_key}),
     }[way]
     with call.http.stream("POST", path, **about) as response:
         content = b"".join(response.iter_raw())
@@ -424,7 +424,7 @@ def test_a_packed_answer_is_billed(
     eventually(lambda: call.emulator.ledger(entries=False)["billed"] == 1)
 
 
-@pytest.mark.parametrize("way", ["describe", "v1", "v2"])
+@pytest.mark.parametrize("way", ["describe", "v1", "v2", "chat"])
 def test_a_refusal_that_quotes_the_image_costs_nothing(call: Caller, way: str, image: Callable[..., bytes]) -> None:
     call.emulator.faults({"all": everything("quoted_image")})
     said = [getattr(call, way)(image(colour=(number, 0, 0))).text for number in range(12)]

@@ -57,7 +57,7 @@ def test_what_it_prints_can_be_read_by_a_program() -> None:
 
 def test_keys_are_new_at_each_start() -> None:
     with EmulatorProcess() as one, EmulatorProcess() as other:
-        assert set(one.keys) == {"image_describer", "segmind"}
+        assert set(one.keys) == {"image_describer", "segmind", "openai_compatible"}
         assert one.url != other.url
         assert not set(one.keys.values()) & set(other.keys.values())
 
