@@ -20,6 +20,8 @@ from typing import Any
 
 from airflow_provider_describer.errors import BadInput
 
+LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*", re.ASCII)
+"""A language tag such as en or pt-BR, as BCP 47 writes one."""
 _PROTOCOLS = {"s3a": "s3", "gcs": "gs"}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _DURATION = re.compile(r"(?:(-?\d+) days?(?:, |$))?(?:(\d+):(\d\d):(\d\d(?:\.\d+)?))?", re.ASCII)

@@ -28,6 +28,7 @@ class Spec:
 
     ``prompt`` and ``lang`` are None if the vendor's model takes none, so that changing them never pays for the same
     description twice. ``preprocessing`` names what is done to the bytes before they are sent; empty for nothing.
+    ``parameters`` is whatever else is asked (a length, a schema), as JSON text; empty for nothing.
     """
 
     vendor: str
@@ -35,6 +36,7 @@ class Spec:
     prompt: str | None = None
     lang: str | None = None
     preprocessing: str = ""
+    parameters: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ from typing import Any
 
 from airflow_provider_describer import __version__
 from airflow_provider_describer.hooks.form import conn_fields, ui_behaviour
+from airflow_provider_describer.vendors import vendors
+from airflow_provider_describer.vendors.vendor import Vendor
 
 _NAME = "Describer"
 _PACKAGE = "airflow_provider_describer"
@@ -16,13 +18,12 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-describer",
         "name": _NAME,
-        "description": "Describe images with Image Describer and Segmind; every image is paid for once.",
+        "description": "Describe the images of a catalog with paid APIs; every image is paid for once.",
         "versions": [__version__],
         "integrations": [
-            # The project's own page, as in the package's metadata; the two vendors have theirs.
+            # The project's own page, as in the package's metadata; the vendors have theirs.
             _integration(_NAME, "https://pypi.org/project/airflow-provider-describer/"),
-            _integration("Image Describer", "https://imagedescriber.online"),
-            _integration("Segmind", "https://www.segmind.com/models/ideogram-describe"),
+            *(_integration(vendor.title, vendor.website) for vendor in vendors().values()),
         ],
         "hooks": _modules("hooks.describer"),
         "operators": _modules("operators.describe", "operators.list_images", "operators.review"),
@@ -35,10 +36,7 @@ def get_provider_info() -> dict[str, Any]:
                 "class-name": f"{_PACKAGE}.decorators.describe_images.describe_images_task",
             }
         ],
-        "connection-types": [
-            _connection("image_describer", "Image Describer", "ImageDescriberHook"),
-            _connection("segmind", "Segmind", "SegmindHook"),
-        ],
+        "connection-types": [_connection(vendor) for vendor in vendors().values()],
         "extra-links": [f"{_PACKAGE}.links.describer.{name}Link" for name in ("Descriptions", "Results", "Vendor")],
         "config": {
             "describer": {
@@ -80,11 +78,11 @@ def _modules(*names: str) -> list[dict[str, Any]]:
     return [{"integration-name": _NAME, "python-modules": [f"{_PACKAGE}.{name}" for name in names]}]
 
 
-def _connection(conn_type: str, name: str, hook: str) -> dict[str, Any]:
+def _connection(vendor: Vendor) -> dict[str, Any]:
     return {
-        "connection-type": conn_type,
-        "hook-name": name,
-        "hook-class-name": f"{_PACKAGE}.hooks.describer.{hook}",
-        "conn-fields": conn_fields(conn_type),
-        "ui-field-behaviour": ui_behaviour(conn_type),
+        "connection-type": vendor.name,
+        "hook-name": vendor.title,
+        "hook-class-name": f"{_PACKAGE}.hooks.describer.{vendor.hook_class}",
+        "conn-fields": conn_fields(vendor.name),
+        "ui-field-behaviour": ui_behaviour(vendor.name),
     }

@@ -13,7 +13,9 @@ from airflow_provider_describer.account import Account, Defaults, account_from_c
 from airflow_provider_describer.errors import BadConnection
 from airflow_provider_describer.vendors import get_vendor
 
-OWN = Defaults("toy", "https://api.toy.example", "https://storage.toy.example", 0.02)
+OWN = Defaults(
+    "toy", "https://api.toy.example", "https://storage.toy.example", 0.02, fields=get_vendor("segmind").fields
+)
 KEY = "sk-Very.Secret_0123456789"
 SECRET = "hunter2-pasted-into-the-wrong-field"
 NUMBERS = ["timeout", "requests_per_minute", "max_cost_per_day", "price_per_call"]
@@ -42,7 +44,9 @@ def refused(field: str, **fields: Any) -> str:
 
 
 def test_an_empty_connection_means_the_vendors_own() -> None:
-    assert account() == Account("toy", "shop", KEY, OWN.base_url, OWN.storage_url, price_per_call=0.02)
+    assert account() == Account(
+        "toy", "shop", KEY, OWN.base_url, OWN.storage_url, price_per_call=0.02, options={"api_version": "v1"}
+    )
 
 
 @pytest.mark.parametrize("blank", [None, "", " ", "\n"])
@@ -77,9 +81,9 @@ def test_a_full_connection_is_read_whole() -> None:
         max_cost_per_day=12.5,
         limits_path="s3://bucket/limits",
         price_per_call=0.01,
-        api_version="v2",
         image_transport="upload",
         allow_private_hosts=True,
+        options={"api_version": "v2"},
     )
     assert found == account(host="https://api.example.com/", extra=extra)
 
@@ -331,7 +335,7 @@ def test_any_extra_is_an_account_or_a_bad_connection(extra: dict[str, object]) -
         assert any(f" {name} " in said for name in extra)
     else:
         assert found.timeout > 0 and (found.price_per_call or 0) > 0
-        assert found.api_version in ("v1", "v2")
+        assert found.options["api_version"] in ("v1", "v2")
         assert found.allow_private_hosts in (True, False)
 
 

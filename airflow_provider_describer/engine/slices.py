@@ -24,6 +24,7 @@ from airflow_provider_describer.store.columns import call_key
 from airflow_provider_describer.store.journal import read_events
 from airflow_provider_describer.store.rows import TaskInstanceKey
 from airflow_provider_describer.store.table import SettledTable
+from airflow_provider_describer.vendors import get_vendor
 
 MAX_WAIT_S = 15.0
 """A longer wait ends the slice."""
@@ -36,7 +37,7 @@ def check_slices(slice_size: int, longest_pause: float, account: Account) -> Non
     :raises BadInput: naming the argument.
     """
     parse_whole("slice_size", slice_size, 1)
-    if account.api_version == "v2" and longest_pause > FETCH_WITHIN_S:
+    if get_vendor(account.vendor).runs_in_background(account) and longest_pause > FETCH_WITHIN_S:
         raise BadInput(
             f"Up to {longest_pause:.0f} s may lie between two pokes, but the vendor's v2 forgets the result and the "
             f"cost of a request within an hour: expected a poke_interval (with exponential_backoff, a max_wait) of "

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any, get_args
 
 from airflow_provider_describer.arguments import (
+    LANGUAGE,
     as_path,
     check_seconds,
     is_none,
@@ -40,7 +41,6 @@ from airflow_provider_describer.images.scaling import FEWEST_PIXELS
 from airflow_provider_describer.rules import parse_rules
 from airflow_provider_describer.storage.address import bucket_address, local_path, masked, parse_shared_folder
 from airflow_provider_describer.store.results import ResultsFormat
-from airflow_provider_describer.vendors import vendors
 
 Reader = Callable[[str, object], Any]
 """Returns an argument's value; takes its name and what was given. Raises `BadInput`, naming the argument."""
@@ -107,16 +107,15 @@ def read_prompt(name: str, value: object) -> str | None:
 
 
 def _read_lang(name: str, value: object) -> str | list[str]:
-    """Return one language or several. The vendor is known by the connection alone: here any vendor's will do."""
-    known = list(dict.fromkeys(lang for vendor in vendors().values() for lang in vendor.languages))
+    """Return one language or several. The vendor is known by the connection alone: it says later which it writes."""
     one = isinstance(value, str) and list_in(value) is None
     found = [value] if one else parse_list(name, value, "a language such as 'en', or a list of them")
     langs: list[Any] = [lang.strip() if isinstance(lang, str) else lang for lang in found]
     if not langs:
         raise BadInput(f"{name} is an empty list, expected a language such as 'en', or a list of them.")
     for number, lang in enumerate(langs):
-        if not isinstance(lang, str) or lang not in known:
-            raise BadInput(f"{name} is {shown(lang)}, expected one of {', '.join(known)}, or a list of them.")
+        if not isinstance(lang, str) or not LANGUAGE.fullmatch(lang):
+            raise BadInput(f"{name} is {shown(lang)}, expected a language such as 'en' or 'pt-BR', or a list of them.")
         if lang in langs[:number]:
             raise BadInput(f"{name} names {lang!r} twice, expected each language once.")
     return langs[0] if one else langs

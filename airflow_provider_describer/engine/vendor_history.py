@@ -98,7 +98,7 @@ class VendorHistory:
     @property
     def can_fetch(self) -> bool:
         """Whether a request that runs at the vendor can be polled. A v1 call cannot: the books are asked again."""
-        return self.vendor_calls.account.api_version == "v2"
+        return self.vendor_calls.vendor.runs_in_background(self.vendor_calls.account)
 
     @property
     def now(self) -> float:

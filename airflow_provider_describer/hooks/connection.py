@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +12,9 @@ from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_describer.errors import BadInput
-from airflow_provider_describer.vendors import vendors
+from airflow_provider_describer.vendors import get_vendor, vendors
 
-_FIELDS = {
-    "image_describer": "--conn-password YOUR_API_KEY",
-    "segmind": "--conn-password YOUR_API_KEY",
+_CLOUDS = {
     "aws": "--conn-login YOUR_ACCESS_KEY_ID --conn-password YOUR_SECRET_ACCESS_KEY",
     "google_cloud_platform": """--conn-extra '{"key_path": "/path/of/key.json"}'""",
 }
@@ -53,9 +52,19 @@ def missing_connection(conn_id: str, why: str, conn_type: str) -> BadInput:
     """
     return BadInput(
         f"{why}, but there is no such connection. Create it under Admin > Connections, or with: "
-        f"airflow connections add {conn_id} --conn-type {conn_type} {_FIELDS[conn_type]}",
+        f"airflow connections add {conn_id} --conn-type {conn_type} {_arguments(conn_type)}",
         kind="no_connection" if conn_type in vendors() else None,
     )
+
+
+def _arguments(conn_type: str) -> str:
+    """Return what such a connection cannot do without, as arguments of Airflow's command."""
+    if conn_type in _CLOUDS:
+        return _CLOUDS[conn_type]
+    vendor = get_vendor(conn_type)
+    needed = {field.name: f"YOUR_{field.name.upper()}" for field in vendor.fields if field.required}
+    key = ["--conn-password YOUR_API_KEY"] if vendor.needs_key else []
+    return " ".join([*key, *([f"--conn-extra '{json.dumps(needed)}'"] if needed else [])])
 
 
 @contextmanager

@@ -1,10 +1,11 @@
-"""The hook: describes images through an Airflow connection of either vendor."""
+"""The hook: describes images through an Airflow connection of any vendor."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
 from math import inf
+from types import new_class
 from typing import Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseHook
@@ -31,7 +32,7 @@ T = TypeVar("T")
 
 
 class DescriberHook(BaseHook):
-    """Describes images through a connection of type ``image_describer`` or ``segmind``; the type chooses the vendor.
+    """Describes images through a connection; its type (``image_describer``, ``segmind``) names the vendor.
 
     It raises the errors of :mod:`airflow_provider_describer.errors`.
 
@@ -44,6 +45,15 @@ class DescriberHook(BaseHook):
     default_conn_name = "image_describer_default"
     conn_type = "image_describer"
     hook_name = "Image Describer"
+
+    def __init_subclass__(cls, vendor: str | None = None, **kwargs: Any) -> None:
+        """Give the hook of a vendor its connection type, its name, its default connection and its form."""
+        super().__init_subclass__(**kwargs)
+        if vendor is not None:
+            cls.conn_type, cls.hook_name = vendor, get_vendor(vendor).title
+            cls.default_conn_name = f"{vendor}_default"
+            for name, method in form_of_3_1(vendor).items():
+                setattr(cls, name, method)
 
     def __init__(
         self,
@@ -79,13 +89,13 @@ class DescriberHook(BaseHook):
     def _named(self) -> tuple[str, str, str]:
         """The connection, the argument that names it, and the type that it would probably have."""
         conn_id = self.describer_conn_id
-        conn_type = "segmind" if "segmind" in conn_id.lower() else self.conn_type
+        conn_type = next((name for name in vendors() if name in conn_id.lower()), self.conn_type)
         return conn_id, f"{self.conn_name_attr} is {conn_id!r}", conn_type
 
     @property
     def vendor(self) -> Vendor:
-        """The vendor that the connection's type names."""
-        return get_vendor(self.account.vendor)
+        """The vendor that the connection's type names, with the model that the connection names."""
+        return get_vendor(self.account.vendor).configured(self.account)
 
     def vendor_calls(self, policy: RetryPolicy | None = None) -> VendorCalls:
         """Return the vendor, the account and the retry policy of all calls through this hook."""
@@ -136,7 +146,7 @@ class DescriberHook(BaseHook):
         self.warn_of_ignored(given.prompt)
         vendor_calls = self.vendor_calls()
         open_bucket = buckets_of(given.storage_conn_id)
-        lang = getattr(given, "lang", vendor_calls.vendor.languages[0])
+        lang = getattr(given, "lang", vendor_calls.vendor.default_lang)
         request = parse_image(given.image, vendor_calls.vendor, prompt=given.prompt, lang=lang)
         # Reading the storage connection blocks, perhaps on the network.
         await asyncio.to_thread(open_ahead, open_bucket, [account.limits_path, request.image.uri])
@@ -193,28 +203,30 @@ class DescriberHook(BaseHook):
             raise error.with_traceback(None) from None
 
 
-class ImageDescriberHook(DescriberHook):
+class ImageDescriberHook(DescriberHook, vendor="image_describer"):
     """Connections of type ``image_describer``."""
 
-    conn_type = "image_describer"
-    hook_name = "Image Describer"
-    get_connection_form_widgets, get_ui_field_behaviour = form_of_3_1(conn_type)
 
-
-class SegmindHook(DescriberHook):
+class SegmindHook(DescriberHook, vendor="segmind"):
     """Connections of type ``segmind``."""
 
-    conn_type = "segmind"
-    hook_name = "Segmind"
-    default_conn_name = "segmind_default"
-    get_connection_form_widgets, get_ui_field_behaviour = form_of_3_1(conn_type)
+
+def __getattr__(name: str) -> type[DescriberHook]:
+    """Return the hook class of a vendor that has none above: the one that the vendor's ``hook_class`` names."""
+    for vendor in vendors().values():
+        if vendor.hook_class == name:
+            hook = new_class(name, (DescriberHook,), {"vendor": vendor.name})
+            hook.__module__, hook.__doc__ = __name__, f"Connections of type ``{vendor.name}``."
+            globals()[name] = hook
+            return hook
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _account_of(conn_id: str, connection: Any) -> Account:
     if connection.conn_type not in vendors():
         raise BadConnection(
-            f"Connection {conn_id!r}: its type is {connection.conn_type!r}, expected {' or '.join(vendors())}. Choose "
-            "the type under Admin > Connections."
+            f"Connection {conn_id!r}: its type is {connection.conn_type!r}, expected one of {', '.join(vendors())}. "
+            "Choose the type under Admin > Connections."
         )
     return account_from_connection(
         get_vendor(connection.conn_type).defaults(),

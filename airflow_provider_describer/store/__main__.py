@@ -19,13 +19,14 @@ from airflow_provider_describer.errors import BadInput, DescriberError
 from airflow_provider_describer.models import format_usd, plural
 from airflow_provider_describer.storage.folder import Folder
 from airflow_provider_describer.store.audit import StoreCheck, StoreSummary, check, summarize
-from airflow_provider_describer.store.bill import KEY_VARIABLE, bill_lines, check_bill
+from airflow_provider_describer.store.bill import bill_lines, check_bill, key_variable
 from airflow_provider_describer.store.columns import iso
 from airflow_provider_describer.store.description_store import DescriptionStore, existing_folder
 from airflow_provider_describer.store.export import check_target, export
 from airflow_provider_describer.store.settling import compact
 from airflow_provider_describer.store.table import NAME
 from airflow_provider_describer.store.totals import CallTotals
+from airflow_provider_describer.vendors import vendors
 
 MAX_LISTED_CALLS = 20
 """How many open calls are listed; --json lists all."""
@@ -88,11 +89,13 @@ def _parser() -> argparse.ArgumentParser:
     parsers["history"].add_argument("uri", metavar="URI", help="of the image, as tasks list it")
     parsers["export"].add_argument("out", metavar="OUT", type=Path, help="a .parquet, .csv or .jsonl file")
     check_command = parsers["check"]
+    with_history = ", ".join(
+        f"{name}, with its key in ${key_variable(name)}" for name, vendor in vendors().items() if vendor.keeps_history
+    )
     check_command.add_argument(
         "--vendor",
         metavar="NAME",
-        help=f"compare a day's bill with the vendor's own (segmind, with its key in ${KEY_VARIABLE}) instead; "
-        "exit code 3: they differ",
+        help=f"compare a day's bill with the vendor's own instead ({with_history}); exit code 3: they differ",
     )
     check_command.add_argument("--day", metavar="YYYY-MM-DD", help="the day (UTC) of that bill; today by default")
     check_command.add_argument("--host", metavar="URL", help="of a proxy before the vendor, as on the connection")

@@ -16,9 +16,8 @@ from airflow_provider_describer.storage.folder import Folder
 from airflow_provider_describer.store.index import read_history
 from airflow_provider_describer.store.shard import Event
 from airflow_provider_describer.vendors import get_vendor
+from airflow_provider_describer.vendors.vendor import Vendor
 
-KEY_VARIABLE = "SEGMIND_API_KEY"
-"""The variable from which the vendor's SDK takes the key, too."""
 LONGEST_AGE = timedelta(days=28)
 SMALLEST_USD = 1e-6
 """Costs that differ by less are the same."""
@@ -104,7 +103,7 @@ def _add(found: BillCheck, record: HistoryRecord, call: BilledCall | None) -> No
 
 
 def check_bill(folder: Folder, vendor: str, day: str | None, host: str | None = None) -> BillCheck:
-    """Compare the store's bill with the vendor's; blocking. The key is in the environment (`KEY_VARIABLE`).
+    """Compare the store's bill with the vendor's; blocking. The key is in the environment (`key_variable`).
 
     :param day: UTC, as 2026-01-31; None for today.
     :param host: base URL of a proxy, as on a connection.
@@ -112,9 +111,10 @@ def check_bill(folder: Folder, vendor: str, day: str | None, host: str | None = 
     :raises DescriberError: the books or the store cannot be read.
     """
     start = _day(day)
-    calls = VendorCalls(get_vendor(vendor), _account(vendor, host))
-    if not calls.vendor.keeps_history:
-        raise BadInput(f"{calls.vendor.title} publishes no history of its calls, so there is no bill to compare with.")
+    known = get_vendor(vendor)
+    if not known.keeps_history:
+        raise BadInput(f"{known.title} publishes no history of its calls, so there is no bill to compare with.")
+    calls = VendorCalls(known, _account(known, host))
 
     async def read() -> Sequence[HistoryRecord]:
         async with AsyncClient(timeout=calls.account.timeout) as client:
@@ -137,11 +137,17 @@ def _day(day: str | None) -> datetime:
     return start
 
 
-def _account(vendor: str, host: str | None) -> Account:
-    if not os.environ.get(KEY_VARIABLE, "").strip():
-        raise BadInput(f"{KEY_VARIABLE} is not set. Put the vendor's API key into that variable of the environment.")
-    defaults = get_vendor(vendor).defaults()
-    return account_from_connection(defaults, conn_id=KEY_VARIABLE, password=os.environ[KEY_VARIABLE], host=host)
+def key_variable(vendor: str) -> str:
+    """Return the variable of the environment that has the vendor's key; Segmind's SDK takes it from there, too."""
+    return f"{vendor.upper()}_API_KEY"
+
+
+def _account(vendor: Vendor, host: str | None) -> Account:
+    variable = key_variable(vendor.name)
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise BadInput(f"{variable} is not set. Put the vendor's API key into that variable of the environment.")
+    return account_from_connection(vendor.defaults(), conn_id=variable, password=key, host=host)
 
 
 def bill_lines(found: BillCheck, most: int) -> Iterable[str]:

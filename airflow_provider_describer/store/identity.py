@@ -42,7 +42,9 @@ def _without_signature(uri: str) -> str:
 
 
 def _digest(kind: str, spec: Spec, *shown: object) -> str:
-    asked = (spec.vendor, spec.model, spec.prompt, spec.lang, spec.preprocessing)
+    asked = [spec.vendor, spec.model, spec.prompt, spec.lang, spec.preprocessing]
+    if spec.parameters:
+        asked.append(spec.parameters)
     # JSON, so that different parts never give the same text. A uri may name a file that is not UTF-8.
     text = json.dumps((kind, asked, *shown), ensure_ascii=False).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(text, digest_size=16).hexdigest()

@@ -36,12 +36,15 @@ class ImageDescriber(Vendor):
 
     name = "image_describer"
     title = "Image Describer"
+    hook_class = "ImageDescriberHook"
+    website = "https://imagedescriber.online"
     model = "describe-image-v2"
-    base_url = "https://imagedescriber.online"
+    base_url = website
     storage_url = base_url
     # Its documentation links a dashboard without naming the address; one signs in at the front page.
     dashboard_url = base_url
     endpoints = ("/api/openapi-v2/describe-image",)
+    price_help = "What your plan charges for a description; needed for cost reports and limits in USD."
     # Undocumented: the formats that vision models usually take. Everything else is rejected before it is paid for.
     media_types = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
     max_bytes = 20 * 1024 * 1024

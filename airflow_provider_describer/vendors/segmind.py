@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from airflow_provider_describer import errors
-from airflow_provider_describer.account import Account
+from airflow_provider_describer.account import Account, Field
 from airflow_provider_describer.arguments import as_float
 from airflow_provider_describer.models import Description, HistoryPage, Picture, Running, Spec
 from airflow_provider_describer.vendors import segmind_history
@@ -29,6 +29,8 @@ class Segmind(Vendor):
 
     name = "segmind"
     title = "Segmind"
+    hook_class = "SegmindHook"
+    website = "https://www.segmind.com/models/ideogram-describe"
     model = "ideogram-describe"
     base_url = "https://api.segmind.com"
     storage_url = "https://workflows-api.segmind.com"
@@ -40,7 +42,20 @@ class Segmind(Vendor):
         "/upload-asset",
         segmind_history.PATH,
     )
+    fields = (
+        Field(
+            "api_version",
+            "API version",
+            "v1 waits for each answer; v2 submits and polls, which suits slow or cold models.",
+            choices=("v1", "v2"),
+            default="v1",
+        ),
+        Field(
+            "storage_host", "Upload host", "Host for uploads. Empty: the base URL if set, otherwise the vendor's own."
+        ),
+    )
     price_per_call = 0.015
+    price_help = "Used where an answer does not say what it cost."
     # Ideogram's own describe endpoint takes these three, up to 10-25 MB depending on its version.
     media_types = frozenset({"image/jpeg", "image/png", "image/webp"})
     max_bytes = 10 * 1024 * 1024
@@ -48,7 +63,12 @@ class Segmind(Vendor):
     takes_lang = False
     # An upload is documented; a data URI in image_file is not, though it is a URI.
     transports = ("upload", "inline")
+    signs_objects = True
     keeps_history = True
+
+    def runs_in_background(self, account: Account) -> bool:
+        """Whether the connection says ``v2``."""
+        return bool(account.options["api_version"] == "v2")
 
     def build_request(self, account: Account, spec: Spec, picture: Picture) -> Request:
         """Return the POST to v1 or v2, as the connection's ``api_version`` says."""
@@ -56,7 +76,7 @@ class Segmind(Vendor):
             body: tuple[bytes, ...] = (json.dumps({"image_file": picture.url}).encode(),)
         else:
             body = _body_with_image('{"image_file": "', picture, '"}')
-        url = f"{account.base_url}/{account.api_version}/{self.model}"
+        url = f"{account.base_url}/{account.options['api_version']}/{self.model}"
         return _request(account, url, *body, billable=True, secrets=secrets_in(picture.url))
 
     def parse_response(self, account: Account, spec: Spec, response: Response) -> Description | Running:
@@ -64,12 +84,12 @@ class Segmind(Vendor):
         if response.status >= 300:
             raise self._error(account, response, billable=True)
         answer = response.json_object()
-        if account.api_version == "v2" and (request_id := _request_id(answer)):
+        if self.runs_in_background(account) and (request_id := _request_id(answer)):
             running = Running(request_id, response.received_at)
             # The id is kept even if the status is unknown: polling will tell, and a second call would cost money.
             finished = _status(answer) in ("COMPLETED", "FAILED")
             return self._progress(account, spec, running, response) if finished else running
-        text = text_of(response) if account.api_version == "v1" else None
+        text = None if self.runs_in_background(account) else text_of(response)
         request_id = response.headers.get("x-request-id")
         if text is None:
             raise self._unreadable(account, response, request_id)
@@ -81,7 +101,8 @@ class Segmind(Vendor):
     def _unreadable(self, account: Account, response: Response, request_id: str | None) -> errors.DescriberError:
         """Return the error for a 2xx that holds no description: an error, a page of a proxy, or no known form."""
         failed = says_error(response.json())
-        own = account.api_version == "v1" and response.status == 200 and response.json() is not None and not failed
+        waited = not self.runs_in_background(account)
+        own = waited and response.status == 200 and response.json() is not None and not failed
         named_cost = as_float(response.headers.get("x-cost")) or 0.0
         return errors.UnexpectedAnswer(
             f"{self.status_line(response)} "

@@ -3,58 +3,103 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from airflow_provider_describer import errors
-from airflow_provider_describer.account import Account, Defaults
-from airflow_provider_describer.arguments import as_float
+from airflow_provider_describer.account import Account, Defaults, Field
+from airflow_provider_describer.account.fields import LIMITS, PRIVATE_HOSTS, price_field, transport_field
+from airflow_provider_describer.arguments import LANGUAGE, as_float
 from airflow_provider_describer.models import Description, HistoryPage, Picture, Running, Spec
 from airflow_provider_describer.vendors.wire import Request, Response, retry_at
 
 
 class Vendor(ABC):
-    """One vendor's wire format and what its model takes. Pure: no client, no clock, no environment."""
+    """One vendor's wire format and what its model takes. Pure: no client, no clock, no environment.
+
+    From it follow the connection type, its form, its hook and how a connection is read.
+    """
 
     name: ClassVar[str]
-    """The vendor's name in specs, rows and connection types."""
+    """The vendor's name in specs and rows, and the type of its connections."""
     title: ClassVar[str]
-    model: ClassVar[str]
+    """The name that people read, also of the connection type."""
+    hook_class: ClassVar[str]
+    """The name of its hook in ``hooks/describer.py``."""
+    website: ClassVar[str]
+    model: str
+    """The model that is asked; an attribute of the object where a connection chooses it, see `configured`."""
+    parameters: str = ""
+    """What else is asked of the model, as JSON text with sorted keys; a part of the spec."""
     base_url: ClassVar[str]
     storage_url: ClassVar[str]
     dashboard_url: ClassVar[str]
     """Where people see their usage and top up their account."""
     endpoints: ClassVar[Sequence[str]]
     """The paths of the vendor's API behind those two addresses, in lower case."""
+    fields: ClassVar[tuple[Field, ...]] = ()
+    """What a connection's extra has besides the common fields; an account has their values as ``options``."""
+    needs_key: ClassVar[bool] = True
     price_per_call: ClassVar[float | None] = None
+    price_help: ClassVar[str]
+    """What the form says about the price of a call."""
     media_types: ClassVar[frozenset[str]]
     """Media types of images that the model takes."""
     max_bytes: ClassVar[int]
     """The largest image that the model takes, in bytes."""
     languages: ClassVar[Sequence[str]]
+    """The languages that the model writes, the default first; empty for a model that tries any."""
     default_prompt: ClassVar[str | None] = None
     """The prompt if the user gives none; None for a model that takes no prompt."""
     takes_lang: ClassVar[bool] = True
     transports: ClassVar[Sequence[str]]
     """How image bytes can be sent, the preferred way first: ``file``, ``inline``, ``upload``."""
+    signs_objects: ClassVar[bool] = False
+    """Whether objects of a bucket are by preference sent as presigned addresses."""
     keeps_history: ClassVar[bool] = False
     """Whether an account can ask the vendor what has become of its calls; with it come `shown` and `build_history`."""
 
     def defaults(self) -> Defaults:
         """Return what a connection of this vendor means if its fields are empty."""
-        return Defaults(self.name, self.base_url, self.storage_url, self.price_per_call, tuple(self.endpoints))
+        return Defaults(
+            self.name,
+            self.base_url,
+            self.storage_url,
+            self.price_per_call,
+            tuple(self.endpoints),
+            self.fields,
+            self.needs_key,
+            self.complete,
+        )
+
+    def form(self) -> tuple[Field, ...]:
+        """Return the fields of a connection's extra, in the order of the form."""
+        signed = ", objects by presigned URLs" if self.signs_objects else ""
+        transport = transport_field(tuple(self.transports), signed)
+        price = price_field(self.price_per_call, self.price_help)
+        return (*self.fields, transport, price, *LIMITS, PRIVATE_HOSTS)
+
+    def complete(self, account: Account) -> Account:
+        """Return the account with what follows from the vendor's own fields, such as a price from a price of tokens."""
+        return account
+
+    def configured(self, account: Account) -> Vendor:
+        """Return the vendor as this account's connection has set it up: its model, its parameters."""
+        return self
+
+    def runs_in_background(self, account: Account) -> bool:
+        """Whether a call starts a request that runs at the vendor and is polled."""
+        return False
 
     def spec(self, prompt: str | None = None, lang: str | None = None) -> Spec:
         """Return what will be asked, reduced to what the model takes.
 
         :raises BadInput: for a blank prompt, or a language that the model does not write.
         """
-        lang = lang or self.languages[0]
-        if lang not in self.languages:
-            raise errors.BadInput(
-                f"lang={lang!r} is not a language that {self.title} writes; "
-                f"expected one of {', '.join(self.languages)}."
-            )
+        lang = lang or self.default_lang
+        if lang not in self.languages if self.languages else not LANGUAGE.fullmatch(lang):
+            expected = f"one of {', '.join(self.languages)}" if self.languages else "one such as en or pt-BR"
+            raise errors.BadInput(f"lang={lang!r} is not a language that {self.title} writes; expected {expected}.")
         if prompt is not None and not prompt.strip():
             raise errors.BadInput(
                 "prompt is blank. Say what you want to know about the image, or leave prompt out"
@@ -68,7 +113,13 @@ class Vendor(ABC):
             model=self.model,
             prompt=(prompt or self.default_prompt) if self.default_prompt else None,
             lang=lang if self.takes_lang else None,
+            parameters=self.parameters,
         )
+
+    @property
+    def default_lang(self) -> str:
+        """The language of a description if the user names none."""
+        return self.languages[0] if self.languages else "en"
 
     @abstractmethod
     def build_request(self, account: Account, spec: Spec, picture: Picture) -> Request:
@@ -147,19 +198,24 @@ class Vendor(ABC):
         elapsed_s: float,
         cost: object = None,
         balance: object = None,
+        fields: Mapping[str, Any] | None = None,
     ) -> Description:
-        """Return the description; without a valid ``cost`` the call cost the connection's ``price_per_call``."""
+        """Return the description; without a valid ``cost`` the call cost the connection's ``price_per_call``.
+
+        :param fields: the parts of a structured answer.
+        """
         cost_usd = as_float(cost)
         return Description(
             text=text,
             vendor=self.name,
-            model=self.model,
+            model=spec.model,
             prompt=spec.prompt,
             lang=spec.lang,
             cost_usd=account.price_per_call if cost_usd is None or cost_usd < 0 else cost_usd,
             request_id=request_id,
             elapsed_s=elapsed_s,
             remaining_credits=as_float(balance),
+            fields=fields,
         )
 
     def status_line(self, response: Response, reason: str = "") -> str:

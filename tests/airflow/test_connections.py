@@ -25,7 +25,7 @@ BROKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
     "blank_password": ({"password": "  "}, ["password is empty", "API key"]),
     "bearer": ({"password": f"Bearer {KEY}"}, ["password holds a space", "Paste the API key alone"]),
     "quoted": ({"password": f'"{KEY}"'}, ["password holds", "quotes"]),
-    "other_type": ({"conn_type": "http"}, ["its type is 'http'", "image_describer or segmind"]),
+    "other_type": ({"conn_type": "http"}, ["its type is 'http'", "expected one of image_describer, "]),
     "timeout_text": ({"extra": json.dumps({"timeout": PASTED})}, ["timeout", "a number above 0"]),
     "timeout_zero": ({"extra": json.dumps({"timeout": 0})}, ["timeout is 0", "a number above 0"]),
     "rate_negative": ({"extra": json.dumps({"requests_per_minute": -5})}, ["requests_per_minute is -5"]),

@@ -26,11 +26,18 @@ Parsed = Description | Running | str | float
 
 
 def account_of(vendor: Vendor, **extra: Any) -> Account:
-    return account_from_connection(vendor.defaults(), conn_id="shop", password=KEY, extra=extra)
+    """An account with a value in each field that the vendor's connection cannot do without."""
+    needed = {field.name: f"some-{field.name}" for field in vendor.fields if field.required}
+    return account_from_connection(vendor.defaults(), conn_id="shop", password=KEY, extra={**needed, **extra})
 
 
 def spec_of(vendor: Vendor) -> Spec:
     return vendor.spec("What is this?", "de" if vendor.takes_lang else None)
+
+
+def reader_of(vendor: Vendor, **extra: Any) -> Reader:
+    account = account_of(vendor, **extra)
+    return Reader(vendor.configured(account), account)
 
 
 @dataclass(frozen=True)
@@ -63,9 +70,14 @@ class Reader:
         return parse(self.account, response)
 
     @property
+    def api_version(self) -> str:
+        """The version of the API that the connection names; v1 where there is one alone."""
+        return str(self.account.options.get("api_version", "v1"))
+
+    @property
     def samples(self) -> list[Sample]:
         """This vendor's recorded responses, of this API version."""
-        about = (self.vendor.name, self.account.api_version)
+        about = (self.vendor.name, self.api_version)
         return [sample for sample in load_all() if (sample.vendor, sample.api_version) == about]
 
     @property
@@ -96,7 +108,7 @@ def readers() -> Iterator[Reader]:
     """Every vendor, under every API version that its connection can name."""
     for vendor in vendors().values():
         versions = {sample.api_version for sample in load_all() if sample.vendor == vendor.name} or {"v1"}
-        yield from (Reader(vendor, account_of(vendor, api_version=version)) for version in sorted(versions))
+        yield from (reader_of(vendor, api_version=version) for version in sorted(versions))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -107,7 +119,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("vendor", list(vendors().values()), ids=lambda vendor: vendor.name)
     if "reader" in metafunc.fixturenames:
         found_readers = list(readers())
-        ids = [f"{reader.vendor.name}-{reader.account.api_version}" for reader in found_readers]
+        ids = [f"{reader.vendor.name}-{reader.api_version}" for reader in found_readers]
         metafunc.parametrize("reader", found_readers, ids=ids)
 
 
@@ -116,8 +128,7 @@ def read() -> Callable[[Sample], Parsed]:
     """Read a sample as the provider would."""
 
     def read_sample(sample: Sample) -> Parsed:
-        vendor = get_vendor(sample.vendor)
-        reader = Reader(vendor, account_of(vendor, api_version=sample.api_version))
+        reader = reader_of(get_vendor(sample.vendor), api_version=sample.api_version)
         return reader.read(sample.operation, sample.response, sample.running)
 
     return read_sample

@@ -139,7 +139,7 @@ def read(reader: Reader, value: Any) -> object:
     """How the vendor's file reads a result with this in it: v1's answer, v2's output, Image Describer's data."""
     if reader.vendor.name == "image_describer":
         value = {"code": 200, "succeed": True, "msg": "Success", "data": {"content": MUG, **value}}
-    elif reader.account.api_version == "v2":
+    elif reader.api_version == "v2":
         answer = {"request_id": "8f2d", "status": "COMPLETED", "output": value}
         running = Running("8f2d", 0.0, "COMPLETED")
         return reader.read("poll", Response(200, {}, json.dumps(answer).encode()), running)
@@ -151,7 +151,7 @@ def test_a_text_beside_an_error_is_no_description(reader: Reader, about: dict[st
     for value in [about] if reader.vendor.name == "image_describer" else forms(**about):
         with pytest.raises(UnexpectedAnswer) as caught:
             read(reader, value)
-        assert caught.value.billed == ("yes" if reader.account.api_version == "v2" else "unknown"), value
+        assert caught.value.billed == ("yes" if reader.api_version == "v2" else "unknown"), value
         assert MUG in caught.value.answer, "it may be what was paid for"
 
 
@@ -175,7 +175,7 @@ def test_image_describers_envelope_says_it_too(reader: Reader, about: dict[str, 
 
 
 def test_v2_says_it_beside_its_output(reader: Reader) -> None:
-    if reader.account.api_version != "v2":
+    if reader.api_version != "v2":
         return
     for about in ERRORS:
         answer = {**about, "request_id": "8f2d", "status": "COMPLETED", "output": [MUG]}
@@ -283,7 +283,7 @@ NO_DESCRIPTIONS = [
 def test_a_gateways_words_are_no_description(reader: Reader, text: str, content_type: str) -> None:
     with pytest.raises(UnexpectedAnswer) as caught:
         reader.read("describe", Response(200, {"content-type": content_type}, text.encode()))
-    own = reader.account.api_version == "v1" and text in ("504", "null")
+    own = reader.api_version == "v1" and text in ("504", "null")
     assert caught.value.billed == "unknown" or own
 
 
@@ -427,7 +427,7 @@ def test_the_words_of_an_error_are_no_description_in_any_form(reader: Reader, te
     ],
 )
 def test_plain_text_is_kept_unless_it_is_markup_or_broken_json(reader: Reader, text: str, *, is_kept: bool) -> None:
-    if reader.vendor.name != "segmind" or reader.account.api_version != "v1":
+    if reader.vendor.name != "segmind" or reader.api_version != "v1":
         return
     response = Response(200, {"content-type": "text/plain"}, text.encode())
     if is_kept:

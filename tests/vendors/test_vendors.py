@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from airflow_provider_describer.account import Account
+from airflow_provider_describer.arguments import LANGUAGE
 from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.models import Picture, Running
 from airflow_provider_describer.vendors import get_vendor, vendors
@@ -31,7 +32,9 @@ def test_a_vendor_says_everything_that_others_need_of_it(vendor: Vendor) -> None
     assert not vendor.base_url.endswith("/") and not vendor.storage_url.endswith("/")
     assert {"image/jpeg", "image/png", "image/webp"} <= vendor.media_types
     assert vendor.max_bytes > 1_000_000
-    assert vendor.languages[0] == "en" and len(set(vendor.languages)) == len(vendor.languages)
+    assert vendor.default_lang == "en" and len(set(vendor.languages)) == len(vendor.languages)
+    assert vendor.hook_class.endswith("Hook") and vendor.website.startswith("https://")
+    assert len({field.name for field in vendor.form()}) == len(vendor.form())
     assert vendor.transports and set(vendor.transports) <= {"file", "inline", "upload"}
     assert vendor.defaults().vendor == vendor.name
     assert (vendor.price_per_call is None) or vendor.price_per_call > 0
@@ -51,7 +54,10 @@ def test_formats_and_size_are_those_that_the_model_takes(name: str, formats: str
 
 @pytest.mark.parametrize("lang", ["xx", "EN", "en-US", "English", " en", "de,fr"])
 def test_a_language_that_is_not_written_is_refused_before_it_costs(vendor: Vendor, lang: str) -> None:
-    with pytest.raises(BadInput, match="expected one of en"):
+    if not vendor.languages and LANGUAGE.fullmatch(lang):
+        assert vendor.spec("What is this?", lang).lang == lang
+        return
+    with pytest.raises(BadInput, match=r"expected one (of|such as) en"):
         vendor.spec("What is this?", lang)
 
 
@@ -69,7 +75,7 @@ def test_a_prompt_that_no_request_can_hold_is_refused_before_it_costs(vendor: Ve
 
 
 def test_a_spec_holds_only_what_the_model_takes(vendor: Vendor) -> None:
-    plain, asked = vendor.spec(), vendor.spec("What is this?", vendor.languages[-1])
+    plain, asked = vendor.spec(), vendor.spec("What is this?", (vendor.languages or ["fr"])[-1])
     assert (plain.vendor, plain.model) == (vendor.name, vendor.model)
     if vendor.default_prompt is None:
         assert asked.prompt is None, "another prompt would buy the same description twice"
