@@ -48,8 +48,8 @@ def named_kinds() -> dict[str, str]:
     """Each kind of error in the source, and where it stands. The emulator stands for the outside world."""
     kinds: dict[str, str] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
-        # In the form a kind is a type of JSON schema; the page's errors are in no row.
-        if not {"emulator", "gallery"} & set(path.parts) and path.name != "form.py":
+        # In a form a kind is a type of JSON schema; the page's errors are in no row.
+        if not {"emulator", "gallery"} & set(path.parts) and path.name != "fields.py":
             for kind, line in kinds_in(ast.parse(path.read_text(encoding="utf-8"))):
                 kinds.setdefault(kind, f"{path.relative_to(ROOT)}:{line}")
     return kinds
