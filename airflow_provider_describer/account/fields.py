@@ -70,11 +70,11 @@ def price_field(default: float | None, about: str) -> Field:
     return Field("price_per_call", "Price per call (USD)", about, "number", default=default)
 
 
-def transport_field(choices: tuple[str, ...], auto: str = "") -> Field:
+def transport_field(choices: tuple[str, ...], addresses: str) -> Field:
     """Return the field for how images reach the vendor.
 
     :param choices: how bytes can be sent, the preferred way first.
-    :param auto: what else is sent as an address, for the help.
+    :param addresses: what ``auto`` sends as an address and what not, for the help.
     """
     bytes_sent = f"as bytes ({choices[0]}; inline: within the call, as base64)"
     if choices[0] == "inline":
@@ -82,7 +82,7 @@ def transport_field(choices: tuple[str, ...], auto: str = "") -> Field:
     return Field(
         "image_transport",
         "Image transport",
-        f"How images reach the vendor. auto: public web addresses as they are (url){auto}, others {bytes_sent}.",
+        f"How images reach the vendor. auto: {addresses}{bytes_sent}.",
         choices=("auto", "url", *choices),
         default="auto",
     )

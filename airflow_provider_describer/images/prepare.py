@@ -64,7 +64,8 @@ def choose_transport(
     """Return how the image reaches the vendor.
 
     ``auto`` lets the vendor fetch what it can, which is one transfer instead of two: public web images, and for a
-    vendor that otherwise needs an upload also objects, by a presigned address.
+    vendor that otherwise needs an upload also objects, by a presigned address. One that may stand in a network of its
+    own (`Vendor.fetches_addresses`) gets bytes.
 
     :param visibility: needed only where `needs_visibility` says so.
     :param scaled: whether the image is scaled down first, so that its address shows another image.
@@ -97,7 +98,8 @@ def _auto_transport(
     preferred = vendor.transports[0]
     if scaled:
         return Transport(preferred, "they are scaled down first")
-    if visibility == "public" or (visibility == "private" and is_private_host(account.base_url)):
+    is_reachable = visibility == "public" or (visibility == "private" and is_private_host(account.base_url))
+    if is_reachable and vendor.fetches_addresses:
         if isinstance(location, WebUrl):
             return Transport("url", f"{vendor.title} fetches public addresses itself")
         if preferred == "upload":

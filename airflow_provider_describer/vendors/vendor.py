@@ -33,8 +33,8 @@ class Vendor(ABC):
     """What else is asked of the model, as JSON text with sorted keys; a part of the spec."""
     base_url: ClassVar[str]
     storage_url: ClassVar[str]
-    dashboard_url: ClassVar[str]
-    """Where people see their usage and top up their account."""
+    dashboard_url: str | None
+    """Where people see their usage and top up their account; None where there is no such page."""
     endpoints: ClassVar[Sequence[str]]
     """The paths of the vendor's API behind those two addresses, in lower case."""
     fields: ClassVar[tuple[Field, ...]] = ()
@@ -54,6 +54,8 @@ class Vendor(ABC):
     takes_lang: ClassVar[bool] = True
     transports: ClassVar[Sequence[str]]
     """How image bytes can be sent, the preferred way first: ``file``, ``inline``, ``upload``."""
+    fetches_addresses: ClassVar[bool] = True
+    """Whether the vendor can be trusted to fetch public web addresses; else ``auto`` sends the bytes of all images."""
     signs_objects: ClassVar[bool] = False
     """Whether objects of a bucket are by preference sent as presigned addresses."""
     keeps_history: ClassVar[bool] = False
@@ -75,7 +77,10 @@ class Vendor(ABC):
     def form(self) -> tuple[Field, ...]:
         """Return the fields of a connection's extra, in the order of the form."""
         signed = ", objects by presigned URLs" if self.signs_objects else ""
-        transport = transport_field(tuple(self.transports), signed)
+        addresses = (
+            f"public web addresses as they are (url){signed}, others " if self.fetches_addresses else "all images "
+        )
+        transport = transport_field(tuple(self.transports), addresses)
         price = price_field(self.price_per_call, self.price_help)
         return (*self.fields, transport, price, *LIMITS, PRIVATE_HOSTS)
 

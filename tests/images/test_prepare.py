@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.models import DescribeRequest, Image
 from airflow_provider_describer.storage.address import parse_uri
 from airflow_provider_describer.vendors import get_vendor
+from airflow_provider_describer.vendors.image_describer import ImageDescriber
 
 if TYPE_CHECKING:
     from tests.conftest import Loopback, Result, Shop, Visit
@@ -99,6 +101,19 @@ def test_a_transport_that_does_not_fit_names_the_connection(vendor: str, wanted:
 )
 def test_auto_passes_on_an_address_that_the_vendor_can_reach(host: str | None, uri: str, chosen: str, why: str) -> None:
     assert transport(uri, account(host=host)) == Transport(chosen, why)
+
+
+def test_auto_sends_bytes_to_a_vendor_that_may_reach_no_web_server() -> None:
+    class Shut(ImageDescriber):
+        fetches_addresses = False
+
+    paid_by = account(host=None)
+    chosen = choose_transport(Shut(), paid_by, parse_uri("https://shop.example.com/a.jpg"), "public")
+    assert chosen == Transport("file", "it is how Image Describer takes bytes")
+    transport_help = next(field.help for field in Shut().form() if field.name == "image_transport")
+    assert "auto: all images as bytes" in transport_help
+    wanted = replace(paid_by, image_transport="url")
+    assert choose_transport(Shut(), wanted, parse_uri("https://shop.example.com/a.jpg"), "public").way == "url"
 
 
 Talk = Callable[["Visit"], Any]
