@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import given, settings
@@ -37,9 +36,18 @@ def strings(value: Any) -> Iterator[str]:
             yield from strings(item)
 
 
-@cache
+_VOCABULARIES: dict[tuple[str, str], list[str]] = {}
+
+
 def vocabulary(reader: Reader) -> list[str]:
     """The words that this vendor's recorded answers are made of: random JSON then looks like its answers."""
+    about = reader.vendor.name, reader.api_version
+    if about not in _VOCABULARIES:
+        _VOCABULARIES[about] = words_of(reader)
+    return _VOCABULARIES[about]
+
+
+def words_of(reader: Reader) -> list[str]:
     bodies = [Response(200, {}, sample.response.content).json() for sample in reader.samples]
     return sorted({word for body in bodies for word in strings(body)})
 
