@@ -23,7 +23,8 @@ class Account:
     ``timeout`` is in seconds, from when a request has been sent until its answer has been read whole;
     ``price_per_call`` and ``max_cost_per_day`` are in USD; ``requests_per_minute`` counts billable calls.
     ``allow_private_hosts`` lets images be read from web servers in a private network. ``options`` are the fields that
-    only this vendor's connection has, by name. The key is in no repr.
+    only this vendor's connection has, by name. The key is in no repr, and neither is ``limits_path``, which may hold a
+    password.
     """
 
     vendor: str
@@ -34,7 +35,7 @@ class Account:
     timeout: float = 120.0
     requests_per_minute: float | None = None
     max_cost_per_day: float | None = None
-    limits_path: str | None = None
+    limits_path: str | None = field(default=None, repr=False)
     price_per_call: float | None = None
     image_transport: ImageTransport = "auto"
     allow_private_hosts: bool = False

@@ -43,7 +43,8 @@ LIMITS = (
     Field(
         "limits_path",
         "Shared limits",
-        "A folder, local or s3://, gs://: all tasks that use this connection share its rate and its spend limit there.",
+        "A folder, local or s3://, gs://, or a Redis (redis://, rediss://): all tasks that use this connection share "
+        "its rate and its spend limit there.",
     ),
     Field(
         "timeout",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 from airflow_provider_describer.account import Account
@@ -45,7 +46,8 @@ def calls_left_today(
     now = clock()
     day = day_of(now)
     if account.limits_path:
-        leases = LeaseDocument(open_limits_document(account, open_bucket), clock).read()
+        with closing(open_limits_document(account, open_bucket)) as document:
+            leases = LeaseDocument(document, clock).read()
     else:
         leases = Leases(spent={day: micro_dollars(spent)})
     committed = leases.committed_on(day)

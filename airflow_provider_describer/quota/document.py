@@ -13,8 +13,9 @@ from urllib.parse import quote
 from airflow_provider_describer.account import Account
 from airflow_provider_describer.errors import BadConnection, BadInput, StoreError
 from airflow_provider_describer.quota.leases import Grant, Lease, Leases, Money
-from airflow_provider_describer.storage.cas_document import CasDocument, change_document, open_document
+from airflow_provider_describer.storage.cas_document import CasDocument, change_document
 from airflow_provider_describer.storage.open_bucket import OpenBucket
+from airflow_provider_describer.storage.redis_document import open_shared_document
 
 FORMAT, VERSION = "airflow-provider-describer limits", 1
 
@@ -124,7 +125,7 @@ def open_limits_document(account: Account, open_bucket: OpenBucket | None = None
     """
     name = document_name(account.vendor, account.conn_id)
     try:
-        return open_document("the path", account.limits_path or "", name, open_bucket)
+        return open_shared_document("the path", account.limits_path or "", name, open_bucket)
     except BadInput as error:
         raise BadConnection(
             f"Connection {account.conn_id!r}: limits_path is wrong: {error} Correct it under Admin > Connections."

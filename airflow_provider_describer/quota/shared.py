@@ -231,6 +231,8 @@ class SharedLimits:
         except StoreError as error:
             log.warning("What was set aside for this task counts as spent today: %s", error)
         finally:
+            if not self._in_process:
+                self._thread.submit(self._document.close)
             self._thread.shutdown(wait=False)
 
     def _check_open(self) -> None:

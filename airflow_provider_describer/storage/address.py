@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -91,14 +92,20 @@ def check_reference(uri: str) -> None:
         raise BadInput(f"{uri!r} names a bucket and no image in it; list it first (ListImagesOperator).")
 
 
-def parse_shared_folder(argument: str, folder: str) -> ObjectKey | Path:
+def parse_shared_folder(argument: str, folder: str, others: Sequence[str] = ()) -> ObjectKey | Path:
     """Return a folder that is the same one for every process: in a bucket, or an absolute path.
 
     :param argument: what messages call it.
+    :param others: schemes that messages name too, where the caller takes them.
     :raises BadInput: for a blank or relative path (``~`` is not expanded), another scheme, or a key that is no folder.
     """
     if not folder.strip():
         raise BadInput(f"{argument} is blank, expected a folder such as '/data/shared', s3://… or gs://….")
+    if is_redis(folder):
+        raise BadInput(
+            f"{argument} is an address of a Redis server, where only a connection's limits_path may be; expected a "
+            "folder such as '/data/shared', s3://… or gs://…."
+        )
     try:
         address = bucket_address(folder)
         path = local_path(folder) if is_local(folder) else None
@@ -116,7 +123,8 @@ def parse_shared_folder(argument: str, folder: str) -> ObjectKey | Path:
     if path is None or not path.is_absolute():
         raise BadInput(
             f"{argument} is {masked(folder)!r}, expected a local folder such as '/data/shared', or an address "
-            "file://, s3:// or gs://. A path has to be absolute: a relative one is another folder for each process."
+            f"{', '.join(('file://', 's3://', *others))} or gs://. A path has to be absolute: a relative one is "
+            "another folder for each process."
         )
     return path
 
@@ -214,11 +222,18 @@ def is_local(uri: str) -> bool:
     return "://" not in uri or uri[:7].lower() == "file://"
 
 
+def is_redis(uri: str) -> bool:
+    """Whether it is the address of a Redis server, perhaps misspelt. It may hold a password, so no message shows it."""
+    return re.match(r"\s*rediss?:", uri, re.IGNORECASE) is not None
+
+
 def masked(uri: str) -> str:
     """Return the reference as messages and rows show it: a web address loses its query, which may be a secret.
 
     In a path and in a key, ``?`` and ``#`` are part of the name and stay.
     """
+    if is_redis(uri):
+        return mask_query(uri)
     if half := _SECRETS.match(uri):
         # Also where a slash is missing.
         return f"{half[1]}{half[2]}" + ("?…" if "?" in half[3] else "")
@@ -228,6 +243,9 @@ def masked(uri: str) -> str:
 
 def mask_query(url: str) -> str:
     """Return the URL without what may be a secret: its query (presigned URLs), its fragment, its user and password."""
+    if is_redis(url):
+        # A password that is not encoded may hold any character.
+        return f"{url.partition(':')[0].strip()}://…"
     head, mark, _ = url.partition("?")
     head = head.partition("#")[0]
     scheme, colons, rest = head.partition("://")

@@ -9,7 +9,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -57,6 +57,9 @@ class CasDocument(Protocol):
         :raises StoreError: where it could not be written, or it is unknown whether it was.
         """
 
+    def close(self) -> None:
+        """Close its connection, if it has one."""
+
 
 def is_transient(error: StoreError) -> bool:
     """Whether trying again may help."""
@@ -98,13 +101,16 @@ def change_document(
     raise StoreError(f"{document.where} was changed by other processes {tries} times in a row.", kind="throttled")
 
 
-def open_document(argument: str, folder: str, name: str, open_bucket: OpenBucket | None) -> CasDocument:
+def open_document(
+    argument: str, folder: str, name: str, open_bucket: OpenBucket | None, *, others: Sequence[str] = ()
+) -> CasDocument:
     """Return the document of that name in a folder that all processes find; nothing is read yet.
 
     :param argument: what messages call the folder.
+    :param others: schemes that messages name too.
     :raises BadInput: as `parse_shared_folder`, and for a bucket without ``open_bucket``.
     """
-    parent = parse_shared_folder(argument, folder)
+    parent = parse_shared_folder(argument, folder, others)
     if isinstance(parent, Path):
         return LocalDocument(parent / name)
     if open_bucket is None:
@@ -132,6 +138,9 @@ class MemoryDocument:
                 raise Changed
             self._content = content
         return content
+
+    def close(self) -> None:
+        pass
 
 
 class LocalDocument:
@@ -176,6 +185,9 @@ class LocalDocument:
             raise StoreError(f"{self.where} cannot be written: {error}.", kind=kind) from None
         return content
 
+    def close(self) -> None:
+        pass
+
 
 class BucketDocument:
     """An object in a bucket with conditional writes, shared by all machines. Its token is its version."""
@@ -203,6 +215,9 @@ class BucketDocument:
     def swap(self, content: bytes, token: Token) -> Token:
         with _as_store_error():
             return self._bucket.replace(self._key, content, None if token is None else str(token))
+
+    def close(self) -> None:
+        pass
 
 
 @contextlib.contextmanager

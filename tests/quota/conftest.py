@@ -1,4 +1,4 @@
-"""Tasks as processes, and an in-memory bucket with the semantics of a real one."""
+"""Tasks as processes, a Redis, and an in-memory bucket with the semantics of a real one."""
 
 from __future__ import annotations
 
@@ -6,17 +6,24 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from redis_server import RedisServer
 
 from airflow_provider_describer.emulator.process import EmulatorProcess, child_environment
 from airflow_provider_describer.errors import BucketError
+from airflow_provider_describer.quota.document import LeaseDocument, document_name
+from airflow_provider_describer.quota.leases import Leases
+from airflow_provider_describer.storage.redis_document import open_shared_document
 
 WORKER = Path(__file__).with_name("worker.py")
+DOCUMENT = document_name("segmind", "shop")
 
 
 class Content(NamedTuple):
@@ -72,6 +79,12 @@ def bucket() -> FakeBucket:
     return FakeBucket()
 
 
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path / "redis") as server:
+        yield server
+
+
 @dataclass
 class TaskProcesses:
     """Task processes that share one document."""
@@ -80,16 +93,20 @@ class TaskProcesses:
     folder: Path
     children: list[subprocess.Popen[str]] = field(default_factory=list)
 
-    @property
-    def document(self) -> Path:
-        return self.folder / "limits" / "shop.json"
+    def __post_init__(self) -> None:
+        self.place = str(self.folder / "limits")
+
+    def leases(self) -> Leases:
+        """Return what they share."""
+        with closing(open_shared_document("place", self.place, DOCUMENT, None)) as document:
+            return LeaseDocument(document, time.time).read()
 
     def start(self, count: int, **settings: Any) -> list[subprocess.Popen[str]]:
         defaults = {
             "key": self.emulator.keys["segmind"],
             "host": self.emulator.url,
             "picture": str(self.folder / "picture.jpg"),
-            "document": str(self.document),
+            "limits": self.place,
             "rate": None,
             "max_cost_per_day": None,
             "price": 0.015,

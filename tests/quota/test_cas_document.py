@@ -1,4 +1,4 @@
-"""Compare-and-swap on disk and in a bucket: one winner, the old content or the new; "cannot read" is not "absent"."""
+"""Compare-and-swap on disk, in a bucket, on a Redis: one winner, old content or new; "cannot read" is not "absent"."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from airflow_provider_describer.storage.cas_document import (
     MemoryDocument,
     is_transient,
 )
+from airflow_provider_describer.storage.redis_document import open_shared_document
 
 HAMMER = """
 import sys
-from pathlib import Path
-from airflow_provider_describer.storage.cas_document import Changed, LocalDocument
-document, own, rounds = LocalDocument(Path(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
+from airflow_provider_describer.storage.cas_document import Changed
+from airflow_provider_describer.storage.redis_document import open_shared_document
+document = open_shared_document("place", sys.argv[1], "shop.json", None)
+own, rounds = int(sys.argv[2]), int(sys.argv[3])
 padding = b" " * 20000
 while rounds:
     content, token = document.load()
@@ -41,14 +44,17 @@ while rounds:
 """
 
 
-@pytest.fixture(params=["memory", "local", "bucket"])
+@pytest.fixture(params=["memory", "local", "bucket", "redis"])
 def document(request: pytest.FixtureRequest, tmp_path: Path, bucket: Any) -> Any:
     made = {
         "memory": MemoryDocument,
         "local": lambda: LocalDocument(tmp_path / "deep" / "er" / "shop.json"),
         "bucket": lambda: BucketDocument(bucket, "limits/shop.json"),
+        "redis": lambda: open_shared_document("place", request.getfixturevalue("redis").url, "shop.json", None),
     }
-    return made[request.param]()
+    document: Any = made[request.param]()
+    yield document
+    document.close()
 
 
 def test_a_document_is_created_read_and_replaced(document):
@@ -84,20 +90,21 @@ def test_one_of_many_concurrent_writers_wins_each_round(document):
             assert sum(threads.map(race, [b"%d by %d" % (number, racer) for racer in range(8)])) == 1
 
 
-def hammer(path: Path, own: int, rounds: int) -> subprocess.Popen[bytes]:
+def hammer(place: str, own: int, rounds: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-c", HAMMER, str(path), str(own), str(rounds)],
+        [sys.executable, "-c", HAMMER, place, str(own), str(rounds)],
         stdout=subprocess.PIPE,
         env=child_environment(),
     )
 
 
 @pytest.mark.slow
-def test_eight_processes_lose_no_update_although_some_are_killed_during_a_write(tmp_path):
-    path = tmp_path / "shop.json"
-    steady = [hammer(path, own, 60) for own in range(5)]
+@pytest.mark.parametrize("place", ["local", "redis"])
+def test_eight_processes_lose_no_update_although_some_are_killed_during_a_write(tmp_path, request, place):
+    place = str(tmp_path) if place == "local" else request.getfixturevalue("redis").url
+    steady = [hammer(place, own, 60) for own in range(5)]
     # These run until they are killed.
-    killed = [hammer(path, own, 10**9) for own in range(5, 8)]
+    killed = [hammer(place, own, 10**9) for own in range(5, 8)]
     printed = {}
     for own, child in enumerate(killed, 5):
         assert child.stdout is not None
@@ -109,12 +116,14 @@ def test_eight_processes_lose_no_update_although_some_are_killed_during_a_write(
         printed[own] = max(int(line) for line in lines if line.strip())
     for child in steady:
         assert len(child.communicate()[0].split()) == 60 and child.returncode == 0
-    counts = [int(word) for word in path.read_bytes().split()]
+    with closing(open_shared_document("place", place, "shop.json", None)) as document:
+        counts = [int(word) for word in (document.load()[0] or b"").split()]
     assert counts[:5] == [60] * 5
     for own, count in printed.items():
         assert count <= counts[own] <= count + 1, "one may have been written and not yet printed"
-    names = {entry.name for entry in tmp_path.iterdir()}
-    assert names <= {"shop.json", ".shop.json.lock", ".shop.json.new"}
+    if place == str(tmp_path):
+        names = {entry.name for entry in tmp_path.iterdir()}
+        assert names <= {"shop.json", ".shop.json.lock", ".shop.json.new"}
 
 
 def test_a_half_written_file_of_a_killed_process_is_overwritten(tmp_path):

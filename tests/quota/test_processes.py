@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_describer.quota.document import decode_leases
-
 if TYPE_CHECKING:
     from tests.quota.conftest import TaskProcesses
 
@@ -51,7 +49,12 @@ def test_four_processes_spend_the_days_money_and_not_one_call_more(processes: Ta
 
 
 @pytest.mark.slow
-def test_killed_processes_exceed_no_cap_and_block_no_other(processes: TaskProcesses) -> None:
+@pytest.mark.parametrize("place", ["folder", "redis"])
+def test_killed_processes_exceed_no_cap_and_block_no_other(
+    processes: TaskProcesses, place: str, request: pytest.FixtureRequest
+) -> None:
+    if place == "redis":
+        processes.place = request.getfixturevalue("redis").url
     faults(processes, latency_s=0.05)
     first = processes.start(3, max_cost_per_day=1.2, rate=[1200, 60], concurrency=8)
     while processes.emulator.ledger(entries=False)["billed"] < 20:
@@ -63,7 +66,7 @@ def test_killed_processes_exceed_no_cap_and_block_no_other(processes: TaskProces
     processes.results(processes.start(2, max_cost_per_day=1.2, rate=[1200, 60], concurrency=8, seconds=2))
     ledger = processes.emulator.ledger()
     assert before < ledger["billed"] and ledger["cost_usd"] <= 1.2
-    leases = decode_leases("", processes.document.read_bytes())
+    leases = processes.leases()
     (day,) = {*leases.spent, *(day for lease in leases.holders.values() for day in lease.spent)}
     assert leases.committed_on(day) >= round(ledger["cost_usd"] * 1e6), "the document knows of all that was billed"
     assert leases.committed_on(day) <= 1_200_000

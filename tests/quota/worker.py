@@ -14,20 +14,11 @@ from airflow_provider_describer.errors import DescriberError, RateLimited
 from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.http.flow import Flow
 from airflow_provider_describer.models import Description, Picture
+from airflow_provider_describer.quota.document import open_limits_document
 from airflow_provider_describer.quota.leases import Rate
 from airflow_provider_describer.quota.shared import QuotaClosed, SharedLimits
-from airflow_provider_describer.storage.cas_document import LocalDocument, Token
+from airflow_provider_describer.storage.cas_document import Token
 from airflow_provider_describer.vendors import get_vendor
-
-
-class CountingDocument(LocalDocument):
-    """Counts how often this process writes it."""
-
-    swaps = 0
-
-    def swap(self, content: bytes, token: Token) -> Token:
-        self.swaps += 1
-        return super().swap(content, token)
 
 
 class Task:
@@ -36,13 +27,25 @@ class Task:
     def __init__(self, settings: dict[str, Any]) -> None:
         self.vendor = get_vendor("segmind")
         self.account = account_from_connection(
-            self.vendor.defaults(), conn_id="shop", password=settings["key"], host=settings["host"]
+            self.vendor.defaults(),
+            conn_id="shop",
+            password=settings["key"],
+            host=settings["host"],
+            extra={"limits_path": settings["limits"]},
         )
         self.picture = Picture("image/jpeg", Path(settings["picture"]).read_bytes())
         self.price = settings["price"]
-        self.document = CountingDocument(Path(settings["document"]))
+        document = open_limits_document(self.account)
+        self.swaps = 0
+        swap = document.swap
+
+        def counting(content: bytes, token: Token) -> Token:
+            self.swaps += 1
+            return swap(content, token)
+
+        document.swap = counting  # type: ignore[method-assign]
         self.limits = SharedLimits(
-            self.document,
+            document,
             rate=Rate(*settings["rate"]) if settings["rate"] else None,
             max_cost_per_day=settings["max_cost_per_day"],
             price=self.price,
@@ -83,7 +86,7 @@ class Task:
             await asyncio.wait(workers, timeout=seconds)
             self.limits.stop()
             await asyncio.gather(*workers)
-        return {"ends": self.ends, "swaps": self.document.swaps}
+        return {"ends": self.ends, "swaps": self.swaps}
 
 
 if __name__ == "__main__":
