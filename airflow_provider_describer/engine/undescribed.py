@@ -19,9 +19,9 @@ from airflow_provider_describer.models import DescribeRequest
 from airflow_provider_describer.storage.open_bucket import OpenBucket
 from airflow_provider_describer.store.index import StoreIndex
 
-TOGETHER, MOST_TOGETHER = 1000, 16_000
+TOGETHER, MOST_TOGETHER = 1000, 64_000
 """Listed images that are looked up at once: a page of a bucket first, then four times as many each time. A lookup reads
-most of the index, whatever it asks."""
+most of the index, whatever it asks, and one of very many images reads the narrow columns once instead."""
 _CONCURRENCY = 8
 
 ToRequests = Callable[[Sequence[dict[str, Any]]], Sequence[DescribeRequest]]
@@ -56,6 +56,8 @@ def undescribed_images(
 ) -> Iterator[ListedImage]:
     """Yield those of the listed images of which a request was neither described nor rejected; blocking, page by page.
 
+    What a page's images are known by is forgotten with it: memory does not grow with the listing.
+
     An object whose listing names a version is not read; other images, such as local files, are. An image that cannot be
     read or used is undescribed: the run that describes it reports why.
 
@@ -67,8 +69,9 @@ def undescribed_images(
         async with AsyncClient(timeout=account.timeout, connections=_CONCURRENCY) as client:
             reader = Reader(client, open_bucket=open_bucket)
             images = await identify_all(reader, vendor, account, requests, concurrency=_CONCURRENCY)
-        await asyncio.to_thread(index.look_up, [key for image in images for key in image.keys])
-        new = (image for image in images if decide(image, index).action not in ("reuse", "rejected"))
+        page = index.copy()
+        await asyncio.to_thread(page.look_up, [key for image in images for key in image.keys])
+        new = (image for image in images if decide(image, page).action not in ("reuse", "rejected"))
         return {image.request.image.uri for image in new}
 
     together = TOGETHER

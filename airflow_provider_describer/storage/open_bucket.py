@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, GCSCredentialProvider, RetryConfig, S3CredentialProvider
 
 OpenBucket = Callable[[Scheme, str], Bucket]
-"""``(scheme, bucket name) -> Bucket``: opens a bucket with credentials of its own."""
+"""``(scheme, bucket name) -> Bucket``: opens a bucket with credentials of its own.
+
+It is asked for each image: one that opens anew every time, as `bucket_from_environment` does, belongs in
+``functools.cache``.
+"""
 
 
 class BucketOptions(TypedDict, total=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,6 +76,13 @@ class StoreIndex(JournalIndex):
                 self.count_own(row["call_key"], row["cost_usd"], row["described_at"].timestamp())
         asked, self._asked = self._asked, {}
         self.look_up(asked.values())
+
+    def copy(self) -> StoreIndex:
+        """Return an index that knows as much. What either of them looks up or reads later, the other does not know."""
+        copies: dict[int, Any] = {id(one): one for one in (self.folder, self.table)}
+        # They may be long, and nothing in them changes.
+        copies |= {id(one): one.copy() for one in (self.outcomes, self._ended, self._answered, self._asked)}
+        return deepcopy(self, copies)
 
     def look_up(self, identities: Iterable[str]) -> None:
         """Ask the table for these identities, and for those that it links to them; each is asked for once.

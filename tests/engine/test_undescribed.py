@@ -186,6 +186,15 @@ def test_no_more_pages_are_listed_than_new_images_are_wanted(shop: Shop) -> None
     assert bucket.pages == 3
 
 
+def test_what_a_listing_has_looked_up_is_forgotten(shop: Shop) -> None:
+    """Else a listing of a million images takes more than a gigabyte."""
+    bucket = Stock([entry(number) for number in range(3 * TOGETHER)])
+    index = knows(*(entry(number) for number in range(2 * TOGETHER)))
+    before = index.copy()
+    assert len(new(shop, "s3://shop/", index=index, bucket=bucket)) == TOGETHER
+    assert index == before
+
+
 def test_a_question_that_cannot_be_asked_is_refused(shop: Shop) -> None:
     with pytest.raises(BadInput, match=r"s3://shop/000001\.jpg.*prompt asks for \{title\}"):
         new(shop, "s3://shop/", index=knows(), bucket=Stock([entry(1)]), prompt="The {title}")
