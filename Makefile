@@ -138,6 +138,7 @@ bench: .venv/bench/.ready ## measure, on an idle machine: make bench [BENCH_ARGS
 	@.venv/bench/bin/python benchmarks/engine.py $(BENCH_ARGS)
 	@.venv/bench/bin/python benchmarks/objects.py $(BENCH_ARGS)
 	@.venv/bench/bin/python benchmarks/store.py $(BENCH_ARGS)
+	@.venv/bench/bin/python benchmarks/million.py $(BENCH_ARGS)
 	@.venv/bench/bin/python benchmarks/page.py $(BENCH_ARGS)
 	@.venv/bench/bin/python benchmarks/shared_limits.py $(BENCH_ARGS)
 	@.venv/bench/bin/python benchmarks/airflow_run.py
