@@ -1,15 +1,20 @@
 """Measure ``limits_path``: the share of an account's rate that eight processes use, and what leases cost a task.
 
+In a folder, and on a Redis where ``redis-server`` is installed.
+
 ``python benchmarks/shared_limits.py [--quick]``; the emulator enforces the limit, and its ledger is what is counted.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +62,27 @@ def seconds(child: subprocess.Popen[str]) -> float:
     return float(printed)
 
 
-def rate_used(place: Path, each: int) -> None:
+@contextmanager
+def limits_in(kind: str, place: Path) -> Iterator[str]:
+    """Yield a new ``limits_path``."""
+    if kind == "folder":
+        yield str(place / "limits")
+        return
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "servers"))
+    from redis_server import RedisServer
+
+    with RedisServer(place / "redis") as server:
+        yield server.url
+
+
+def rate_used(place: Path, each: int, kind: str) -> None:
     """Measure eight tasks of one account against a vendor that refuses calls above its limit."""
     folders = []
     for number in range(PROCESSES):
         (place / str(number)).mkdir()
         folders.append(pictures(place / str(number), each, 4096))
-    extra = {"requests_per_minute": PER_MINUTE, "limits_path": str(place / "limits")}
-    with EmulatorProcess() as emulator:
+    with EmulatorProcess() as emulator, limits_in(kind, place) as limits_path:
+        extra = {"requests_per_minute": PER_MINUTE, "limits_path": limits_path}
         emulator.faults({"image_describer": {"requests_per_minute": PER_MINUTE, "latency_s": 0.5}})
         for child in [task(emulator, folder, extra, 4) for folder in folders]:
             seconds(child)
@@ -72,32 +90,38 @@ def rate_used(place: Path, each: int) -> None:
     moments = sorted(entry["at"] for entry in entries)
     refused = sum(entry["status"] == 429 for entry in entries)
     used = (len(entries) - refused - 1) / (moments[-1] - moments[0]) / (PER_MINUTE / 60)
-    say(f"{PROCESSES} processes at {PER_MINUTE} a minute: share of the limit that is used", f"{used:.3f}", "≥ 0.90")
+    say(
+        f"{PROCESSES} processes at {PER_MINUTE} a minute, limits in a {kind}: share of the limit that is used",
+        f"{used:.3f}",
+        "≥ 0.90",
+    )
     say("the same: share of the calls that the vendor refuses", f"{refused / len(entries):.3f}", "≤ 0.01")
 
 
-def cost_of_leases(place: Path, count: int, latency: float) -> None:
+def cost_of_leases(place: Path, count: int, latency: float, kind: str) -> None:
     """Measure one task with and without shared limits that are too high to delay it."""
     folder = pictures(place, count, 4096)
     ratios = []
     with EmulatorProcess() as emulator:
         emulator.faults({"image_describer": {"latency_s": latency}})
         for number in range(3):
-            extra = {"requests_per_minute": 100_000, "limits_path": str(place / f"limits-{number}")}
-            alone, shared = (seconds(task(emulator, folder, given, 32)) for given in ({}, extra))
+            with limits_in(kind, place / str(number)) as limits_path:
+                extra = {"requests_per_minute": 100_000, "limits_path": limits_path}
+                alone, shared = (seconds(task(emulator, folder, given, 32)) for given in ({}, extra))
             ratios.append(alone / shared)
     setting = f"C=32 at {latency:g} s ({count} images)"
-    say(f"rate with shared limits against without, {setting}", f"{sorted(ratios)[1]:.3f}", "")
+    say(f"rate with limits in a {kind} against without, {setting}", f"{sorted(ratios)[1]:.3f}", "")
 
 
 def main() -> None:
     """Print the table's rows."""
     quick = "--quick" in sys.argv[1:]
-    with tempfile.TemporaryDirectory() as place:
-        rate_used(Path(place), 6 if quick else 30)
-    for latency, count in ((0.5, 960), (4.0, 256)):
+    for kind in ("folder", "Redis") if shutil.which("redis-server") else ("folder",):
         with tempfile.TemporaryDirectory() as place:
-            cost_of_leases(Path(place), count // 4 if quick else count, latency)
+            rate_used(Path(place), 6 if quick else 30, kind)
+        for latency, count in ((0.5, 960), (4.0, 256)):
+            with tempfile.TemporaryDirectory() as place:
+                cost_of_leases(Path(place), count // 4 if quick else count, latency, kind)
 
 
 if __name__ == "__main__":

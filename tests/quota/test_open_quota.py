@@ -15,6 +15,7 @@ from airflow_provider_describer.errors import BadConnection
 from airflow_provider_describer.quota.document import document_name, open_limits_document
 from airflow_provider_describer.quota.shared import open_quota
 from airflow_provider_describer.storage.cas_document import BucketDocument, LocalDocument
+from airflow_provider_describer.storage.redis_document import RedisDocument
 from airflow_provider_describer.vendors import get_vendor
 
 names = st.text(min_size=1, max_size=300)
@@ -54,11 +55,35 @@ def test_a_bucket(account, bucket, path, key):
 
 
 @pytest.mark.parametrize(
-    "path", ["limits", "./limits", "~/limits", "s3a://b/limits", "s3://", "ftp://b/x", "s3://b/limits"]
+    "path",
+    [
+        "limits",
+        "./limits",
+        "~/limits",
+        "s3a://b/limits",
+        "s3://",
+        "ftp://b/x",
+        "s3://b/limits",
+        "redis://",
+        "redis:/h/0",
+    ],
 )
 def test_a_path_that_cannot_be_shared_is_refused(account, path):
     with pytest.raises(BadConnection, match=r"'segmind_default': limits_path .*Admin > Connections"):
         open_limits_document(replace(account, limits_path=path))
+
+
+@pytest.mark.parametrize("path", ["ftp://b/x", "limits"])
+def test_the_error_names_every_scheme(account, path):
+    with pytest.raises(BadConnection, match=r"file://, s3://, redis://, rediss:// or gs://"):
+        open_limits_document(replace(account, limits_path=path))
+
+
+def test_a_redis(account):
+    document = open_limits_document(replace(account, limits_path="rediss://user:pass-w0rd@cache:7000/3"))
+    assert isinstance(document, RedisDocument)
+    key = "airflow-provider-describer:segmind--segmind_default.limits.json"
+    assert document.where == f"rediss://cache:7000/3 (key {key!r})"
 
 
 def test_an_account_without_limits_has_permits_for_all(account):

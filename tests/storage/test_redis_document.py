@@ -90,7 +90,11 @@ def test_without_redis_py_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) ->
         document(f"redis://:{ENCODED}@cache")
 
 
-USERS = (f"requirepass {SECRET}", f"user reader on >{SECRET} ~{KEY_PREFIX}* +get")
+USERS = (
+    f"requirepass {SECRET}",
+    f"user reader on >{SECRET} ~{KEY_PREFIX}* +get",
+    f"user describer on >{SECRET} ~{KEY_PREFIX}* +get +set +eval",
+)
 
 
 @pytest.fixture
@@ -100,6 +104,14 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisSer
     monkeypatch.setattr(redis_document, "TIMEOUT_S", 0.3)
     with RedisServer(tmp_path / "redis", *USERS) as server:
         yield server
+
+
+def test_a_user_with_the_rights_that_the_docs_name(server: RedisServer) -> None:
+    ours = document(server.at(f"describer:{ENCODED}"))
+    assert ours.load() == (None, None)
+    token = ours.swap(b"x", None)
+    assert ours.load() == (b"x", token)
+    ours.close()
 
 
 @pytest.fixture
