@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import tempfile
 from collections import Counter, defaultdict
@@ -22,6 +23,8 @@ from engine import tiny_jpeg
 from loopback import Answer, Request, xml_error
 from made_store import CATALOG, content_of
 from s3_server import KEY, REGION, SECRET, Ministack, S3Gate
+
+from airflow_provider_describer.storage.open_bucket import s3_bucket
 
 BUCKET, _, KNOWN = CATALOG.removeprefix("s3://").partition("/")
 FRESH = "fresh"
@@ -133,9 +136,10 @@ def serve() -> None:
             "AWS_REGION": REGION,
             "AWS_ENDPOINT_URL": gate.url,
         }
+        os.environ.update(environment)
         print(json.dumps(environment), flush=True)
         orders: dict[str, Callable[..., Any]] = {
-            "upload": lambda folder: _upload(gate, folder),
+            "upload": _upload,
             "catalog": lambda folder, count, changed: _set(gate, folder, count, changed),
             "seen": lambda: _seen(gate),
         }
@@ -144,12 +148,11 @@ def serve() -> None:
             print(json.dumps(orders[name](*arguments)), flush=True)
 
 
-def _upload(gate: CatalogGate, folder: str) -> str:
+def _upload(folder: str) -> str:
     """Put a local store into the bucket; return its address."""
-    place = Path(folder)
+    bucket, place = s3_bucket(BUCKET), Path(folder)
     for file in filter(Path.is_file, place.rglob("*")):
-        # Each in one request: a busy machine takes longer to join the parts of a file than a client waits.
-        gate.put_any(BUCKET, f"{STORES}/{place.name}/{file.relative_to(place)}", file.read_bytes())
+        bucket.put(f"{STORES}/{place.name}/{file.relative_to(place)}", file)
     return f"s3://{BUCKET}/{STORES}/{place.name}"
 
 
