@@ -141,13 +141,15 @@ class Shop:
     def account(self, **fields: Any) -> Account:
         # Images that tests serve lie on loopback.
         extra = {"price_per_call": 0.015, "allow_private_hosts": True, **self.fields, **fields}
-        key = self.key or self.emulator.keys[self.vendor]
+        key = self.emulator.keys[self.vendor] if self.key is None else self.key
         host = extra.pop("host", self.emulator.url)
         defaults = get_vendor(self.vendor).defaults()
         return account_from_connection(defaults, conn_id="shop", password=key, host=host, extra=extra)
 
     def vendor_calls(self, policy: RetryPolicy | None = None, **fields: Any) -> VendorCalls:
-        return VendorCalls(get_vendor(self.vendor), self.account(**fields), policy or self.policy, jitter=lambda: 0.0)
+        account = self.account(**fields)
+        vendor = get_vendor(self.vendor).configured(account)
+        return VendorCalls(vendor, account, policy or self.policy, jitter=lambda: 0.0)
 
     def faults(self, **settings: Any) -> None:
         """Let the vendor behave so, and well in all other respects; it works off v2 requests quickly."""

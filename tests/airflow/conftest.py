@@ -146,10 +146,17 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.fixture
 def accounts(emulator: EmulatorProcess, connect: Callable[..., None]) -> EmulatorProcess:
-    """The emulator, with both vendors' default connections leading to it."""
+    """The emulator, with the vendors' default connections leading to it."""
     for vendor, key in emulator.keys.items():
-        connect(f"{vendor}_default", conn_type=vendor, password=key, host=emulator.url)
+        connect(f"{vendor}_default", conn_type=vendor, password=key, **about(vendor, emulator.url))
     return emulator
+
+
+def about(vendor: str, url: str) -> dict[str, Any]:
+    """What else a vendor's connection to the emulator says."""
+    if vendor == "openai_compatible":
+        return {"host": f"{url}/v1", "extra": {"model": "emulated-vision"}}
+    return {"host": url}
 
 
 @pytest.fixture(scope="session")

@@ -10,19 +10,41 @@ from airflow import __version__
 
 from airflow_provider_describer.account import Account, account_from_connection
 from airflow_provider_describer.emulator.process import EmulatorProcess
-from airflow_provider_describer.hooks.describer import DescriberHook, ImageDescriberHook, SegmindHook
+from airflow_provider_describer.hooks.describer import (
+    DescriberHook,
+    ImageDescriberHook,
+    OpenAICompatibleHook,
+    SegmindHook,
+)
 from airflow_provider_describer.hooks.form import conn_fields
 from airflow_provider_describer.provider_info import get_provider_info
 from airflow_provider_describer.vendors import get_vendor, vendors
 
 AIRFLOW = tuple(map(int, __version__.split(".")[:2]))
-HOOKS = {"image_describer": ImageDescriberHook, "segmind": SegmindHook}
+HOOKS: dict[str, Any] = {
+    "image_describer": ImageDescriberHook,
+    "openai_compatible": OpenAICompatibleHook,
+    "segmind": SegmindHook,
+}
 LIMITS = ["requests_per_minute", "max_cost_per_day", "limits_path", "timeout", "allow_private_hosts"]
 FIELDS = {
     "image_describer": ["image_transport", "price_per_call", *LIMITS],
+    "openai_compatible": [
+        *("model", "max_length", "max_length_field", "response_schema", "image_detail", "extra_body"),
+        *("input_price", "output_price", "tpm"),
+        *("input_estimate", "image_transport", "price_per_call", *LIMITS),
+    ],
     "segmind": ["api_version", "storage_host", "image_transport", "price_per_call", *LIMITS],
 }
 MOCKED = ("wtforms", "flask_babel", "flask_appbuilder")
+
+
+def account_of(conn_type: str, extra: dict[str, Any] | None = None) -> Account:
+    """The account of a connection that was saved with this extra, and with what it cannot do without."""
+    vendor = get_vendor(conn_type)
+    given = {name: value for name, value in (extra or {}).items() if value is not None}
+    needed = {field.name: "some" for field in vendor.fields if field.required}
+    return account_from_connection(vendor.defaults(), conn_id="shop", password="k", host="", extra={**needed, **given})
 
 
 @pytest.fixture(params=sorted(FIELDS))
@@ -48,9 +70,10 @@ def hook_meta(airflow_db: None) -> dict[str, dict[str, Any]]:
     return {meta["connection_type"]: meta for meta in answer.json() if meta["connection_type"] in FIELDS}
 
 
-def test_the_browser_is_shown_both_types(hook_meta: dict[str, Any]) -> None:
+def test_the_browser_is_shown_all_types(hook_meta: dict[str, Any]) -> None:
     assert {name: meta["hook_name"] for name, meta in hook_meta.items()} == {
         "image_describer": "Image Describer",
+        "openai_compatible": "OpenAI-compatible server",
         "segmind": "Segmind",
     }
 
@@ -113,20 +136,19 @@ def test_every_field_is_one_that_the_connection_reads(conn_type: str) -> None:
     read = set(Account.__dataclass_fields__) - {"vendor", "conn_id", "api_key", "base_url", "storage_url", "options"}
     own = {field.name for field in vendor.fields}
     assert names == read | own
-    account = account_from_connection(vendor.defaults(), conn_id="shop", password="k")
+    account = account_of(conn_type)
     assert set(account.options) == own - {"storage_host"}
 
 
 @pytest.mark.parametrize("as_text", [False, True])
 def test_a_form_saved_as_it_is_shown_is_a_working_connection(conn_type: str, as_text: bool) -> None:
-    vendor = get_vendor(conn_type)
     extra = {
         name: str(default).lower() if as_text and default is not None else default
         for name, row in conn_fields(conn_type).items()
         for default in [row["schema"].get("default")]
     }
-    saved = account_from_connection(vendor.defaults(), conn_id="shop", password="k", host="", extra=extra)
-    assert saved == account_from_connection(vendor.defaults(), conn_id="shop", password="k")
+    saved = account_of(conn_type, extra)
+    assert saved == account_of(conn_type)
 
 
 @pytest.mark.parametrize("choices", ["api_version", "image_transport"])
@@ -135,7 +157,7 @@ def test_every_choice_works(conn_type: str, choices: str) -> None:
     field = next((field for field in get_vendor(conn_type).form() if field.name == choices), None)
     offered = field.choices if field else ()
     for choice in offered:
-        account_from_connection(vendor.defaults(), conn_id="shop", password="k", extra={choices: choice})
+        account_of(conn_type, {choices: choice})
     if choices == "image_transport":
         assert offered == ("auto", "url", *vendor.transports)
     else:
@@ -146,9 +168,7 @@ def test_every_choice_works(conn_type: str, choices: str) -> None:
 def test_a_switch_works_as_every_form_saves_it(conn_type: str, switched: object, means: bool) -> None:
     field = next(field for field in get_vendor(conn_type).form() if field.kind == "boolean")
     assert conn_fields(conn_type)[field.name]["schema"] == {"type": ["boolean", "null"], "default": False}
-    saved = account_from_connection(
-        get_vendor(conn_type).defaults(), conn_id="shop", password="k", extra={field.name: switched}
-    )
+    saved = account_of(conn_type, {field.name: switched})
     assert getattr(saved, field.name) is means
 
 
@@ -172,18 +192,22 @@ def test_the_test_button_works_for_a_connection_with_port_0(
 
     monkeypatch.setenv("AIRFLOW__CORE__TEST_CONNECTION", "Enabled")
     monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
+    is_chat = conn_type == "openai_compatible"
+    host, extra = (f"{accounts.url}/v1", '{"model": "emulated-vision"}') if is_chat else (accounts.url, "{}")
     with create_session() as session:
-        stored = Connection("button", conn_type, host=accounts.url, port=0, password=accounts.keys[conn_type])
+        stored = Connection("button", conn_type, host=host, port=0, password=accounts.keys[conn_type], extra=extra)
         session.add(stored)
     try:
         browser = TestClient(create_app(apps="core"))
         key = {"authorization": f"Bearer {SimpleAuthManagerLogin.create_token_all_admins()}"}
-        body = {"connection_id": "button", "conn_type": conn_type, "host": accounts.url, "port": 0, "password": "***"}
+        body = {"connection_id": "button", "conn_type": conn_type, "host": host, "port": 0, "password": "***"}
         # As the page posts fields that are empty or hidden.
-        body |= {"description": "", "extra": "{}", "login": "", "schema": ""}
+        body |= {"description": "", "extra": extra, "login": "", "schema": ""}
         answer = browser.post("/api/v2/connections/test", json=body, headers=key)
         assert answer.status_code == 200 and answer.json()["status"] is True, answer.text
     finally:
-        with create_session() as session:
-            session.query(Connection).filter_by(conn_id="button").delete()
+        is_chat = conn_type == "openai_compatible"
+    host, extra = (f"{accounts.url}/v1", '{"model": "emulated-vision"}') if is_chat else (accounts.url, "{}")
+    with create_session() as session:
+        session.query(Connection).filter_by(conn_id="button").delete()
     assert accounts.ledger(entries=False)["billed"] == 0

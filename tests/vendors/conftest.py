@@ -42,7 +42,10 @@ def reader_of(vendor: Vendor, **extra: Any) -> Reader:
 
 @dataclass(frozen=True)
 class Sample:
-    """One recorded response: the operation, what came back, and how it must be read."""
+    """One recorded response: the operation, what came back, and how it must be read.
+
+    ``connection`` are fields of the connection's extra that matter to it.
+    """
 
     vendor: str
     case: str
@@ -51,6 +54,7 @@ class Sample:
     running: Running
     response: Response
     expected: dict[str, Any]
+    connection: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,8 @@ def load(path: Path) -> Sample:
     response = Response(int(status.split()[1]), dict(line.split(": ", 1) for line in headers), body, NOW, 3.5)
     running = Running(**case["running"]) if "running" in case else RUNNING
     version = case.get("api_version", "v1")
-    return Sample(path.parent.name, path.stem, case["operation"], version, running, response, case["expected"])
+    about, connection = (path.parent.name, path.stem, case["operation"], version), case.get("connection", {})
+    return Sample(*about, running, response, case["expected"], connection)
 
 
 @cache
@@ -128,7 +133,7 @@ def read() -> Callable[[Sample], Parsed]:
     """Read a sample as the provider would."""
 
     def read_sample(sample: Sample) -> Parsed:
-        reader = reader_of(get_vendor(sample.vendor), api_version=sample.api_version)
+        reader = reader_of(get_vendor(sample.vendor), api_version=sample.api_version, **sample.connection)
         return reader.read(sample.operation, sample.response, sample.running)
 
     return read_sample

@@ -135,10 +135,17 @@ def forms(**about: Any) -> list[Any]:
     ]
 
 
+def choices(text: str) -> list[dict[str, Any]]:
+    """The answer of an OpenAI-compatible server."""
+    return [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}]
+
+
 def read(reader: Reader, value: Any) -> object:
     """How the vendor's file reads a result with this in it: v1's answer, v2's output, Image Describer's data."""
     if reader.vendor.name == "image_describer":
         value = {"code": 200, "succeed": True, "msg": "Success", "data": {"content": MUG, **value}}
+    elif reader.vendor.name == "openai_compatible":
+        value = {"choices": choices(MUG), **value}
     elif reader.api_version == "v2":
         answer = {"request_id": "8f2d", "status": "COMPLETED", "output": value}
         running = Running("8f2d", 0.0, "COMPLETED")
@@ -148,7 +155,7 @@ def read(reader: Reader, value: Any) -> object:
 
 @pytest.mark.parametrize("about", ERRORS, ids=json.dumps)
 def test_a_text_beside_an_error_is_no_description(reader: Reader, about: dict[str, Any]) -> None:
-    for value in [about] if reader.vendor.name == "image_describer" else forms(**about):
+    for value in forms(**about) if reader.vendor.name == "segmind" else [about]:
         with pytest.raises(UnexpectedAnswer) as caught:
             read(reader, value)
         assert caught.value.billed == ("yes" if reader.api_version == "v2" else "unknown"), value
@@ -157,7 +164,7 @@ def test_a_text_beside_an_error_is_no_description(reader: Reader, about: dict[st
 
 @pytest.mark.parametrize("about", NO_ERRORS, ids=json.dumps)
 def test_a_field_that_names_no_error_changes_nothing(reader: Reader, about: dict[str, Any]) -> None:
-    values = [about] if reader.vendor.name == "image_describer" else forms(**about)[:-1]
+    values = forms(**about)[:-1] if reader.vendor.name == "segmind" else [about]
     for value in values:
         found = read(reader, value)
         assert isinstance(found, Description) and found.text == MUG, value
@@ -383,6 +390,8 @@ def test_a_short_description_of_an_error_is_kept_in_every_form(reader: Reader, t
     values: list[Any] = [{name: text} for name in TEXTS] + [{"descriptions": [{"text": text}]}, text, [text]]
     if reader.vendor.name == "image_describer":
         values = [{"content": text}]
+    elif reader.vendor.name == "openai_compatible":
+        values = [{"choices": choices(text)}]
     for value in values:
         found = read(reader, value)
         assert isinstance(found, Description) and found.text == text, value

@@ -165,6 +165,7 @@ def test_other_words_of_an_error_stay(text: str) -> None:
 
 GOOD: dict[str, Callable[[str], Any]] = {
     "image_describer": lambda text: {"code": 200, "succeed": True, "msg": "Success", "data": {"content": text}},
+    "openai_compatible": lambda text: {"choices": [{"message": {"content": text}, "finish_reason": "stop"}]},
     "segmind": lambda text: {"descriptions": [{"text": text}]},
 }
 TEXT = "A cat and a mug on a table; wonderful 1234567890 red-enamel"

@@ -15,14 +15,14 @@ from airflow_provider_describer.vendors.vendor import Vendor
 from airflow_provider_describer.vendors.wire import Response
 
 
-def test_both_vendors_are_found_by_name() -> None:
-    assert list(vendors()) == ["image_describer", "segmind"]
+def test_the_vendors_are_found_by_name() -> None:
+    assert list(vendors()) == ["image_describer", "openai_compatible", "segmind"]
     assert get_vendor("segmind") is vendors()["segmind"]
 
 
 @pytest.mark.parametrize("name", ["", "Segmind", "segmind ", "vendor", "wire", "__init__"])
 def test_an_unknown_vendor_is_answered_with_those_there_are(name: str) -> None:
-    with pytest.raises(BadInput, match="there are image_describer, segmind"):
+    with pytest.raises(BadInput, match="there are image_describer, openai_compatible, segmind"):
         get_vendor(name)
 
 
