@@ -19,7 +19,7 @@ from airflow_provider_describer.vendors import vendors
 
 Run = Callable[..., Any]
 Links = Callable[..., dict[str, str | None]]
-DASHBOARDS = {name: vendor.dashboard_url for name, vendor in vendors().items()}
+DASHBOARDS = {name: str(vendor.dashboard_url) for name, vendor in vendors().items()}
 NOTHING = {"Descriptions": None, "Results": None, "Vendor": None}
 
 
