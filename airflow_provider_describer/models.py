@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -43,7 +43,9 @@ class Spec:
 class DescribeRequest:
     """One image and what is asked about it. ``id`` is the user's own name for it, copied to its row.
 
-    ``stricter`` is what is asked once more if the text fails a rule; None for no second try.
+    ``stricter`` is what is asked once more if the text fails a rule; None for no second try. ``chain`` holds the same
+    image's request for each connection of a chain, this one at ``place``, None where a connection cannot be asked;
+    empty without a chain.
 
     ``flaw`` says why this entry of a list names no image that could be described: it gets a row and no call. The
     ``uri`` is then what was given, or else the entry's place in the list.
@@ -54,6 +56,13 @@ class DescribeRequest:
     id: str | None = None
     flaw: RejectedImage | None = field(default=None, compare=False)
     stricter: Spec | None = field(default=None, compare=False)
+    chain: Sequence[DescribeRequest | None] = field(default=(), compare=False, repr=False)
+    place: int = field(default=0, compare=False)
+
+    @property
+    def first(self) -> DescribeRequest:
+        """The request for the first connection of the chain; itself without one."""
+        return self.chain[0] or self if self.chain else self
 
 
 @dataclass(frozen=True, slots=True)

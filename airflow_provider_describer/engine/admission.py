@@ -74,6 +74,8 @@ class Admission:
         self.stopped_by: DescriberError | None = None
         self.meter: Meter = Meters()
         """Is told how long calls are held back, and of each call that has ended."""
+        self.only_known = False
+        """Whether the run sends no call: it only fetches and asks for what earlier runs have sent."""
         self.read_ahead = ReadAhead(limits.concurrency)
         self.in_memory = Gate(self.read_ahead.images)
         """Entered around each image, from before it is read until its call has ended."""
@@ -129,7 +131,7 @@ class Admission:
     @property
     def admits_no_more(self) -> bool:
         """Whether no further call will be admitted: the run is stopping, its budget is spent, or it must wait."""
-        return self.stopping or self._totals.budget_reached or self._defer_policy.is_leaving
+        return self.stopping or self.only_known or self._totals.budget_reached or self._defer_policy.is_leaving
 
     def resume_condition(self, running: Iterable[Running]) -> ResumeCondition | None:
         """Return what the run waits for, with the requests it has left running; None where it ended otherwise."""

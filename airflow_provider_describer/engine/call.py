@@ -43,7 +43,7 @@ class ImageCall:
         self._instance = self._by = instance
         self._admission, self._totals, self._journal = admission, totals, journal
         self._clock, self._price = vendor_calls.clock, vendor_calls.account.price_per_call
-        self._vendor = vendor_calls.vendor
+        self._vendor, self._conn_id = vendor_calls.vendor, vendor_calls.account.conn_id
         self._id: str | None = None
         """Call id of the attempt whose end is not in the journal yet, or None."""
         self._shown: list[str] = []
@@ -63,6 +63,11 @@ class ImageCall:
     def show(self, prepared: PreparedImage) -> None:
         """Take over what reading the image has found: its calls send this content."""
         self.image = identified_image(self._planned.request, prepared.sha256, prepared.version, prepared.size)
+
+    @property
+    def was_admitted(self) -> bool:
+        """Whether a call was about to be sent, or is fetched: what has ended it is no check of our own."""
+        return self._permit is not None or self.running is not None
 
     @property
     def learned(self) -> bool:
@@ -245,4 +250,6 @@ class ImageCall:
         """What an event says of the image, and of the task instance whose budget the call counts against."""
         uri = masked(self.image.request.image.uri)
         about = {"keys": list(self.image.keys), "uri": uri, "at": round(self._clock(), 3)}
+        if self.image.request.chain:
+            about["conn_id"] = self._conn_id
         return about | {"by": self._by} if self._by else about

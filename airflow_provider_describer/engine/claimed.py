@@ -13,7 +13,15 @@ from typing import Any
 from airflow_provider_describer.engine.admission import RunStopping
 from airflow_provider_describer.engine.outcomes import unknown_outcome
 from airflow_provider_describer.engine.ownership import Ownership
-from airflow_provider_describer.engine.plan import IdentifiedImage, OnClaimed, Plan, PlannedImage, decide, make_plan
+from airflow_provider_describer.engine.plan import (
+    RUNS_ELSEWHERE,
+    IdentifiedImage,
+    OnClaimed,
+    Plan,
+    PlannedImage,
+    decide,
+    make_plan,
+)
 from airflow_provider_describer.engine.runner import Runner
 from airflow_provider_describer.errors import DescriberError, Unfinished
 from airflow_provider_describer.models import plural
@@ -61,7 +69,8 @@ async def claim_plan(
 
 
 def _keys(entry: PlannedImage, index: StoreIndex) -> Iterable[str]:
-    return index.aliases(tuple(dict.fromkeys(key for image in entry.all for key in image.keys)))
+    """Return the identities of an entry's images for all connections of the chain: nobody else may pay for any."""
+    return index.aliases(tuple(dict.fromkeys(key for image in entry.all for key in image.all_keys)))
 
 
 @dataclass(slots=True)
@@ -130,7 +139,7 @@ class OthersImages:
         await self.ownership.poll()
         # After the poll: a run that has gone has written down all that it has paid for.
         await asyncio.to_thread(self.index.refresh)
-        return await asyncio.to_thread(lambda: [entry for entry in self.entries if self._is_ready(entry)])
+        return await asyncio.to_thread(lambda: [entry for entry in [*self.entries] if self._is_ready(entry)])
 
     async def _do(self, ready: Sequence[PlannedImage]) -> None:
         self.entries = [entry for entry in self.entries if entry.action == "claimed"]
@@ -140,6 +149,7 @@ class OthersImages:
         done = self._totals.done
         await asyncio.to_thread(record, ready, self.index)
         self._totals.known_before += self._totals.done - done
+        self.runner.recorder.record_pending([one for one in ready if one.action == "elsewhere"], RUNS_ELSEWHERE)
         if on_unknown == "fail" and (lost := sum(entry.lost for entry in ready if entry.action == "unknown")):
             admission.stop(unknown_outcome(lost, on_unknown))
         for entry in ready:
@@ -158,7 +168,8 @@ class OthersImages:
             entry.owner = self.ownership.owner_of(_keys(entry, self.index))
             if entry.owner:
                 return False
-        entry.take_over(decided)
+        # Of what another connection has described, this connection may know several images as one.
+        self.entries += [PlannedImage("claimed", image) for image in entry.take_over(decided)]
         return True
 
     def _leave(self) -> None:

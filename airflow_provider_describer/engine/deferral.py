@@ -34,7 +34,7 @@ class CarriedTotals:
 
     ``cost_usd`` is only what calls without a description have cost; ``elapsed_s`` the time worked, without waiting.
     ``idle_at`` is the epoch second from which the account's rate allows a whole burst of calls again. ``waits`` counts
-    the deferrals in a row that were for images of other runs.
+    the deferrals in a row that were for images of other runs. ``idle_at_of`` is ``idle_at`` of further connections.
     """
 
     calls: int = 0
@@ -44,6 +44,7 @@ class CarriedTotals:
     elapsed_s: float = 0.0
     idle_at: float = 0.0
     waits: int = 0
+    idle_at_of: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-able values."""
@@ -61,10 +62,12 @@ class ResumeCondition:
 
     :param until: epoch seconds before which no call can start, or None if only ``requests`` are waited for.
     :param requests: ids of requests that run at the vendor, with the epoch seconds of their submission.
+    :param conn_id: the connection that they run at; empty for the task's own.
     """
 
     until: float | None = None
     requests: Sequence[tuple[str, float]] = ()
+    conn_id: str = ""
 
     def __str__(self) -> str:
         """What is waited for, for people."""

@@ -131,5 +131,8 @@ def identified_image(
     request: DescribeRequest, sha256: str | None, version: str | None, size: int | None
 ) -> IdentifiedImage:
     """Return the image with the identities that its content has."""
-    keys = identity_keys(request.spec, request.image.uri, sha256, version, size)
-    return IdentifiedImage(request, keys, sha256, version)
+    uri = request.image.uri
+    keys = identity_keys(request.spec, uri, sha256, version, size)
+    # One that cannot be asked has no identities.
+    chain = (identity_keys(one.spec, uri, sha256, version, size) if one else () for one in request.chain)
+    return IdentifiedImage(request, keys, sha256, version, chain_keys=tuple(chain))

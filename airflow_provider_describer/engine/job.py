@@ -6,18 +6,27 @@ import asyncio
 import contextvars
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import get_args
 
+from airflow_provider_describer.engine.chained import ChainedPasses
+from airflow_provider_describer.engine.connections import Connection, PassEnd, Shared, open_connection
 from airflow_provider_describer.engine.deferral import CarriedTotals
+from airflow_provider_describer.engine.failover import (
+    LONGEST_OUTAGE_S,
+    Fallback,
+    check_chain,
+    fails_over,
+    link_requests,
+)
 from airflow_provider_describer.engine.limits import Budget, TaskLimits, check_limits
-from airflow_provider_describer.engine.meter import CallMeter, Meter, Meters
+from airflow_provider_describer.engine.meter import CallMeter, Meter, Meters, PartMeter
 from airflow_provider_describer.engine.outcomes import OutcomeRecorder
-from airflow_provider_describer.engine.passes import Pass, PassEnd, Shared
+from airflow_provider_describer.engine.passes import Pass
 from airflow_provider_describer.engine.plan import OnClaimed, OnUnknown
 from airflow_provider_describer.engine.progress import Outcome, Totals, rules_line, run_warning
 from airflow_provider_describer.engine.second_tries import SecondTries
@@ -32,9 +41,7 @@ from airflow_provider_describer.errors import (
 )
 from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.http.flow import VendorCalls
-from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.images.scaling import require_pillow
-from airflow_provider_describer.images.trust import Trust, guard_of
 from airflow_provider_describer.models import DescribeRequest
 from airflow_provider_describer.rules import Rule
 from airflow_provider_describer.storage.folder import Folder, open_folder
@@ -61,6 +68,7 @@ class Job:
     :param on_claimed: whether images that another live run is paying for are waited for or left pending.
     :param rules: what each text is judged by, one that is reused too; failing one fails nothing.
     :param meter: is told what the run does; not of a dry run. ``outcome`` is what has come of it, once it has ended.
+    :param fallbacks: further connections, in this order: they describe what those before leave because of their vendor.
     """
 
     vendor_calls: VendorCalls
@@ -81,6 +89,7 @@ class Job:
     on_claimed: OnClaimed = "wait"
     rules: Sequence[Rule] = ()
     meter: Meter = field(default_factory=Meters)
+    fallbacks: Sequence[Fallback] = ()
     outcome: Outcome | None = field(default=None, init=False)
     _stop: StopSwitch = field(default_factory=StopSwitch, init=False)
 
@@ -89,7 +98,9 @@ class Job:
 
         :raises BadInput: naming the argument or the connection's field.
         """
-        check_limits(self.limits, self.vendor_calls.account)
+        check_chain(self.vendor_calls, self.fallbacks, self.requests)
+        for vendor_calls in self._chain:
+            check_limits(self.limits, vendor_calls.account)
         if self.on_unknown not in get_args(OnUnknown):
             raise BadInput(f"on_unknown is {self.on_unknown!r}, expected one of {', '.join(get_args(OnUnknown))}.")
         if self.on_claimed not in get_args(OnClaimed):
@@ -128,29 +139,46 @@ class Job:
         :raises StoreError: where the store cannot be read or written.
         """
         self.check()
-        account, carried = self.vendor_calls.account, self.carried or CarriedTotals()
-        totals = Totals.resumed(len(self.requests), carried, is_priced=account.price_per_call is not None)
-        meter = Meters() if self.dry_run else self.meter
+        is_priced = any(calls.account.price_per_call is not None for calls in self._chain)
+        carried = self.carried or CarriedTotals()
+        totals = Totals.resumed(len(self.requests), carried, is_priced=is_priced)
+        meters = [] if self.dry_run else self._meters()
         try:
-            self.outcome = await self._arun(totals, carried)
+            self.outcome = await self._arun(totals, carried, meters)
         except BaseException as error:
-            meter.end(totals, error)
+            for meter in meters:
+                meter.end(totals, error)
             raise
-        meter.end(totals, self.outcome.error)
+        for meter in meters:
+            meter.end(totals, self.outcome.error)
         return self.outcome
 
-    async def _arun(self, totals: Totals, carried: CarriedTotals) -> Outcome:
+    @property
+    def _chain(self) -> list[VendorCalls]:
+        return [self.vendor_calls, *(fallback.vendor_calls for fallback in self.fallbacks)]
+
+    def _meters(self) -> Sequence[Meter]:
+        """Return by place of the connection what is told of its part."""
+        if not self.fallbacks:
+            return [self.meter]
+        meters = (self.meter, *(fallback.meter for fallback in self.fallbacks))
+        return [PartMeter(meter, is_first=not place) for place, meter in enumerate(meters)]
+
+    async def _arun(self, totals: Totals, carried: CarriedTotals, meters: Sequence[Meter]) -> Outcome:
         began = time.monotonic()
         folder = None if self.store is None else await asyncio.to_thread(open_folder, self.store, self.open_bucket)
         if self.rules and not self.dry_run:
             totals.failed_rules = {rule.name: 0 for rule in self.rules}
+        if self.fallbacks:
+            totals.fallbacks = {}
+            self.requests = link_requests(self.requests, self.fallbacks)
         rows: dict[int, Row] | None = {} if self.store is None or self.return_rows else None
         results = None
         if folder and not self.dry_run:
             results = ResultFiles(folder, self.task_instance, self.results_format)
         recorder = OutcomeRecorder(self.task_instance, totals, results, rows, self.vendor_calls.clock, self.rules)
         async with AsyncExitStack() as opened:
-            shared = await self._open_shared(opened, totals)
+            shared = await self._open_shared(opened, totals, meters)
             begin = partial(opened.enter_context, results) if results else lambda: None
             end, budget, left = await self._passes(folder, recorder, shared, begin)
         if totals.failed_rules is not None:
@@ -181,22 +209,53 @@ class Job:
             tries = SecondTries()
             recorder = replace(recorder, second_tries=tries)
         try:
-            new = self._new_pass(self.requests, folder, recorder, shared)
-            end = await replace(new, begin=begin, dry_run=self.dry_run).run()
-            if tries and not end.cut_short and (requests := tries.requests):
-                second = await self._second_pass(requests, tries, folder, recorder, shared)
-                end, left = PassEnd(second.error or end.error, second.condition), tries.left
+            new = partial(self._new_pass, folder=folder, shared=shared)
+            end, out = await self._first_passes(new, recorder, shared, begin)
+            if tries:
+                end, left = await self._second_passes(end, out, tries, new, recorder, shared)
         finally:
             await asyncio.to_thread(recorder.finish)
         return end, shared.budget or Budget(), left
+
+    async def _first_passes(
+        self, new: Callable[..., Pass], recorder: OutcomeRecorder, shared: Shared, begin: Callable[[], object]
+    ) -> tuple[PassEnd, Collection[int]]:
+        """Go over all images; return the end, and the places of the connections that nothing more is asked of."""
+        first, everyone = shared.connections[0], range(len(shared.connections))
+        if not self.fallbacks or self.dry_run:
+            end = await replace(new(self.requests, recorder, first), begin=begin, dry_run=self.dry_run).run()
+            return end, everyone if end.cut_short else ()
+        passes = ChainedPasses(self.requests, recorder, shared, new, self.report)
+        end = await passes.run(begin)
+        may_go_on = end.condition is None and (end.stopped_by is None or fails_over(end.stopped_by))
+        return end, passes.out if may_go_on else everyone
+
+    async def _second_passes(
+        self,
+        end: PassEnd,
+        out: Collection[int],
+        tries: SecondTries,
+        new: Callable[..., Pass],
+        recorder: OutcomeRecorder,
+        shared: Shared,
+    ) -> tuple[PassEnd, int]:
+        """Ask each connection once more about the images that it has described; return the end, and what is left."""
+        left = 0
+        for place, requests in tries.by_place(out):
+            second = await self._second_pass(requests, tries, new, recorder, shared, shared.connections[place])
+            end, left = PassEnd(second.error or end.error, second.condition), tries.left
+            if second.error or second.condition:
+                break
+        return end, left
 
     async def _second_pass(
         self,
         requests: Sequence[DescribeRequest],
         tries: SecondTries,
-        folder: Folder | None,
+        new: Callable[..., Pass],
         recorder: OutcomeRecorder,
         shared: Shared,
+        connection: Connection,
     ) -> PassEnd:
         """Ask once more. What becomes of a call changes no image's status: it keeps the description that it has.
 
@@ -205,14 +264,19 @@ class Job:
         """
         totals = Totals(requested=len(requests), waits=shared.totals.waits)
         own = replace(recorder, totals=totals, results=None, rows=tries.rows, second_tries=None)
-        new = replace(self._new_pass(requests, folder, own, shared), meter=CallMeter(self.meter))
+        second = replace(new(requests, own, connection), meter=CallMeter(connection.meter))
         on_unknown: OnUnknown = "hold" if self.on_unknown == "fail" else self.on_unknown
         limits = replace(self.limits, max_failure_ratio=1.0)
+        calls = shared.totals.calls
         try:
-            end = await replace(new, report=self._report_second, on_unknown=on_unknown, limits=limits).run()
+            end = await replace(second, report=self._report_second, on_unknown=on_unknown, limits=limits).run()
         finally:
+            if isinstance(connection.meter, PartMeter):
+                connection.meter.add_calls(shared.totals.calls - calls, totals)
             shared.totals.add_calls(totals)
-        if not isinstance(end.error, _PASSING) or end.error.kind == "claim_lost":
+        # Where there are further connections, one that is out has left nothing undone.
+        is_passing = isinstance(end.error, _PASSING) or (self.fallbacks and fails_over(end.error))
+        if end.error is None or not is_passing or end.error.kind == "claim_lost":
             return end
         limit = shared.totals.limit_reached
         why = f"{limit} allows no further call" if limit else str(end.error)
@@ -223,10 +287,16 @@ class Job:
         self.report(f"second tries: {line}")
 
     def _new_pass(
-        self, requests: Sequence[DescribeRequest], folder: Folder | None, recorder: OutcomeRecorder, shared: Shared
+        self,
+        requests: Sequence[DescribeRequest],
+        recorder: OutcomeRecorder,
+        connection: Connection,
+        *,
+        folder: Folder | None,
+        shared: Shared,
     ) -> Pass:
         return Pass(
-            self.vendor_calls,
+            connection,
             requests,
             self.limits,
             self.store,
@@ -238,19 +308,22 @@ class Job:
             self.on_unknown,
             self.on_claimed,
             self.retry_rejected,
-            self.meter,
+            connection.meter,
             is_resumed=self.carried is not None,
         )
 
-    async def _open_shared(self, opened: AsyncExitStack, totals: Totals) -> Shared:
-        private = self.vendor_calls.account.allow_private_hosts
-        new = self.new_client or partial(self._client, guard=guard_of(private))
-        client = await opened.enter_async_context(new(self.limits.concurrency))
-        reader = Reader(client, trust=Trust(self.images_base, private), open_bucket=self.open_bucket)
-        return Shared(opened, totals, self._stop, reader, self.new_client or self._client)
-
-    def _client(self, connections: int, guard: Callable[[str], bool] | None = None) -> AsyncClient:
-        return AsyncClient(timeout=self.vendor_calls.account.timeout, connections=connections, guard=guard)
+    async def _open_shared(self, opened: AsyncExitStack, totals: Totals, meters: Sequence[Meter]) -> Shared:
+        new = self.new_client
+        connections = [
+            await open_connection(opened, calls, self.limits, self.images_base, self.open_bucket, new)
+            for calls in self._chain
+        ]
+        for place, one in enumerate(connections):
+            one.place, one.meter = place, meters[place] if meters else one.meter
+            if place < len(self.fallbacks):
+                policy = replace(one.vendor_calls.policy, longest_outage=LONGEST_OUTAGE_S)
+                one.vendor_calls = replace(one.vendor_calls, policy=policy)
+        return Shared(opened, totals, self._stop, connections)
 
     def stop(self) -> None:
         """Start no further call; from any thread or signal handler. Calls under way are awaited and recorded."""

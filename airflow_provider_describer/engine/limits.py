@@ -67,7 +67,7 @@ class Budget:
     :param price: what a call is expected to cost at most, in USD; needed with ``max_cost``.
     :param slice_left: calls that this run may still make, or None.
     :param open_calls: ids of calls of earlier tries whose end is not known. ``calls`` has them; each counts as spent
-        at the price.
+        at ``open_price``, or else at the price.
     """
 
     max_calls: int | None = None
@@ -77,12 +77,21 @@ class Budget:
     spent: float = field(default=0.0, kw_only=True)
     slice_left: int | None = field(default=None, kw_only=True)
     open_calls: set[str] = field(default_factory=set, kw_only=True)
+    open_price: float | None = field(default=None, kw_only=True)
     under_way: int = field(default=0, init=False)
 
     @classmethod
-    def of_task(cls, limits: TaskLimits, price: float | None, spending: Spending, attached: Iterable[str]) -> Self:
+    def of_task(
+        cls,
+        limits: TaskLimits,
+        price: float | None,
+        spending: Spending,
+        attached: Iterable[str],
+        highest_price: float | None = None,
+    ) -> Self:
         """Return what is left to a task instance that has spent so much, in this try and in earlier ones.
 
+        :param highest_price: of the connections that earlier calls may have been sent with; by default ``price``.
         :param attached: ids of running calls that this run is going to fetch, whoever has sent them.
         """
         budget = cls(
@@ -90,7 +99,8 @@ class Budget:
             limits.max_cost,
             price,
             calls=spending.calls + len(spending.open_calls),
-            spent=spending.cost_usd + spending.unpriced * (price or 0.0),
+            spent=spending.cost_usd + spending.unpriced * (highest_price or price or 0.0),
+            open_price=highest_price,
             slice_left=limits.slice_size,
             open_calls=set(spending.open_calls),
         )
@@ -101,7 +111,8 @@ class Budget:
     @property
     def committed(self) -> float:
         """USD that is spent, if each call that has not ended costs its price."""
-        return self.spent + (len(self.open_calls) + self.under_way) * (self.price or 0.0)
+        price = self.price or 0.0
+        return self.spent + len(self.open_calls) * (self.open_price or price) + self.under_way * price
 
     def count_at_least(self, calls: int, spent: float) -> None:
         """Count so many calls and USD, if fewer are known."""
@@ -215,12 +226,13 @@ def name_of_days_limit(account: Account) -> str:
     return f"max_cost_per_day ({format_usd(account.max_cost_per_day)}) of connection {account.conn_id!r}"
 
 
-def spent_today(index: JournalIndex, price: float | None, now: float) -> float:
+def spent_today(index: JournalIndex, price: float | None, now: float, *, vendor: str = "", conn_id: str = "") -> float:
     """Return what a task instance has spent on this UTC day, in USD; an open call counts at its price.
 
     :param now: epoch seconds.
+    :param vendor: count only its calls, of a chain of connections; as `JournalIndex.spending`, like ``conn_id``.
     """
-    spending = index.spending(since=now - now % 86400)
+    spending = index.spending(now - now % 86400, vendor, conn_id)
     return spending.cost_usd + (spending.unpriced + len(spending.open_calls)) * (price or 0.0)
 
 

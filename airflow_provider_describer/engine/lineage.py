@@ -61,7 +61,8 @@ def store_dataset(store: str) -> DatasetName | None:
 
 def run_facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a manifest says of a run in numbers, without any rows."""
-    return {"counts": dict(manifest["counts"]), **{name: manifest[name] for name in _MANIFEST}}
+    facts = {"counts": dict(manifest["counts"]), **{name: manifest[name] for name in _MANIFEST}}
+    return facts | ({"fallbacks": manifest["fallbacks"]} if "fallbacks" in manifest else {})
 
 
 def _place(uri: str) -> tuple[str, str] | None:

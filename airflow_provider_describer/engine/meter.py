@@ -100,3 +100,56 @@ class CallMeter:
 
     def end(self, totals: Totals, error: BaseException | None) -> None:
         pass
+
+
+class PartMeter:
+    """Tells a meter of the part that one connection of a chain has in a run, over all of its passes.
+
+    :param is_first: whether it is the first connection, whose part has what the task instance has done before.
+    """
+
+    def __init__(self, meter: Meter, *, is_first: bool) -> None:
+        self._meter, self._is_first = meter, is_first
+        self._done, self._began = Totals(), Totals()
+        self._has_started = self._has_begun = False
+
+    def start(self, totals: Totals, requested: int) -> None:
+        """A pass of this connection begins, over so many images; the run has come to ``totals``."""
+        if self._has_started or not self._is_first:
+            self._began = totals.copy()
+        self._has_started = True
+        self._done.requested = max(self._done.requested, requested)
+
+    def stop(self, totals: Totals) -> None:
+        """The pass has ended."""
+        self.count(totals)
+        self._done = self._part(totals)
+        self._began = totals.copy()
+
+    def add_calls(self, calls: int, totals: Totals) -> None:
+        """Count the calls of second tries, and what they have cost."""
+        self._done.add_calls(totals)
+        self._done.calls += calls
+
+    def begin(self, known: Totals) -> None:
+        """The connection's part begins, once."""
+        if not self._has_begun:
+            self._has_begun = True
+            self._meter.begin(self._part(known) if self._is_first else Totals())
+
+    def waited(self, seconds: float) -> None:
+        self._meter.waited(seconds)
+
+    def call(self, ended: EndedCall) -> None:
+        self._meter.call(ended)
+
+    def count(self, totals: Totals) -> None:
+        self._meter.count(self._part(totals))
+
+    def end(self, totals: Totals, error: BaseException | None) -> None:
+        """The run has ended; nothing is told of a connection that had no part in it."""
+        if self._has_started:
+            self._meter.end(self._done, error)
+
+    def _part(self, totals: Totals) -> Totals:
+        return self._done.with_growth(self._began, totals)

@@ -12,6 +12,8 @@ Occasion = Literal["budget_reached", "out_of_credits", "failure_share"]
 OCCASIONS: tuple[Occasion, ...] = get_args(Occasion)
 LIMIT_REACHED = "limit_reached"
 """The XCom key of the limit that has left images pending, with its value; it is written only then."""
+_CREDITS = {InsufficientCredits.kind, "spend_limit"}
+"""Reasons why another connection has described images."""
 _SUBJECTS = {
     "budget_reached": "the budget is reached",
     "out_of_credits": "the account is out of credits",
@@ -50,8 +52,14 @@ def occasions_of(
         pending = counts.get("pending", 0)
         left = f": {pending} {plural(pending, 'image is', 'images are')} left pending" if pending else ""
         found["budget_reached"] = f"{limit} allows no further call{left}."
+    fallbacks = manifest.get("fallbacks", {}) if manifest else {}
+    paid = [name for name, one in fallbacks.items() if one["described"] and not _CREDITS.isdisjoint(one["why"])]
     if isinstance(error, InsufficientCredits):
         found["out_of_credits"] = str(error)
+    elif paid:
+        count = sum(fallbacks[name]["described"] for name in paid)
+        images = plural(count, "image was", "images were")
+        found["out_of_credits"] = f"{count} {images} described by {' and '.join(paid)} instead."
     failed, requested = counts.get("rejected", 0) + counts.get("unknown", 0), counts.get("requested", 0)
     if failed > failure_share * requested:
         of_all = f"{failed} of {requested} {plural(requested, 'image has', 'images have')}"

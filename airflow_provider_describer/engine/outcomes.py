@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from airflow_provider_describer.engine.failover import Failover, known_elsewhere
 from airflow_provider_describer.engine.plan import IdentifiedImage, OnUnknown, PlannedImage
 from airflow_provider_describer.engine.progress import Totals
 from airflow_provider_describer.engine.second_tries import SecondTries, SpooledRows
@@ -29,6 +30,8 @@ class OutcomeRecorder:
     :param clock: epoch seconds.
     :param rules: what a text is judged by, one that is reused too.
     :param second_tries: holds rows back whose text fails, until `finish`.
+    :param failover: holds rows back of images that another connection of the chain may describe, and says of each row
+        why it is not the first connection's.
     """
 
     task_instance: TaskInstanceKey
@@ -38,6 +41,7 @@ class OutcomeRecorder:
     clock: Callable[[], float]
     rules: Sequence[Rule] = ()
     second_tries: SecondTries | None = None
+    failover: Failover | None = None
 
     def row(
         self,
@@ -67,6 +71,8 @@ class OutcomeRecorder:
             version=image.version,
             lost_calls=lost,
         )
+        if self.failover is not None:
+            row = replace(row, fallback=self.failover.reason_of(image.request))
         return self._judged(row)
 
     def _judged(self, row: Row) -> Row:
@@ -74,11 +80,17 @@ class OutcomeRecorder:
         failed = failed_rules(self.rules, row.text)
         return row if failed == row.failed_rules else replace(row, failed_rules=failed)
 
-    def record(self, image: IdentifiedImage, row: Row, why: object = None) -> None:
+    def record(self, image: IdentifiedImage, row: Row, why: object = None, *, was_asked: bool = False) -> None:
         """Record and count a row.
 
         :param why: the error of an image that this run has rejected.
+        :param was_asked: whether the vendor was asked: its rejection is the image's, that of our own checks only says
+            that this connection cannot be asked.
         """
+        if self.failover is not None and self.failover.hold(image.request, row, why, was_asked=was_asked):
+            self._keep(image.request, row)
+            self.totals.counts["pending"] += 1
+            return
         if self.second_tries is not None and self.second_tries.hold(image.request, row):
             # Without a store, copies are recorded by its row.
             self._keep(image.request, row)
@@ -90,7 +102,12 @@ class OutcomeRecorder:
 
     def _keep(self, request: DescribeRequest, row: Row) -> None:
         if self.rows is not None:
-            self.rows[id(request)] = row
+            self.rows[id(request.first)] = row
+
+    def publish_left(self, request: DescribeRequest, row: Row) -> None:
+        """Record a row that ``failover`` has held back, as no connection has described its image."""
+        self.totals.counts["pending"] -= 1
+        self._publish(request, row)
 
     def _publish(self, request: DescribeRequest, row: Row) -> None:
         if self.results is not None:
@@ -98,6 +115,8 @@ class OutcomeRecorder:
         self._keep(request, row)
         self.totals.counts[row.status] += 1
         self.totals.count_failed_rules(row.failed_rules)
+        if row.fallback and row.status in ("described", "reused"):
+            self.totals.count_fallback(row.vendor, row.status, row.fallback["kind"])
 
     def finish(self) -> None:
         """Record the rows that were held back, each with the better one of its texts; blocking."""
@@ -106,17 +125,24 @@ class OutcomeRecorder:
             self._publish(request, shown)
 
     def record_without_call(
-        self, image: IdentifiedImage, status: Status, result: Description | DescriberError | None = None
+        self,
+        image: IdentifiedImage,
+        status: Status,
+        result: Description | DescriberError | None = None,
+        *,
+        was_asked: bool = False,
     ) -> None:
         """Record an image that had no call of its own, by the result of another one with the same content."""
         cost_usd = 0.0 if isinstance(result, Description) else None
         row = replace(self.row(image, status, result), cost_usd=cost_usd, billed="no", elapsed_s=None)
-        self.record(image, row, result)
+        self.record(image, row, result, was_asked=was_asked)
 
     def record_stored(self, image: IdentifiedImage, status: Status, stored: Mapping[str, Any]) -> None:
         """Record an image whose outcome was known before: it costs nothing now."""
         row = known_row(image.request, self.task_instance, status, stored, image.sha256, image.version)
-        self.record(image, self._judged(row))
+        if image.request.place and row.fallback is None:
+            row = replace(row, fallback=known_elsewhere(image.request.first))
+        self.record(image, self._judged(row), was_asked=True)
 
     def record_known(
         self,
@@ -153,9 +179,14 @@ class OutcomeRecorder:
     def _count_held_or_rejected(self, entry: PlannedImage, on_unknown: OnUnknown) -> None:
         if entry.action == "unknown" and on_unknown == "retry":
             self.totals.held += len(entry.all)
-        elif entry.action == "unusable" and entry.status == "rejected":
+        elif entry.action == "unusable" and entry.status == "rejected" and not self._may_be_unfit:
             for _ in entry.all:
                 self.totals.count_rejected(str(entry.first.error))
+
+    @property
+    def _may_be_unfit(self) -> bool:
+        """Whether a check that rejects an image rejects it for this connection only."""
+        return self.failover is not None and self.failover.place > 0
 
     def record_held(self, entry: PlannedImage, on_unknown: OnUnknown) -> None:
         """Record a planned image that is left alone, as calls for it were never answered."""
@@ -165,13 +196,13 @@ class OutcomeRecorder:
     def record_pending(self, planned: Iterable[PlannedImage], why: Unfinished) -> None:
         """Record every planned image that would need a call as pending."""
         for entry in planned:
-            if entry.action in ("call", "attach", "ask", "claimed"):
+            if entry.action in ("call", "attach", "ask", "claimed", "elsewhere"):
                 self._undescribed(entry, why)
 
     def record_copy(self, image: IdentifiedImage, original: IdentifiedImage) -> None:
         """Record an image without a call of its own by the row of another image with the same content."""
         assert self.rows is not None, "without a store all rows are kept"
-        row = self.rows[id(original.request)]
+        row = self.rows[id(original.request.first)]
         if row.status in ("described", "reused", "rejected"):
             self.record_stored(image, "rejected" if row.status == "rejected" else "reused", row.to_dict())
         else:
@@ -194,12 +225,12 @@ class OutcomeRecorder:
 
     def _own(self, image: IdentifiedImage, stored: Mapping[str, Any]) -> None:
         """Record an outcome that this task instance has paid for before it was resumed, as if it were new."""
-        row = Row(**{name: stored[name] for name in _ROW})
+        row = Row(**{name: stored[name] for name in _ROW if name in stored})
         if row.status == "described":
             self.totals.count_paid(row.cost_usd)
         else:
             self.totals.count_rejected((row.error or {}).get("message"))
-        self.record(image, self._judged(row))
+        self.record(image, self._judged(row), was_asked=True)
 
     def _undescribed(self, entry: PlannedImage, error: DescriberError | None) -> None:
         for image in entry.all:

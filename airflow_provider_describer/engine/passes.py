@@ -10,31 +10,41 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from airflow_provider_describer.engine.admission import Admission
 from airflow_provider_describer.engine.claimed import OthersImages, claim_plan
-from airflow_provider_describer.engine.deferral import ResumeCondition
+from airflow_provider_describer.engine.connections import (
+    Connection,
+    PassEnd,
+    Shared,
+    asked_elsewhere,
+    may_fail_over,
+)
 from airflow_provider_describer.engine.identify import identify_all
 from airflow_provider_describer.engine.learned import LearnedIdentities
-from airflow_provider_describer.engine.limits import Budget, TaskLimits, days_allowance, spent_today, tightest
+from airflow_provider_describer.engine.limits import Budget, TaskLimits, days_allowance, tightest
 from airflow_provider_describer.engine.meter import Meter
 from airflow_provider_describer.engine.outcomes import OutcomeRecorder, unknown_outcome
 from airflow_provider_describer.engine.ownership import Ownership
-from airflow_provider_describer.engine.plan import OnClaimed, OnUnknown, Plan, decide
+from airflow_provider_describer.engine.plan import (
+    RUNS_ELSEWHERE,
+    OnClaimed,
+    OnUnknown,
+    Plan,
+    decide,
+)
 from airflow_provider_describer.engine.progress import Totals, too_many_rejected, verdict
 from airflow_provider_describer.engine.runner import Runner
 from airflow_provider_describer.engine.second_tries import count_second_calls, failing_images
-from airflow_provider_describer.engine.stop_switch import StopSwitch
 from airflow_provider_describer.engine.transports import report_transports
 from airflow_provider_describer.engine.unclear import UnclearImage, UnclearImages, ask_about
 from airflow_provider_describer.engine.vendor_history import VendorHistory
 from airflow_provider_describer.errors import DescriberError, Unfinished
 from airflow_provider_describer.http.client import AsyncClient
 from airflow_provider_describer.http.flow import VendorCalls
-from airflow_provider_describer.images.reading import Reader
 from airflow_provider_describer.models import DescribeRequest
 from airflow_provider_describer.quota.days_money import calls_left_today
 from airflow_provider_describer.quota.shared import SharedLimits, open_quota
@@ -47,46 +57,19 @@ from airflow_provider_describer.store.claims import FOLDER
 from airflow_provider_describer.store.index import StoreIndex, open_index
 from airflow_provider_describer.store.journal import Journal
 
-NewClient = Callable[[int], AsyncClient]
-
-
-@dataclass(slots=True)
-class Shared:
-    """What the passes of a job have in common; each part is opened by the first pass that needs it.
-
-    :param opened: what is left when the job ends, the account's limits last: then the cost of every call is known.
-    :param totals: of the job: its calls, and the limit that allows no more.
-    """
-
-    opened: AsyncExitStack
-    totals: Totals
-    stop: StopSwitch
-    reader: Reader
-    new_client: NewClient
-    quota: SharedLimits | None = None
-    client: AsyncClient | None = None
-    budget: Budget | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PassEnd:
-    """How a pass has ended. ``cut_short``: no further pass may begin."""
-
-    error: DescriberError | None = None
-    condition: ResumeCondition | None = None
-    cut_short: bool = False
-
 
 @dataclass(slots=True)
 class Pass:
-    """One pass of a job, over its requests.
+    """One pass of a job, over its requests, with one connection.
 
     :param recorder: gets each image's outcome; what a second pass calls counts in totals of its own.
     :param begin: called once the store has been read, before anything is recorded.
     :param is_resumed: whether the task instance has worked before; what it has paid for counts as its own.
+    :param looks_elsewhere: end at once where other connections are to be asked first about calls of earlier runs.
+    :param only_known: send no call; fetch what runs at the vendor, and ask its books.
     """
 
-    vendor_calls: VendorCalls
+    connection: Connection
     requests: Sequence[DescribeRequest]
     limits: TaskLimits
     store: str | os.PathLike[str] | None
@@ -102,6 +85,13 @@ class Pass:
     dry_run: bool = False
     is_resumed: bool = False
     begin: Callable[[], object] = field(default=lambda: None)
+    looks_elsewhere: bool = False
+    only_known: bool = False
+
+    @property
+    def vendor_calls(self) -> VendorCalls:
+        """The calls with the pass's connection."""
+        return self.connection.vendor_calls
 
     async def run(self) -> PassEnd:
         """Do the work; raises as `Job.arun`."""
@@ -124,13 +114,16 @@ class Pass:
 
     async def _describe(self, opened: AsyncExitStack, index: StoreIndex, ownership: Ownership) -> PassEnd:
         """Plan, record what needs no call, and run the rest."""
-        recorder, shared, reader = self.recorder, self.shared, self.shared.reader
+        recorder, shared, reader = self.recorder, self.shared, self.connection.reader
         totals = recorder.totals
         await asyncio.to_thread(report_transports, self.requests, self.vendor_calls, reader, self.report)
         plan = await self._plan(index, ownership)
-        history = VendorHistory(
-            self.vendor_calls, await opened.enter_async_context(shared.new_client(1)), index, self.report
-        )
+        if self.looks_elsewhere:
+            asked = await asyncio.to_thread(asked_elsewhere, plan, index, shared.connections)
+            if asked:
+                return PassEnd(elsewhere=asked)
+        client = await opened.enter_async_context(self.connection.new_client(1))
+        history = VendorHistory(self.vendor_calls, client, index, self.report)
         unclear = [] if self.dry_run else await self._ask_about(plan, history)
         budget = self._budget(plan, index)
         if self.dry_run:
@@ -138,6 +131,7 @@ class Pass:
         else:
             record_known = partial(recorder.record_known, on_unknown=self.on_unknown, resumed=self.is_resumed)
             await asyncio.to_thread(record_known, plan.entries, index)
+            recorder.record_pending(plan.having("elsewhere"), RUNS_ELSEWHERE)
             self.meter.begin(totals if self.is_resumed else Totals())
         # What a resumed run knows and the journal does not: calls that cost nothing.
         budget.count_at_least(totals.calls, (totals.cost_usd or 0.0) + totals.unknown_cost_usd)
@@ -148,7 +142,7 @@ class Pass:
         if error:
             why = Unfinished(f"The run was stopped before its first call: {error}", kind="stopped")
             recorder.record_pending(plan.entries, why)
-            return PassEnd(error, cut_short=True)
+            return PassEnd(error, cut_short=True, stopped_by=error)
         runner = await self._open_runner(opened, plan, index, ownership, history)
         runner.unclear.waiting += unclear
         others = OthersImages(
@@ -156,23 +150,25 @@ class Pass:
         )
         others.announce()
         await self._run(runner, others)
-        shared.totals.idle_at = runner.admission.idle_at
+        shared.note_idle(self.connection, runner.admission.idle_at)
         await asyncio.to_thread(self._record_found, runner, index)
         if condition := runner.admission.resume_condition(runner.left_running):
-            return PassEnd(condition=condition, cut_short=True)
-        error = verdict(totals, self.limits, runner.admission.stopped_by, self.on_unknown)
-        return PassEnd(error, cut_short=runner.admission.is_cut_short)
+            conn_id = self.connection.account.conn_id if self.connection.place else ""
+            return PassEnd(condition=replace(condition, conn_id=conn_id), cut_short=True)
+        stopped_by = runner.admission.stopped_by
+        error = verdict(totals, self.limits, stopped_by, self.on_unknown)
+        return PassEnd(error, cut_short=runner.admission.is_cut_short, stopped_by=stopped_by)
 
     async def _plan(self, index: StoreIndex, ownership: Ownership) -> Plan:
         images = await identify_all(
-            self.shared.reader,
+            self.connection.reader,
             self.vendor_calls.vendor,
             self.vendor_calls.account,
             self.requests,
             concurrency=self.limits.concurrency,
             stopped=lambda: self.shared.stop.asked,
         )
-        await asyncio.to_thread(index.look_up, [key for image in images for key in image.keys])
+        await asyncio.to_thread(index.look_up, [key for image in images for key in image.all_keys])
         return await claim_plan(images, index, ownership, self._terms, may_ask=self.vendor_calls.vendor.keeps_history)
 
     @property
@@ -182,6 +178,7 @@ class Pass:
             "on_unknown": self.on_unknown,
             "retry_rejected": self.retry_rejected,
             "max_lost_calls": self.limits.max_lost_calls,
+            "conn_ids": self.shared.conn_ids,
         }
 
     async def _ask_about(self, plan: Plan, history: VendorHistory) -> list[UnclearImage]:
@@ -190,10 +187,13 @@ class Pass:
     def _budget(self, plan: Plan, index: StoreIndex) -> Budget:
         """Return what is left to the task instance, with the calls reserved that are going to be fetched."""
         attached = [entry.open_call[0] for entry in plan.having("attach") if entry.open_call]
+        price = self.connection.price
         if self.shared.budget is None:
-            price = self.vendor_calls.account.price_per_call
-            self.shared.budget = Budget.of_task(self.limits, price, index.spending(), attached)
+            highest = max((one.price or 0.0 for one in self.shared.connections), default=0.0) or None
+            self.shared.budget = Budget.of_task(self.limits, price, index.spending(), attached, highest)
         else:
+            # No call is under way between passes.
+            self.shared.budget.price = price
             for call in attached:
                 self.shared.budget.attach(call)
         return self.shared.budget
@@ -203,7 +203,7 @@ class Pass:
         account, days = self.vendor_calls.account, None
         second = await asyncio.to_thread(self._second_calls, plan, index)
         # What a second pass has to itself is in the account's limits already.
-        if plan.calls + second and not refusal and self.shared.quota is None:
+        if plan.calls + second and not refusal and self.connection.quota is None:
             left_today = partial(calls_left_today, spent=self._spent_today(index), clock=self.vendor_calls.clock)
             days = days_allowance(account, await asyncio.to_thread(left_today, account, self.open_bucket))
         allowed = tightest(budget, self.limits, days)
@@ -211,6 +211,8 @@ class Pass:
         self.report(plan.summary(account.price_per_call, allowed, second=second, is_refused=is_refused))
         if refusal and self.dry_run:
             self.report(f"A run would stop before its first call: {refusal}")
+        for fallback in self.shared.connections[1:] if self.dry_run else ():
+            self.report(may_fail_over(plan, self.connection, fallback))
 
     def _second_calls(self, plan: Plan, index: StoreIndex) -> int:
         """Return how many calls a second pass makes at most; blocking."""
@@ -225,7 +227,7 @@ class Pass:
         return count_second_calls(plan, failing, index, self._terms)
 
     def _spent_today(self, index: StoreIndex) -> float:
-        return spent_today(index, self.vendor_calls.account.price_per_call, self.vendor_calls.clock())
+        return self.shared.spent_before(index)[self.connection.place]
 
     def _refusal(self, plan: Plan) -> DescriberError | None:
         """Return why no call may be made at all, or None."""
@@ -242,7 +244,7 @@ class Pass:
         quota, client = await self._open_calls(index)
         account, clock = self.vendor_calls.account, self.vendor_calls.clock
         admission = Admission(account, self.limits, budget, shared.totals, clock, quota, ownership.holds)
-        admission.meter = self.meter
+        admission.meter, admission.only_known = self.meter, self.only_known
         ownership.stop_with(partial(admission.stop, leave_running=True))
         journal = None
         if index.folder is not None:
@@ -252,7 +254,7 @@ class Pass:
             plan,
             self.vendor_calls,
             client,
-            shared.reader,
+            self.connection.reader,
             self.limits,
             admission,
             recorder,
@@ -264,21 +266,21 @@ class Pass:
         )
 
     async def _open_calls(self, index: StoreIndex) -> tuple[SharedLimits, AsyncClient]:
-        """Return the account's limits and the client, the same for each pass."""
-        shared = self.shared
-        if shared.quota is None or shared.client is None:
-            shared.quota = open_quota(
+        """Return the account's limits and the client, the same for each pass of the connection."""
+        shared, own = self.shared, self.connection
+        if own.quota is None or own.client is None:
+            own.quota = open_quota(
                 self.vendor_calls.account,
                 self.open_bucket,
                 in_bursts=self.limits.max_wait is not None,
                 spent=self._spent_today(index),
-                not_before=shared.totals.idle_at,
+                not_before=shared.idle_at(own),
                 clock=self.vendor_calls.clock,
             )
-            await shared.opened.enter_async_context(shared.quota)
-            new = shared.new_client(self.limits.concurrency)
-            shared.client = await shared.opened.enter_async_context(new)
-        return shared.quota, shared.client
+            await shared.opened.enter_async_context(own.quota)
+            new = own.new_client(self.limits.concurrency)
+            own.client = await shared.opened.enter_async_context(new)
+        return own.quota, own.client
 
     async def _run(self, runner: Runner, others: OthersImages) -> None:
         loop, stop = asyncio.get_running_loop(), partial(runner.admission.stop, leave_running=True)
@@ -297,9 +299,10 @@ class Pass:
         """Record the images that needed no call after all; blocking."""
         recorder = runner.recorder
         recorder.record_known(runner.known_after_all, index, on_unknown=self.on_unknown)
+        recorder.record_pending([one for one in runner.known_after_all if one.action == "elsewhere"], RUNS_ELSEWHERE)
         if runner.copies and self.folder is not None:
             index.refresh()
-            index.look_up(key for _, image in runner.copies for key in image.keys)
+            index.look_up(key for _, image in runner.copies for key in image.all_keys)
             entries = [decide(image, index, **self._terms) for _, image in runner.copies]
             recorder.record_known(entries, index, on_unknown=self.on_unknown)
             recorder.record_pending(entries, runner.admission.why_left())

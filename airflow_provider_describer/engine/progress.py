@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -26,7 +26,9 @@ class Totals:
     ``saved_bytes`` were not sent as images were scaled down. ``held`` images are unknown and are not called again.
     ``limit_reached`` is the limit, with its value, that allows no further call. ``refusal`` is why the account's limits
     allow none now, where they do not. ``idle_at`` and ``waits`` are as in `CarriedTotals`. ``skipped`` images are left
-    to other runs. ``failed_rules`` counts by rule the descriptions that fail it; None without rules.
+    to other runs. ``failed_rules`` counts by rule the descriptions that fail it; None without rules. ``idle_at_of`` is
+    as in `CarriedTotals`. ``fallbacks`` counts by vendor, status and reason the images that had a text from another
+    connection than the first one of the chain; None without a chain.
     """
 
     requested: int = 0
@@ -48,6 +50,8 @@ class Totals:
     waits: int = 0
     skipped: int = 0
     failed_rules: dict[str, int] | None = None
+    idle_at_of: dict[str, float] = field(default_factory=dict)
+    fallbacks: dict[str, Any] | None = None
 
     @classmethod
     def resumed(cls, requested: int, carried: CarriedTotals, *, is_priced: bool) -> Self:
@@ -61,6 +65,7 @@ class Totals:
             unknown_cost_usd=carried.unknown_cost_usd,
             idle_at=carried.idle_at,
             waits=carried.waits,
+            idle_at_of=dict(carried.idle_at_of),
         )
 
     def carry(self, elapsed_s: float) -> CarriedTotals:
@@ -73,6 +78,7 @@ class Totals:
             elapsed_s,
             self.idle_at,
             self.waits,
+            dict(self.idle_at_of),
         )
 
     @property
@@ -101,6 +107,14 @@ class Totals:
             for name in names or ():
                 self.failed_rules[name] += by
 
+    def count_fallback(self, vendor: str, status: str, kind: str, by: int = 1) -> None:
+        """Count an image that has its text from ``vendor``, as the first connection of the chain gave none."""
+        if self.fallbacks is not None:
+            found = self.fallbacks.setdefault(vendor, {"described": 0, "reused": 0, "why": []})
+            found[status] += by
+            if kind not in found["why"]:
+                found["why"].append(kind)
+
     def count_paid(self, cost: float | None) -> None:
         """Count a call that brought a description."""
         if cost is not None:
@@ -125,6 +139,18 @@ class Totals:
         self.saved_bytes += other.saved_bytes
         self.waits = other.waits
 
+    def copy(self) -> Totals:
+        """Return these totals as they are now."""
+        return replace(self, counts=dict(self.counts))
+
+    def with_growth(self, began: Totals, now: Totals) -> Totals:
+        """Return these totals, and what others have grown by in images, calls and known cost."""
+        counts = {name: self.counts[name] + max(0, now.counts[name] - began.counts[name]) for name in self.counts}
+        calls, cost = self.calls + max(0, now.calls - began.calls), self.cost_usd
+        if now.cost_usd is not None:
+            cost = (cost or 0.0) + max(0.0, now.cost_usd - (began.cost_usd or 0.0))
+        return replace(self, counts=counts, calls=calls, cost_usd=cost)
+
     def manifest(
         self, *, vendor: str, store: str | None, results: str | None, failures: str | None, elapsed_s: float
     ) -> dict[str, Any]:
@@ -141,6 +167,8 @@ class Totals:
             "unknown_cost_usd": round(self.unknown_cost_usd, 6),
             "elapsed_s": round(elapsed_s, 3),
         }
+        if self.fallbacks is not None:
+            summary["fallbacks"] = self.fallbacks
         return summary if self.failed_rules is None else {**summary, "failed_rules": dict(self.failed_rules)}
 
 
@@ -247,7 +275,8 @@ def verdict(
 def run_warning(totals: Totals, limits: TaskLimits) -> str | None:
     """Return what the log of a run warns of, or None.
 
-    It warns of images that were rejected but not too many, that a limit or ``on_claimed`` has left, and that are held.
+    It warns of images that were rejected but not too many, that a limit or ``on_claimed`` has left, that another
+    connection than the first one has described, and that are held.
     """
     warnings = []
     if (rejected := totals.newly_rejected) and too_many_rejected(totals, limits.max_failure_ratio) is None:
@@ -264,6 +293,12 @@ def run_warning(totals: Totals, limits: TaskLimits) -> str | None:
             f"{_of_all(skipped, totals)} {plural(skipped, 'is', 'are')} left pending with on_claimed='skip', as other "
             f"runs are describing {plural(skipped, 'it', 'them')}."
         )
+    for vendor, found in (totals.fallbacks or {}).items():
+        if described := found["described"]:
+            warnings.append(
+                f"{_of_all(described, totals)} {plural(described, 'was', 'were')} described by {vendor}, as connections"
+                f" before it gave none ({', '.join(found['why'])})."
+            )
     if held:
         warnings.append(
             f"{_of_all(held, totals)} {plural(held, 'is', 'are')} held: for each, {most} {plural(most, 'call')} "

@@ -168,9 +168,9 @@ class Runner:
         call.show(prepared)
         self.recorder.totals.saved_bytes += prepared.saved
         if call.learned:
-            await self.learned.look_up(call.image.keys)
+            await self.learned.look_up(call.image.all_keys)
             found = self.plan.decide_again(entry, call.image)
-            if found.first is not call.image or found.action in ("reuse", "rejected", "unknown"):
+            if found.first is not call.image or found.action in ("reuse", "rejected", "unknown", "elsewhere"):
                 return AlreadyKnown(found)
             entry.lost, entry.lost_answers = max(entry.lost, found.lost), max(entry.lost_answers, found.lost_answers)
             entry.known = found.known
@@ -257,7 +257,7 @@ class Runner:
         self.admission.note_progress()
         if status == "unknown" and entry.lost_answers + call.lost + 1 >= self.limits.max_lost_calls:
             self.recorder.totals.held += len(entry.all)
-        self.recorder.record(call.image, row, result)
+        self.recorder.record(call.image, row, result, was_asked=call.was_admitted)
         self._record_others(entry, call, status, result)
         if status == "rejected" and (
             too_many := too_many_rejected(self.recorder.totals, self.limits.max_failure_ratio)
@@ -276,7 +276,8 @@ class Runner:
             if call.changed:
                 self.recorder.record_without_call(other, "pending", CHANGED)
             else:
-                self.recorder.record_without_call(other, "reused" if status == "described" else status, result)
+                as_copy: Status = "reused" if status == "described" else status
+                self.recorder.record_without_call(other, as_copy, result, was_asked=call.was_admitted)
 
     def _report(self) -> None:
         per_minute = self.vendor_calls.account.requests_per_minute if self.admission.waits_for_rate else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
@@ -76,6 +76,14 @@ class SecondTries:
         """The requests of the second pass."""
         return [held.stricter for held in self._held.values()]
 
+    def by_place(self, out: Collection[int]) -> list[tuple[int, list[DescribeRequest]]]:
+        """Return the requests by the place of the connection that has described the image, but for those ``out``."""
+        found: dict[int, list[DescribeRequest]] = {}
+        for request in self.requests if self._held else ():
+            if request.place not in out:
+                found.setdefault(request.place, []).append(request)
+        return sorted(found.items())
+
     @property
     def left(self) -> int:
         """How many second tries a limit has left to a later run."""
@@ -86,7 +94,7 @@ class SecondTries:
         """Hold a row back, if its text fails a rule and there is another prompt; a reviewed text is as it should be."""
         if request.stricter is None or not row.failed_rules or row.status not in TEXTS or row.review:
             return False
-        self._held[id(request)] = _Held(request, replace(request, spec=request.stricter, stricter=None))
+        self._held[id(request)] = _Held(request, replace(request, spec=request.stricter, stricter=None, chain=()))
         self._first[id(request)] = row
         return True
 
@@ -150,4 +158,4 @@ def _identified(image: IdentifiedImage) -> IdentifiedImage:
     assert spec is not None, "it is asked a second time"
     shown = request.image
     keys = identity_keys(spec, shown.uri, image.sha256, image.version or shown.version, shown.size)
-    return IdentifiedImage(replace(request, spec=spec, stricter=None), keys, image.sha256, image.version)
+    return IdentifiedImage(replace(request, spec=spec, stricter=None, chain=()), keys, image.sha256, image.version)

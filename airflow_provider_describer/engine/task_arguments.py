@@ -59,6 +59,11 @@ def read_arguments(given: Mapping[str, object], now: float) -> SimpleNamespace:
         if is_undefined(value):
             raise BadInput(f"{name} is a template that names something undefined; expected one that has a value.")
     found = {name: readers[name](name, value) for name, value in given.items()}
+    if (conn_id := found.get("describer_conn_id")) in (others := found.get("fallback_conn_ids", ())):
+        raise BadInput(
+            f"fallback_conn_ids names {conn_id!r}, which is describer_conn_id: expected other connections, in the "
+            f"order in which they are asked; found {', '.join(others)}."
+        )
     if found.get("stricter_prompt") and found.get("rules") == ():
         raise BadInput("stricter_prompt is given without rules: it asks again about images whose text fails one.")
     return SimpleNamespace(**found)
@@ -93,6 +98,21 @@ def read_returned_images(function: str, value: object) -> list[Any] | str:
 def read_literals(given: Mapping[str, object], now: float) -> SimpleNamespace:
     """Return the values of those arguments that need not be rendered first; raises as `read_arguments`."""
     return read_arguments({name: value for name, value in given.items() if not is_template(value)}, now)
+
+
+def _read_conn_ids(name: str, value: object) -> tuple[str, ...]:
+    """Return connections, each named once: none, one, or a list."""
+    if is_none(value):
+        return ()
+    expected = "a connection such as 'segmind_default', or a list of them"
+    one = isinstance(value, str) and list_in(value) is None
+    found = [value] if one else parse_list(name, value, expected)
+    if not all(isinstance(conn_id, str) and conn_id.strip() for conn_id in found):
+        raise BadInput(f"{name} is {repr(found)[:80]}, expected {expected}.")
+    conn_ids = [parse_text(name, conn_id) for conn_id in found]
+    if len(set(conn_ids)) < len(conn_ids):
+        raise BadInput(f"{name} is {', '.join(conn_ids)}, expected each connection once.")
+    return tuple(conn_ids)
 
 
 def read_prompt(name: str, value: object) -> str | None:
@@ -276,6 +296,7 @@ READERS: Mapping[str, Reader] = {
     "deferrable": parse_bool,
     "describer_conn_id": parse_text,
     "failed_rules": _read_failed_rules,
+    "fallback_conn_ids": _read_conn_ids,
     "dry_run": parse_bool,
     "image": _read_image,
     "images": _read_images,

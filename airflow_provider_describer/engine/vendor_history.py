@@ -118,7 +118,12 @@ class VendorHistory:
         if not self.is_readable:
             return [{} for _ in images]
         await asyncio.to_thread(self.index.read_lost, images)
-        return [self.index.unclear_calls(keys) for keys in images]
+        return [self._own(self.index.unclear_calls(keys)) for keys in images]
+
+    def _own(self, calls: Mapping[str, OpenCall]) -> Mapping[str, OpenCall]:
+        """Return the calls that may be in these books, and not in those of another account."""
+        conn_ids = ("", self.vendor_calls.account.conn_id)
+        return {call: opened for call, opened in calls.items() if opened.conn_id in conn_ids}
 
     async def find(self, calls: Mapping[str, OpenCall]) -> Mapping[str, HistoryRecord]:
         """Return the record of each call that has one, with one lookup for all; none where the books cannot be read.

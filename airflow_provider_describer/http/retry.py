@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from airflow_provider_describer.errors import AmbiguousCall, DescriberError, RateLimited, VendorUnavailable
 
@@ -16,6 +17,7 @@ class RetryPolicy:
     :param cap: longest back-off.
     :param max_wait: longest pause that the vendor may ask for; if it asks for more, the call is given up, and the
         error's ``retry_at`` says when it would work.
+    :param longest_outage: like ``max_wait``, for a vendor that is unavailable.
     :param rate_limited_attempts: like ``attempts``, for rate limits.
     :param resend_unknown: how often a call whose answer was lost is sent again although it may have been billed; 0
         leaves that decision to a person or a later run.
@@ -25,6 +27,7 @@ class RetryPolicy:
     base: float = 1.0
     cap: float = 60.0
     max_wait: float = 900.0
+    longest_outage: float = inf
     rate_limited_attempts: int = 30
     resend_unknown: int = 0
 
@@ -44,7 +47,8 @@ class RetryPolicy:
             return backoff
         # A little later than the vendor says, and spread out: clocks differ, and other calls wait too.
         wait = max(0.0, named - now) + min(1.0, backoff) * jitter
-        return wait if wait <= self.max_wait else None
+        longest = min(self.max_wait, self.longest_outage if isinstance(error, VendorUnavailable) else inf)
+        return wait if wait <= longest else None
 
     def _limit(self, error: DescriberError) -> int:
         match error:

@@ -60,7 +60,8 @@ class OpenCall:
 
     ``shown`` holds the digests by which the vendor's books know it, if it keeps any; ``lost_at`` is the epoch second at
     which its answer was seen to be lost, 0.0 where its end is not in the journal. ``is_asked``: the books have shown
-    that it was paid for, and keep no text of it.
+    that it was paid for, and keep no text of it. ``conn_id`` is the connection that has sent it, where it is of a chain
+    of several.
     """
 
     keys: tuple[str, ...] = ()
@@ -72,6 +73,7 @@ class OpenCall:
     shown: frozenset[str] = frozenset()
     lost_at: float = 0.0
     is_asked: bool = False
+    conn_id: str = ""
     shards: set[str] = field(default_factory=set, compare=False)
     """Where its events are."""
 
@@ -112,6 +114,7 @@ class JournalIndex:
     """The cost of each ended call of the task instance; None where it is not known."""
     _own_ends: dict[int, float] = field(default_factory=dict)
     """When each of them ended, in epoch seconds."""
+    _own_vendors: dict[int, str] = field(default_factory=dict)
 
     def apply(self, shard: str, offset: int, length: int, event: Event) -> None:
         """Fold one event in; ``shard`` is empty for one that was made from a row of the table."""
@@ -161,6 +164,7 @@ class JournalIndex:
         at = event["at"] if "at" in event else datetime.fromisoformat(event["described_at"]).timestamp()
         _, lost = self.lost_calls_known.setdefault(call, (event["call"], OpenCall()))
         lost.keys, lost.by, lost.uri = self.lost[call], event.get("by") or lost.by, event["uri"]
+        lost.conn_id = event.get("conn_id") or lost.conn_id
         lost.sent_at = event.get("sent_at", lost.sent_at)
         lost.request_id = event.get("request_id") or lost.request_id
         lost.shown |= shown
@@ -188,6 +192,7 @@ class JournalIndex:
         name = self._open_names.setdefault(call, event["call"])
         opened = self.open_calls.setdefault(name, OpenCall())
         opened.shards.add(shard)
+        opened.conn_id = event.get("conn_id") or opened.conn_id
         if event["event"] == "sent":
             opened.keys, opened.uri, opened.sent_at = tuple(event["keys"]), event["uri"], event["at"]
             opened.by = event.get("by", "")
@@ -206,22 +211,34 @@ class JournalIndex:
         found = tuple(event.get(name) for name in ("dag_id", "run_id", "task_id", "map_index"))
         if event.get("by") == run.instance or found == (run.dag_id, run.run_id, run.task_id, run.map_index):
             at = datetime.fromisoformat(event["described_at"]).timestamp() if is_row else event.get("at", 0.0)
-            self.count_own(call_key(event["call"]), event.get("cost_usd"), at)
+            self.count_own(call_key(event["call"]), event.get("cost_usd"), at, event.get("vendor") or "")
 
-    def count_own(self, call: int, cost: float | None, at: float) -> None:
-        """Count a call of the task instance that may have been billed, and ended at ``at`` (epoch seconds)."""
+    def count_own(self, call: int, cost: float | None, at: float, vendor: str = "") -> None:
+        """Count a call of the task instance that may have been billed, and ended at ``at`` (epoch seconds).
+
+        :param vendor: empty where it is not known.
+        """
+        if vendor:
+            self._own_vendors[call] = vendor
         # Two runs may report the end of one call; the one that has seen its cost counts.
         costs = (cost, self._own_costs.get(call))
         self._own_costs[call] = max((one for one in costs if one is not None), default=None)
         self._own_ends[call] = max(at, self._own_ends.get(call, 0.0))
 
-    def spending(self, since: float = 0.0) -> Spending:
+    def spending(self, since: float = 0.0, vendor: str = "", conn_id: str = "") -> Spending:
         """Return what the task instance has spent so far, in all of its tries.
 
         :param since: epoch seconds; calls that ended earlier, and open ones that were sent earlier, are left out.
+        :param vendor: leave out calls that are known to be another vendor's.
+        :param conn_id: leave out open calls that are known to be another connection's.
         """
-        costs = [cost for call, cost in self._own_costs.items() if self._own_ends[call] >= since]
-        own = self.task_instance.instance
+        vendors = {"", vendor, *(self._own_vendors.values() if not vendor else ())}
+        costs = [
+            cost
+            for call, cost in self._own_costs.items()
+            if self._own_ends[call] >= since and self._own_vendors.get(call, "") in vendors
+        ]
+        own, conn_ids = self.task_instance.instance, ("", conn_id)
         return Spending(
             len(costs),
             sum(cost for cost in costs if cost is not None),
@@ -229,7 +246,10 @@ class JournalIndex:
             frozenset(
                 call
                 for call, opened in self.open_calls.items()
-                if own and opened.by == own and max(opened.sent_at, opened.accepted_at) >= since
+                if own
+                and opened.by == own
+                and max(opened.sent_at, opened.accepted_at) >= since
+                and (not conn_id or opened.conn_id in conn_ids)
             ),
         )
 

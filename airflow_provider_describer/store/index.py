@@ -73,7 +73,8 @@ class StoreIndex(JournalIndex):
         self._version = self.table.version
         for row in self.table.spent_by(self.task_instance.instance):
             if row["status"] in columns.FACTS or row["billed"] != "no":
-                self.count_own(row["call_key"], row["cost_usd"], row["described_at"].timestamp())
+                at = row["described_at"].timestamp()
+                self.count_own(row["call_key"], row["cost_usd"], at, row["vendor"] or "")
         asked, self._asked = self._asked, {}
         self.look_up(asked.values())
 

@@ -134,12 +134,12 @@ class SettledTable:
             yield batch.filter(compute.or_(compute.or_(masks[0], masks[1]), masks[2])).to_pylist()
 
     def spent_by(self, instance: str) -> list[dict[str, Any]]:
-        """Return `columns.SPENT` of the calls that a task instance has sent, or whose results it has fetched."""
+        """Return `columns.SPENT` and the vendor of what a task instance has sent, or whose results it has fetched."""
         key = columns.instance_key(instance)
         if key is None:
             return []
         self._check_lookup(("instance_key", "sender_key"))
-        return self._query(columns.SPENT, f"instance_key = {key} OR sender_key = {key}", columns.SPENT_CRC)
+        return self._query((*columns.SPENT, "vendor"), f"instance_key = {key} OR sender_key = {key}", columns.SPENT_CRC)
 
     def with_requests(self, request_ids: Iterable[str]) -> list[dict[str, Any]]:
         """Return ``request_id`` and ``call`` of the calls with these ids of the vendor; it reads one whole column."""

@@ -57,8 +57,8 @@ class Unclaimed(Job):
 
     __slots__ = ()
 
-    def _new_pass(self, *given: Any) -> Pass:
-        new = super()._new_pass(*given)
+    def _new_pass(self, *given: Any, **more: Any) -> Pass:
+        new = super()._new_pass(*given, **more)
         return UnclaimedPass(**{field.name: getattr(new, field.name) for field in fields(new)})
 
 

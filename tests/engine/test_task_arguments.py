@@ -185,6 +185,10 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
     "deferrable": (BOOLS, [*NO_BOOLS]),
     "describer_conn_id": ([("shop", "shop"), (" shop\n", "shop")], [*NONE, 7, True, ["shop"]]),
     "dry_run": (BOOLS, [*NO_BOOLS]),
+    "fallback_conn_ids": (
+        [(None, ()), ("", ()), ("a", ("a",)), (["a", "b"], ("a", "b")), ("['a', 'b']", ("a", "b"))],
+        [7, True, [7], [""], ["a", "a"]],
+    ),
     "failed_rules": (
         [*BOOLS, (["MinWords"], ("MinWords",)), ("['MinWords', 'Short']", ("MinWords", "Short"))],
         [*NONE, "MinWords", [], "[]", [""], [7], 7, {"MinWords": 8}],

@@ -101,6 +101,8 @@ class Works:
     """Where the store lies, if not in a folder of this machine."""
     rules: list[str] | None = None
     stricter_prompt: str | None = None
+    fallbacks: list[dict[str, Any]] = field(default_factory=list)
+    """Further connections: ``vendor`` and ``extra`` of each."""
 
     @property
     def store(self) -> str:
@@ -134,6 +136,10 @@ class Works:
             "die": die,
             "rules": self.rules,
             "stricter_prompt": self.stricter_prompt,
+            "fallbacks": [
+                {"conn_id": f"backup_{place}", "key": self.emulator.keys[one["vendor"]], "extra": {}, **one}
+                for place, one in enumerate(self.fallbacks)
+            ],
         }
         file = self.folder / f"task-{len(self.started)}.json"
         file.write_text(json.dumps(task), encoding="utf-8")

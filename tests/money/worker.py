@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_describer.account import account_from_connection
-from airflow_provider_describer.engine import second_tries, vendor_history
+from airflow_provider_describer.engine import chained, second_tries, vendor_history
+from airflow_provider_describer.engine.failover import Fallback
 from airflow_provider_describer.engine.job import Job
 from airflow_provider_describer.engine.limits import TaskLimits
 from airflow_provider_describer.http import flow
@@ -34,6 +35,9 @@ def main(task: dict[str, Any]) -> None:
         # The requests of the second pass are asked for when the first one has ended.
         dies = property(lambda self: os.kill(os.getpid(), signal.SIGKILL))
         second_tries.SecondTries.requests = dies  # type: ignore[assignment,method-assign]
+    if task["die"] == "before_fallback":
+        killed = lambda self, *given: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
+        chained.ChainedPasses._go_on = killed  # type: ignore[assignment,method-assign]
     job = Job(
         flow.VendorCalls(vendor, account, RetryPolicy(base=0.01, cap=0.02)),
         parse_images(task["images"], vendor, stricter_prompt=task["stricter_prompt"]),
@@ -46,9 +50,20 @@ def main(task: dict[str, Any]) -> None:
         # Each is opened once, as the hooks do it.
         open_bucket=functools.cache(bucket_from_environment),
         rules=parse_rules("rules", task["rules"]),
+        fallbacks=[fallback(one, task) for one in task["fallbacks"]],
     )
     outcome = job.run()
     print(json.dumps({"manifest": outcome.manifest, "error": outcome.error and str(outcome.error)}))
+
+
+def fallback(one: dict[str, Any], task: dict[str, Any]) -> Fallback:
+    """A further connection of the chain."""
+    vendor = get_vendor(one["vendor"])
+    account = account_from_connection(
+        vendor.defaults(), conn_id=one["conn_id"], password=one["key"], host=task["host"], extra=one["extra"]
+    )
+    calls = flow.VendorCalls(vendor, account, RetryPolicy(base=0.01, cap=0.02))
+    return Fallback(calls, parse_images(task["images"], vendor))
 
 
 if __name__ == "__main__":
