@@ -22,6 +22,7 @@ from airflow_provider_describer.images.reference import parse_images
 from airflow_provider_describer.links.describer import DescriptionsLink, ResultsLink, VendorLink, show_links
 from airflow_provider_describer.models import DescribeRequest
 from airflow_provider_describer.operators.arguments import check_partial, given_arguments
+from airflow_provider_describer.operators.chain import read_fallbacks
 from airflow_provider_describer.operators.lineage import lineage_of_listing, lineage_of_run
 from airflow_provider_describer.operators.metrics import meter_of
 from airflow_provider_describer.operators.rendered import given_value, rendered_images
@@ -246,20 +247,34 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
         vendor_calls = hook.vendor_calls(replace(hook.policy, max_wait=LONGEST_WAIT_S))
         hook.warn_of_ignored(given.prompt)
         open_bucket = buckets_of(given.storage_conn_id)
-        requests = parse_images(
-            given.images,
-            vendor_calls.vendor,
-            prompt=given.prompt,
-            lang=given.lang,
-            images_base=given.images_base,
-            max_pixels=given.max_pixels,
-            open_bucket=open_bucket,
-            stricter_prompt=given.stricter_prompt,
-        )
+
+        def to_requests(vendor: Vendor, stricter_prompt: str | None) -> list[DescribeRequest]:
+            return parse_images(
+                given.images,
+                vendor,
+                prompt=given.prompt,
+                lang=given.lang,
+                images_base=given.images_base,
+                max_pixels=given.max_pixels,
+                open_bucket=open_bucket,
+                stricter_prompt=stricter_prompt,
+            )
+
+        requests = to_requests(vendor_calls.vendor, given.stricter_prompt)
         if given.skip_if_empty and not requests:
             raise AirflowSkipException("There are no images to describe.")
+        fallbacks = read_fallbacks(
+            getattr(given, "fallback_conn_ids", ()),
+            vendor_calls.policy,
+            to_requests,
+            run,
+            prompt=given.prompt,
+            stricter_prompt=given.stricter_prompt,
+        )
         uris = (request.image.uri for request in requests if not request.flaw)
-        open_bucket = open_ahead(open_bucket, [given.store, vendor_calls.account.limits_path], uris)
+        calls = [vendor_calls, *(fallback.vendor_calls for fallback in fallbacks)]
+        limits_paths = [one.account.limits_path for one in calls]
+        open_bucket = open_ahead(open_bucket, [given.store, *limits_paths], uris)
         self._job = Job(
             vendor_calls=vendor_calls,
             requests=requests,
@@ -278,6 +293,7 @@ class DescribeImagesBaseOperator(DescriberBaseOperator):
             results_format=given.results_format,
             rules=given.rules,
             meter=meter_of(vendor_calls.account.vendor, run),
+            fallbacks=fallbacks,
         )
         return self._job
 

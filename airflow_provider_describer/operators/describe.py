@@ -17,6 +17,7 @@ from airflow_provider_describer.errors import BadInput
 from airflow_provider_describer.hooks.describer import DescriberHook
 from airflow_provider_describer.hooks.storage import buckets_of, open_ahead
 from airflow_provider_describer.images.reference import parse_image
+from airflow_provider_describer.models import DescribeRequest
 from airflow_provider_describer.operators.arguments import check_arguments
 from airflow_provider_describer.operators.assets import announce, announce_manifest
 from airflow_provider_describer.operators.base import (
@@ -25,9 +26,11 @@ from airflow_provider_describer.operators.base import (
     push_limit,
     task_instance_key,
 )
+from airflow_provider_describer.operators.chain import read_fallbacks, vendor_of
 from airflow_provider_describer.operators.failures import airflow_error, airflow_errors
 from airflow_provider_describer.operators.metrics import meter_of, send_deferred
 from airflow_provider_describer.triggers.describe import VendorTrigger
+from airflow_provider_describer.vendors.vendor import Vendor
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -51,6 +54,8 @@ class DescribeImageOperator(DescriberBaseOperator):
     :param on_claimed: what to do if another run on the same store is paying for the image now: ``wait`` for its outcome
         and reuse it, or describe the image if that run ends without one; ``skip`` returns a row of status ``pending``.
         (templated)
+    :param fallback_conn_ids: further connections, one or a list: the image goes to the next one if its vendor is out of
+        credits, retired or down. (templated)
     :param rules: what each text has to be like, such as ``[MinWords(8), NoMarkdown()]`` from
         ``airflow_provider_describer.rules``, or their texts. The row names those that a text fails. (templated)
     :param stricter_prompt: asks once more, with this prompt, about an image whose text fails a rule, within the same
@@ -62,6 +67,7 @@ class DescribeImageOperator(DescriberBaseOperator):
         "on_unknown",
         "max_lost_calls",
         "on_claimed",
+        "fallback_conn_ids",
         "rules",
         "stricter_prompt",
         *DescriberBaseOperator.template_fields,
@@ -74,6 +80,7 @@ class DescribeImageOperator(DescriberBaseOperator):
         on_unknown: str = "fail",
         max_lost_calls: int | str = 2,
         on_claimed: str = "wait",
+        fallback_conn_ids: str | Sequence[str] | None = None,
         rules: Any = None,
         stricter_prompt: str | None = None,
         **kwargs: Any,
@@ -83,6 +90,7 @@ class DescribeImageOperator(DescriberBaseOperator):
         self.on_unknown = on_unknown
         self.max_lost_calls = max_lost_calls
         self.on_claimed = on_claimed
+        self.fallback_conn_ids = fallback_conn_ids
         self.rules = rules
         self.stricter_prompt = stricter_prompt
         if isinstance(langs := getattr(check_arguments(self), "lang", ""), list):
@@ -95,7 +103,7 @@ class DescribeImageOperator(DescriberBaseOperator):
             vendor = self._job.vendor_calls.vendor
             self.show_links(context, vendor)
             outcome = self._job.run()
-            self.show_links(context, vendor, has_results=True)
+            self.show_links(context, vendor_of(self._job), has_results=True)
         (row,) = outcome.manifest["descriptions"]
         error = outcome.error or (outcome.refusal if row["status"] == "pending" else None)
         if error is not None:
@@ -116,21 +124,29 @@ class DescribeImageOperator(DescriberBaseOperator):
         vendor_calls = hook.vendor_calls()
         hook.warn_of_ignored(given.prompt)
         open_bucket = buckets_of(given.storage_conn_id)
-        request = parse_image(
-            given.image,
-            hook.vendor,
+        run = task_instance_key(context)
+
+        def to_requests(vendor: Vendor, stricter_prompt: str | None) -> list[DescribeRequest]:
+            given_for = {"prompt": given.prompt, "lang": given.lang, "max_pixels": given.max_pixels}
+            return [parse_image(given.image, vendor, **given_for, stricter_prompt=stricter_prompt)]
+
+        (request,) = to_requests(vendor_calls.vendor, given.stricter_prompt)
+        fallbacks = read_fallbacks(
+            given.fallback_conn_ids,
+            vendor_calls.policy,
+            to_requests,
+            run,
             prompt=given.prompt,
-            lang=given.lang,
-            max_pixels=given.max_pixels,
             stricter_prompt=given.stricter_prompt,
         )
-        open_ahead(open_bucket, [given.store, vendor_calls.account.limits_path, request.image.uri])
+        calls = [vendor_calls, *(fallback.vendor_calls for fallback in fallbacks)]
+        open_ahead(open_bucket, [given.store, *(one.account.limits_path for one in calls), request.image.uri])
         return Job(
             vendor_calls=vendor_calls,
             requests=[request],
             limits=TaskLimits(concurrency=1, max_failure_ratio=1.0, max_lost_calls=given.max_lost_calls),
             store=given.store,
-            task_instance=task_instance_key(context),
+            task_instance=run,
             on_unknown=given.on_unknown,
             on_claimed=given.on_claimed,
             report=partial(self.log.info, "%s"),
@@ -138,7 +154,8 @@ class DescribeImageOperator(DescriberBaseOperator):
             return_rows=True,
             open_bucket=open_bucket,
             rules=given.rules,
-            meter=meter_of(vendor_calls.account.vendor, task_instance_key(context)),
+            meter=meter_of(vendor_calls.account.vendor, run),
+            fallbacks=fallbacks,
         )
 
 
@@ -146,8 +163,9 @@ class DescribeImagesOperator(DescribeImagesBaseOperator):
     """Describe many images in one task: one event loop, bounded concurrency.
 
     Returns a small manifest: ``{"store", "results", "failures", "vendor", "counts": {"requested", "described",
-    "reused", "rejected", "unknown", "pending"}, "calls", "cost_usd", "elapsed_s", …}``. Without a store, the rows (at
-    most 500) are in it too, under ``"descriptions"``, in the order of ``images``; a result file has them in the order
+    "reused", "rejected", "unknown", "pending"}, "calls", "cost_usd", "elapsed_s", …}``, with ``fallback_conn_ids`` also
+    ``"fallbacks"``: by vendor, what others than the first connection have described. Without a store, the rows (at most
+    500) are in it too, under ``"descriptions"``, in the order of ``images``; a result file has them in the order
     in which they were known. If the task fails after calls were made, the manifest is in XCom under ``manifest``.
 
     An image that cannot be described is recorded in its row and does not stop the others. A problem of the account
@@ -163,12 +181,16 @@ class DescribeImagesOperator(DescribeImagesBaseOperator):
         at the vendor or for images that another run is paying for; needs a ``store``, from which it goes on. By default
         as ``[operators] default_deferrable`` says. (templated)
     :param defer_after: seconds, at least 15; shorter waits are spent in the worker. (templated)
+    :param fallback_conn_ids: further connections, one or a list, in the order in which they are asked: an image goes to
+        the next one if its vendor is out of credits, retired or down. Each may be of another vendor, or a second
+        account of the same one. (templated)
     """
 
     template_fields: Sequence[str] = (
         "dry_run",
         "deferrable",
         "defer_after",
+        "fallback_conn_ids",
         *DescribeImagesBaseOperator.template_fields,
     )
 
@@ -178,6 +200,7 @@ class DescribeImagesOperator(DescribeImagesBaseOperator):
         dry_run: bool | str = False,
         deferrable: bool | str = conf.getboolean("operators", "default_deferrable", fallback=False),
         defer_after: float | str = 30.0,
+        fallback_conn_ids: str | Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -185,6 +208,7 @@ class DescribeImagesOperator(DescribeImagesBaseOperator):
         self.dry_run = dry_run  # type: ignore[assignment,method-assign]
         self.deferrable = deferrable
         self.defer_after = defer_after
+        self.fallback_conn_ids = fallback_conn_ids
         check_arguments(self)
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -200,7 +224,7 @@ class DescribeImagesOperator(DescribeImagesBaseOperator):
             self.show_links(context, self.hook.vendor, has_results=carried is not None)
             job = self.plan_job(task_instance_key(context), limits, carried=carried, dry_run=self.given.dry_run)
             outcome = job.run()
-            self.show_links(context, self.hook.vendor, has_results=not self.given.dry_run)
+            self.show_links(context, vendor_of(job), has_results=not self.given.dry_run)
         for name in ("counts", "results", "failures"):
             if (value := outcome.manifest[name]) is not None:
                 self.log.info("%s: %s", name, value)
@@ -226,7 +250,7 @@ class DescribeImagesOperator(DescribeImagesBaseOperator):
         self.log.info("Waiting outside the worker for %s.", wait)
         self.defer(
             trigger=VendorTrigger(
-                describer_conn_id=self.given.describer_conn_id,
+                describer_conn_id=wait.conn_id or self.given.describer_conn_id,
                 until=wait.until,
                 requests=wait.requests,
                 carried=carried.to_dict(),

@@ -92,6 +92,7 @@ def _run_facet() -> Any:
         unknown_calls: int
         unknown_cost_usd: float
         elapsed_s: float
+        fallbacks: dict[str, Any] | None = None
 
         @staticmethod
         def _get_schema() -> str:

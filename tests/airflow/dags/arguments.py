@@ -40,6 +40,7 @@ PARAMS: dict[str, Any] = {
     "deferrable": False,
     "describer_conn_id": "segmind_default",
     "dry_run": False,
+    "fallback_conn_ids": None,
     "image": "",
     "images": [],
     "images_base": None,

@@ -40,6 +40,24 @@ def stored() -> None:
     )
 
 
+@dag(params={**PARAMS, "others": []}, default_args=RETRIES)
+def chained() -> None:
+    DescribeImagesOperator(
+        task_id="describe",
+        images=listing(),
+        describer_conn_id=CONN_ID,
+        fallback_conn_ids="{{ params.others }}",
+        store="{{ params.store }}",
+    )
+
+
+@dag(params={**PARAMS, "others": ""}, default_args=RETRIES)
+def one_chained() -> None:
+    DescribeImageOperator.partial(
+        task_id="describe", describer_conn_id=CONN_ID, fallback_conn_ids="{{ params.others }}"
+    ).expand(image=listing())
+
+
 @dag(params=PARAMS, default_args=RETRIES)
 def templated() -> None:
     DescribeImagesOperator(
@@ -131,5 +149,6 @@ def judged_in_slices() -> None:
     )
 
 
-for build in (one_by_one, stored, templated, inline, in_chunks, one_stored, in_time, planned, judged, judged_in_slices):
+BUILT = (one_by_one, stored, chained, one_chained, templated, inline, in_chunks, one_stored, in_time, planned)
+for build in (*BUILT, judged, judged_in_slices):
     globals()[build.__name__ + "_dag"] = build()
