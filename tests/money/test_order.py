@@ -47,10 +47,10 @@ def test_write_order(any_shop, night, thousand, checking_client):
     job.new_client, sent = checking_client
     counted = []
 
-    def record(self, image, row, why=None, real=OutcomeRecorder.record):
+    def record(self, image, row, why=None, real=OutcomeRecorder.record, **more):
         assert any(event["sha256"] == row.sha256 for event in on_disk(any_shop.store, "outcome"))
         counted.append(row)
-        real(self, image, row, why)
+        real(self, image, row, why, **more)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OutcomeRecorder, "record", record)
