@@ -16,6 +16,9 @@ CODE := $(wildcard airflow_provider_describer benchmarks demo docs/conf.py examp
 # Tests wait more than they compute, so more of them run at a time than there are processors.
 PROCESSES := $(shell $(PYTHON) -c 'import os; print(min(8, (os.cpu_count() or 1) + 1))')
 
+# Tests that start an Airflow of several processes; each folder is a target of its own.
+RUNNING := --ignore=tests/airflow/live --ignore=tests/airflow/fleet
+
 # The demo's vendor and key reach demo/run.py through the environment, never as arguments.
 VENDOR ?= image_describer
 export VENDOR KEY
@@ -27,7 +30,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo docs test test-all lint bench lock clean \
+.PHONY: help demo docs test test-all report lint bench lock clean \
 	lint-style lint-imports lint-types test-core test-airflow test-slow
 
 help: ## list what there is to make
@@ -124,12 +127,15 @@ test: ## run the linters and the tests, in a few minutes: make test [PYTEST_ARGS
 	@echo 'The linters, the core tests and the Airflow tests run side by side. Each prints its output when it has ended.'
 	@$(call side_by_side,test-core test-airflow lint)
 
-test-all: test docs ## the same, then the documentation, slow tests, the wheel, the oldest Airflow, a running Airflow and the next one
+test-all: test docs ## the same, then the documentation, slow tests, the wheel, the oldest Airflow, a running Airflow and a fleet
 	@$(MAKE) --no-print-directory test-slow
 	@$(MAKE) --no-print-directory test-wheel-$(NEWEST)
 	@$(MAKE) --no-print-directory test-wheel-$(FLOOR)
 	@$(MAKE) --no-print-directory test-live-$(NEWEST)
 	@$(MAKE) --no-print-directory test-live-$(FLOOR)
+	@$(MAKE) --no-print-directory test-fleet-$(NEWEST)
+
+report: ## run the Airflow tests with the next Airflow, a pre-release; what fails there is reported only
 	@$(MAKE) --no-print-directory report-wheel-$(PRE_RELEASE)
 
 lint: lint-style lint-imports lint-types ## check style, architecture and types
@@ -171,25 +177,29 @@ test-core: .venv/core/.ready
 
 test-airflow: .venv/airflow-$(NEWEST)/.ready
 	@printf '\nAirflow tests, with Airflow $(NEWEST)\n'
-	$(call pytest,airflow-$(NEWEST),airflow,-n $(PROCESSES) --dist loadfile -m 'not slow' --ignore=tests/airflow/live tests/airflow)
+	$(call pytest,airflow-$(NEWEST),airflow,-n $(PROCESSES) --dist loadfile -m 'not slow' $(RUNNING) tests/airflow)
 
 # One at a time: some of these are about the clock.
 test-slow: .venv/core/.ready .venv/airflow-$(NEWEST)/.ready
 	@printf '\nSlow tests\n'
 	$(call pytest,core,slow-core,-m slow --ignore=tests/airflow tests,may be none)
-	$(call pytest,airflow-$(NEWEST),slow-airflow,-m slow --ignore=tests/airflow/live tests/airflow,may be none)
+	$(call pytest,airflow-$(NEWEST),slow-airflow,-m slow $(RUNNING) tests/airflow,may be none)
 
 # PYTHONSAFEPATH keeps the checkout off the path of what a test starts: the wheel is tested.
-test-wheel-% test-live-% report-wheel-%: export PYTHONSAFEPATH := 1
-test-wheel-% test-live-% report-wheel-%: export DESCRIBER_EXPECT_WHEEL := 1
+test-wheel-% test-live-% test-fleet-% report-wheel-%: export PYTHONSAFEPATH := 1
+test-wheel-% test-live-% test-fleet-% report-wheel-%: export DESCRIBER_EXPECT_WHEEL := 1
 
 test-wheel-%: .venv/wheel-%/.ready
 	@printf '\nAirflow tests of the wheel, with Airflow $*\n'
-	$(call pytest,wheel-$*,wheel-$*,-n $(PROCESSES) --dist loadfile -m 'not slow' --ignore=tests/airflow/live tests/airflow)
+	$(call pytest,wheel-$*,wheel-$*,-n $(PROCESSES) --dist loadfile -m 'not slow' $(RUNNING) tests/airflow)
 
 test-live-%: .venv/wheel-%/.ready
 	@printf '\nTests of the wheel in a running Airflow $*\n'
 	$(call pytest,wheel-$*,live-$*,tests/airflow/live)
+
+test-fleet-%: .venv/wheel-%/.ready
+	@printf '\nTests of the wheel in a running Airflow $* with two Celery workers\n'
+	$(call pytest,wheel-$*,fleet-$*,-rP tests/airflow/fleet)
 
 # For information: what fails with a pre-release does not fail the rest.
 report-wheel-%:

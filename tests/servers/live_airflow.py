@@ -57,7 +57,7 @@ class LiveAirflow:
     def __post_init__(self) -> None:
         self.logs = self.home / "components"
         self.logs.mkdir(parents=True)
-        self.port = _free_port()
+        self.port = free_port()
         self._token = ""
         self._asking = threading.Lock()
         self._killing = threading.Lock()
@@ -66,7 +66,7 @@ class LiveAirflow:
         bin_folder = None if self.database == "sqlite" else postgresql.programs()
         if bin_folder is not None:
             log = self.logs / "postgresql.log"
-            self.database_url = postgresql.start_postgresql(bin_folder, self.keeper, _free_port(), log)
+            self.database_url = postgresql.start_postgresql(bin_folder, self.keeper, free_port(), log)
         else:
             assert self.database != "postgresql", "PostgreSQL, psycopg2 or asyncpg is not installed"
             # Writers wait for each other; in write-ahead mode they do not wait for readers.
@@ -254,7 +254,7 @@ class LiveAirflow:
         return len({row.fileloc for row in self.rows("select fileloc from dag where is_stale = false")})
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
