@@ -218,6 +218,9 @@ class _Document:
             raise StoreError("no answer", kind="unreachable")
         return written
 
+    def close(self) -> None:
+        self._run.world.document.close()
+
 
 FAULTS = ["kill", "stop", "clocks", "answers", "retry"]
 
