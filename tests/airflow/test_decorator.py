@@ -284,9 +284,9 @@ def test_an_argument_that_cannot_work_is_found_in_an_override_and_in_defaults() 
     def describe() -> list[str]:
         return []
 
-    with DAG("shop", schedule=None), pytest.raises(BadInput, match="lang is 'xx'"):
-        describe.override(lang="xx")()
-    with DAG("shop", schedule=None, default_args={"lang": "xx"}), pytest.raises(BadInput, match="lang is 'xx'"):
+    with DAG("shop", schedule=None), pytest.raises(BadInput, match="lang is 'englsh'"):
+        describe.override(lang="englsh")()
+    with DAG("shop", schedule=None, default_args={"lang": "englsh"}), pytest.raises(BadInput, match="lang is 'englsh'"):
         describe()
 
 

@@ -26,6 +26,7 @@ from airflow_provider_describer.decorators.describe_images import describe_image
 NAME = "airflow-provider-describer"
 HOOKS = {
     "image_describer": "airflow_provider_describer.hooks.describer.ImageDescriberHook",
+    "openai_compatible": "airflow_provider_describer.hooks.describer.OpenAICompatibleHook",
     "segmind": "airflow_provider_describer.hooks.describer.SegmindHook",
 }
 DIST = Path(__file__).resolve().parents[2] / "build" / "dist"

@@ -33,7 +33,8 @@ def test_the_dag_runs_with_the_default_connection(
 
 
 def test_the_hook_works(accounts: EmulatorProcess, pictures: list[str]) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/operators.md").read_text("utf-8"), re.DOTALL)
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / "docs/operators.md").read_text("utf-8"), re.DOTALL)
+    (code,) = (code for code in snippets if "DescriberHook" in code)
     names: dict[str, Any] = {}
     exec(code.replace("s3://catalog/a.jpg", pictures[0]), names)
     assert names["description"].text and names["description"].cost_usd == 0.015
