@@ -189,9 +189,12 @@ test-slow: .venv/core/.ready .venv/airflow-$(NEWEST)/.ready
 test-wheel-% test-live-% test-fleet-% report-wheel-%: export PYTHONSAFEPATH := 1
 test-wheel-% test-live-% test-fleet-% report-wheel-%: export DESCRIBER_EXPECT_WHEEL := 1
 
+# What the checkout has shown with the newest Airflow, its wheel need not show again: only what a wheel may lack.
+test-wheel-$(NEWEST): of_wheel := $(addprefix tests/airflow/test_,package.py plugin.py readme.py example_dags.py form.py)
+
 test-wheel-%: .venv/wheel-%/.ready
 	@printf '\nAirflow tests of the wheel, with Airflow $*\n'
-	$(call pytest,wheel-$*,wheel-$*,-n $(PROCESSES) --dist loadfile -m 'not slow' $(RUNNING) tests/airflow)
+	$(call pytest,wheel-$*,wheel-$*,-n $(PROCESSES) --dist loadfile -m 'not slow' $(RUNNING) $(or $(of_wheel),tests/airflow))
 
 test-live-%: .venv/wheel-%/.ready
 	@printf '\nTests of the wheel in a running Airflow $*\n'
