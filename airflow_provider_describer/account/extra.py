@@ -61,7 +61,8 @@ class Extra:
             case _:
                 value = self.choice(field.name, field.choices) if field.choices else self.text(field.name)
         if value is None and field.required:
-            raise bad_connection(self.conn_id, f"{field.name} is empty, expected {field.help} {CORRECT_IT}")
+            expected = field.help[:1].lower() + field.help[1:]
+            raise bad_connection(self.conn_id, f"{field.name} is empty, expected {expected} {CORRECT_IT}")
         return field.default if value is None else value
 
     def text(self, name: str) -> str | None:

@@ -13,7 +13,7 @@ from airflow_provider_describer.vendors.openai_answers import usd_for
 
 # No name holds the word token: Airflow would take the value for a secret and mask it, in the form and in logs.
 FIELDS = (
-    Field("model", "Model", "the name of the model, as the server lists it at /models.", required=True),
+    Field("model", "Model", "The name of the model, as the server lists it at /models.", required=True),
     Field("max_length", "Longest answer (tokens)", "The most tokens that an answer may have.", "integer", default=300),
     Field(
         "max_length_field",

@@ -27,7 +27,7 @@ class Toy(Vendor):
     dashboard_url = website
     endpoints = ("/describe",)
     fields = (
-        Field("model", "Model", "the name of a model.", required=True),
+        Field("model", "Model", "The name of a model.", required=True),
         Field("max_words", "Longest description (words)", "How long a description may be.", "integer", default=30),
         Field("style", "Style", "Words about the style.", "object"),
     )

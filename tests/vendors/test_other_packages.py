@@ -56,7 +56,7 @@ def test_its_connection_is_read_by_its_own_fields(install: Install) -> None:
     named = account_from_connection(defaults, conn_id="shop", password=None, host="toy.example.com/v1", extra=extra)
     assert named.base_url == account.base_url, "the vendor's own address ends in a path"
     for wrong, said in (
-        ({}, "model is empty, expected"),
+        ({}, "model is empty, expected the name of a model. Correct it under Admin"),
         ({"model": "m", "max_words": 1.5}, "max_words is 1.5, expected a whole number above 0"),
         ({"model": "m", "style": "dry"}, "style is a text, expected a JSON object"),
         ({"model": "m", "style": [1]}, "style is a list, expected a JSON object"),
