@@ -115,6 +115,8 @@ def test_one_images_history_is_side_by_side(visit, small):
     assert filters_of(page)["image"].endswith("0001.jpg")
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
+    # The browser tells the page of it a moment after that.
+    expect(page).not_to_have_url(re.compile(r"[?&]image="))
     assert filters_of(page) == {}
 
 

@@ -12,8 +12,11 @@ from urllib.parse import quote
 if TYPE_CHECKING:
     from live_airflow import LiveAirflow
 
-MAX_WAIT_S = 240.0
-"""For steps that take seconds on an idle machine, or a minute where the vendor does."""
+MAX_WAIT_S = 600.0
+"""For steps that take seconds on an idle machine, or a minute where the vendor does.
+
+Scenes share one triggerer, and some kill it time and again: until they have done so, no other scene's trigger fires.
+"""
 LOOK_EVERY_S = 0.2
 ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
 BUSY = ("queued", "running")

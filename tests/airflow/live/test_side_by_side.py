@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 Scene = Callable[[], Any]
 
-WITHIN_S = 400.0
 MANY = 300
 """Images that take some 10 s at a second each, so that runs which start together overlap."""
 
@@ -127,7 +126,7 @@ def arriving(shop: Shop) -> Arrivals:
         states = {row.state for row in shop.airflow.rows(runs)}
         return states == {"success"} and not is_offered() and shop.bill().billed >= len(put)
 
-    shop.airflow.until(is_done, "all that has arrived, described", WITHIN_S)
+    shop.airflow.until(is_done, "all that has arrived, described")
     events = shop.airflow.rows("select asset_event.extra from asset_event order by id")
     payloads = [(json.loads(row.extra) if isinstance(row.extra, str) else row.extra)["payload"] for row in events]
     deltas = {payload["delta"]: [image["uri"] for image in payload["images"]] for payload in payloads}
