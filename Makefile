@@ -179,11 +179,14 @@ test-airflow: .venv/airflow-$(NEWEST)/.ready
 	@printf '\nAirflow tests, with Airflow $(NEWEST)\n'
 	$(call pytest,airflow-$(NEWEST),airflow,-n $(PROCESSES) --dist loadfile -m 'not slow' $(RUNNING) tests/airflow)
 
-# One at a time: some of these are about the clock.
+# Tests in these rooms mostly wait, for claims to end or for Airflow. The others run one at a time: some are about the clock.
+WAITING := tests/money tests/store
+
 test-slow: .venv/core/.ready .venv/airflow-$(NEWEST)/.ready
 	@printf '\nSlow tests\n'
-	$(call pytest,core,slow-core,-m slow --ignore=tests/airflow tests,may be none)
-	$(call pytest,airflow-$(NEWEST),slow-airflow,-m slow $(RUNNING) tests/airflow,may be none)
+	$(call pytest,core,slow-kills,-n $(PROCESSES) --dist worksteal -m slow $(WAITING),may be none)
+	$(call pytest,core,slow-core,-m slow --ignore=tests/airflow $(addprefix --ignore=,$(WAITING)) tests,may be none)
+	$(call pytest,airflow-$(NEWEST),slow-airflow,-n $(PROCESSES) --dist worksteal -m slow $(RUNNING) tests/airflow,may be none)
 
 # PYTHONSAFEPATH keeps the checkout off the path of what a test starts: the wheel is tested.
 test-wheel-% test-live-% test-fleet-% report-wheel-%: export PYTHONSAFEPATH := 1

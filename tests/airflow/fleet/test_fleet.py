@@ -16,13 +16,14 @@ import pytest
 if TYPE_CHECKING:
     from tests.airflow.fleet.conftest import Chunk, Shop
 
-PER_MINUTE = 180
+PER_MINUTE = 90
+"""A pace that two processors can keep while they also start the tasks."""
 PRICE = 0.01
 CONCURRENCY = 8
 CHUNKS, FEWER = 16, 12
 """Mapped tasks of the first night and of the others: more than one worker takes."""
 MANY, SOME = 208, 108
-"""Images of the first night, which take more than a minute, and of each other night."""
+"""Images of the first night, which take more than two minutes, and of each other night."""
 AFFORDABLE = MANY + SOME + 72
 """Calls that the day's budget pays for: those of the first two nights, and a part of the third's."""
 CLOCK_S = 3
