@@ -151,9 +151,11 @@ def test_a_clock_that_is_wrong_pays_for_nothing_twice(shifted: Night) -> None:
     print(f"\n{shifted}; left is {CLOCK_S} s ahead")
     assert {chunk.hostname for chunk in shifted.chunks} == {"left", "right"}
     assert max(shifted.billed.values()) == 1
-    assert len(shifted.of("described")) == len(shifted.billed)
+    # A task that Airflow has tried again reuses what it had described before.
+    described = shifted.of("described") + shifted.of("reused")
+    assert sorted(row["sha256"] for row in described) == sorted(shifted.billed)
     assert {row["error"]["kind"] for row in shifted.of("pending")} == {"budget"}
-    assert len(shifted.of("described")) + len(shifted.of("pending")) == len(shifted.rows) == SOME
+    assert len(described) + len(shifted.of("pending")) == len(shifted.rows) == SOME
 
 
 def test_all_tasks_keep_one_budget(shop: Shop, killed: Night, nights: list[Night]) -> None:
