@@ -1,8 +1,9 @@
 """Measure a catalog of a million images on S3: a second night with 1 000 changed, and a first load in mapped chunks.
 
 ``python benchmarks/million.py [--quick]``. Each task is a process of its own (`million_task.py`); the bucket is
-another (`catalog_server.py`), and so is the emulator, whose ledger says what was billed. It takes an hour and 10 GB of
-memory; with ``--quick``, some minutes and 10⁵ images. ``--stores FOLDER`` keeps the made stores there for the next run.
+another (`catalog_server.py`), and so is the emulator, whose ledger says what was billed. On an idle machine it takes a
+quarter of an hour, and 10 GB of memory; with ``--quick``, some minutes and 10⁵ images. ``--stores FOLDER`` keeps the
+made stores there for the next run.
 """
 
 from __future__ import annotations
