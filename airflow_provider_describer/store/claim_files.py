@@ -31,8 +31,9 @@ from airflow_provider_describer.store.rows import TaskInstanceKey
 
 ARRIVAL_TRIES = 200
 """Writes of others that an arrival sits out: a bucket may take one a second, and many tasks may start together."""
-DEPARTURE_TRIES = 6
-"""A departure does not: a run that cannot take its name off the list says so in a file of its own."""
+DEPARTURE_TRIES = 32
+"""A departure sits out fewer, enough for 16 runs that leave together: a run that cannot take its name off the list says
+so in a file of its own."""
 READERS = 8
 """How many files of other runs are read at a time."""
 LEFTOVER_S = 3600.0

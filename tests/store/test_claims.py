@@ -284,6 +284,25 @@ def test_a_lost_answer_to_a_departure_leaves_nothing(machines, written):
     assert machines.listed() == [] and machines.disk.files == {}
 
 
+def test_a_departure_that_all_others_get_ahead_of_leaves_nothing(machines):
+    """As where 16 tasks wait for the same images: all of them leave when the last image is described."""
+    last, *others = [machines.arrived(A) for _ in range(16)]
+    load = machines.document.load
+
+    def load_and_be_late() -> Any:
+        found = load()
+        if others:
+            other = others.pop()
+            machines.document.load = load
+            other.depart()
+            machines.document.load = load_and_be_late
+        return found
+
+    machines.document.load = load_and_be_late
+    last.depart()
+    assert others == [] and machines.listed() == [] and machines.disk.files == {}
+
+
 def test_a_departure_that_cannot_change_the_order_makes_nobody_wait(machines):
     first, second = machines.arrived(A), machines.arrived(A)
     machines.document.lose = [False] * 100
