@@ -179,7 +179,8 @@ test-airflow: .venv/airflow-$(NEWEST)/.ready
 	@printf '\nAirflow tests, with Airflow $(NEWEST)\n'
 	$(call pytest,airflow-$(NEWEST),airflow,-n $(PROCESSES) --dist loadfile -m 'not slow' $(RUNNING) tests/airflow)
 
-# Tests in these rooms mostly wait, for claims to end or for Airflow. The others run one at a time: some are about the clock.
+# The slow tests of these rooms and of Airflow mostly wait: they run side by side. The others run one at a time, since
+# some are about the clock.
 WAITING := tests/money tests/store
 
 test-slow: .venv/core/.ready .venv/airflow-$(NEWEST)/.ready

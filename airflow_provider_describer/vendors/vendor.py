@@ -262,7 +262,7 @@ class Vendor(ABC):
         if not billable or (status == 503 and retry_at(response) is not None):
             return self.unavailable(response, reason)
         return errors.AmbiguousCall(
-            f"{words}, which {self.title} does not document: the call may have been billed behind a proxy"
+            f"{words}, which the vendor does not document: the call may have been billed behind a proxy"
         )
 
     def _wrong_endpoint(self, account: Account, words: str) -> errors.DescriberError:
