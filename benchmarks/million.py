@@ -2,8 +2,8 @@
 
 ``python benchmarks/million.py [--quick]``. Each task is a process of its own (`million_task.py`); the bucket is
 another (`catalog_server.py`), and so is the emulator, whose ledger says what was billed. On an idle machine it takes a
-quarter to half an hour, and 3 GB of memory; with ``--quick``, some minutes and 10⁵ images. ``--stores FOLDER`` keeps the
-made stores there for the next run.
+quarter to half an hour, and 3 GB of memory; with ``--quick``, some minutes and 10⁵ images. ``--stores FOLDER`` keeps
+the made stores there for the next run.
 """
 
 from __future__ import annotations
