@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -19,6 +19,8 @@ from airflow_provider_describer.emulator.segmind_history import RequestHistory
 
 # The part of a job's time that it waits in the queue.
 QUEUED_SHARE = 0.3
+LOOK_EVERY_S = 0.5
+"""How soon a job notices that its delay was changed."""
 
 
 @dataclass(slots=True)
@@ -29,8 +31,9 @@ class Job:
     price: int
     output: object
     failure: str | None
-    delay_s: float
     result_kind: str | None = None
+    began: float = field(default_factory=time.monotonic)
+    took_s: float = 0.0
     state: str = "QUEUED"
     polls: int = 0
     remaining_credits: float = 0.0
@@ -53,11 +56,11 @@ class Job:
         if self.state not in ("COMPLETED", "FAILED"):
             return {**self.pending_answer(base), "metrics": {}}
         answer: dict[str, object] = {"status": self.state, "request_id": self.id}
-        queued_s = self.delay_s * QUEUED_SHARE
+        queued_s = self.took_s * QUEUED_SHARE
         times = {
-            "inference_time": round(self.delay_s - queued_s, 3),
+            "inference_time": round(self.took_s - queued_s, 3),
             "queue_time": round(queued_s, 3),
-            "total_time": round(self.delay_s, 3),
+            "total_time": round(self.took_s, 3),
         }
         if self.state == "FAILED":
             return {**answer, "error": self.failure, "metrics": times}
@@ -93,23 +96,30 @@ class SegmindV2(Segmind):
         text = "" if faults.kind == "blank" else self.describe(call)
         output = self.false_output(text, faults.variant) if faults.kind == "error_in_200" else self.output(text)
         self.history.note_output(entry, output)
-        job = Job(entry, self.reserve(call), output, failure, self.settings.v2_delay_s, faults.kind)
+        job = Job(entry, self.reserve(call), output, failure, faults.kind)
         entry.outcome = "queued"
         self.jobs[job.id] = job
         loop = asyncio.get_running_loop()
-        loop.call_later(job.delay_s * QUEUED_SHARE, self.start, job)
-        if faults.kind != "stuck":
-            loop.call_later(job.delay_s, self.finish, job)
+        loop.call_soon(self.advance, job)
         loop.call_later(self.settings.v2_expire_s, self.jobs.pop, job.id, None)
         return JSONResponse(job.pending_answer(request.base_url), headers={"x-request-id": job.id})
 
-    def start(self, job: Job) -> None:
-        # Without a delay both timers are due at the same time and may fire in any order.
-        if job.state == "QUEUED":
-            job.state = "PROCESSING"
+    def advance(self, job: Job) -> None:
+        """Start and finish a job when its time has come: by the delay that is set then, not by that of its call."""
+        delay_s, passed_s = self.settings.v2_delay_s, time.monotonic() - job.began
+        due_s = delay_s * QUEUED_SHARE
+        if passed_s >= due_s:
+            job.state, due_s = "PROCESSING", delay_s
+            if job.result_kind == "stuck":
+                return
+        if passed_s >= delay_s:
+            self.finish(job)
+        else:
+            asyncio.get_running_loop().call_later(min(due_s - passed_s, LOOK_EVERY_S), self.advance, job)
 
     def finish(self, job: Job) -> None:
         """Bill a job, or release the price of one that failed."""
+        job.took_s = time.monotonic() - job.began
         if job.failure is None:
             self.ledger.bill(job.entry, job.price)
             job.state = "COMPLETED"

@@ -223,6 +223,16 @@ def test_v2_never_goes_backwards(call: Caller, http: httpx.Client) -> None:
     assert seen == sorted(seen, key=order.index)
 
 
+def test_v2_ends_after_the_delay_that_is_set_while_it_runs(call: Caller) -> None:
+    call.emulator.faults({"segmind": {"v2_delay_s": 3600}})
+    submitted = call.v2()
+    call.emulator.faults({"segmind": {"v2_delay_s": 0}})
+    result = call.finished(submitted).json()
+    assert result["status"] == "COMPLETED"
+    assert 0 < result["metrics"]["total_time"] < 60
+    assert call.emulator.ledger()["billed"] == 1
+
+
 def test_v2_is_billed_whether_or_not_a_client_polls(
     call: Caller, eventually: Callable[[Callable[[], bool]], None]
 ) -> None:
