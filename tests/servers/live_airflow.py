@@ -28,6 +28,7 @@ from sqlalchemy.pool import NullPool
 
 from airflow_provider_describer.emulator.process import child_environment
 
+EXECUTOR = Path(__file__).parent / "executor"
 COMPONENTS = {
     "scheduler": ["scheduler", "--skip-serve-logs"],
     "triggerer": ["triggerer", "--skip-serve-logs"],
@@ -97,7 +98,7 @@ class LiveAirflow:
             "AIRFLOW__API__SECRET_KEY": os.environ["AIRFLOW__API_AUTH__JWT_SECRET"],
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
-            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__EXECUTOR": "preloaded_executor.PreloadedExecutor",
             "AIRFLOW__CORE__PARALLELISM": "16",
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([bundle]),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database_url,
@@ -107,6 +108,7 @@ class LiveAirflow:
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "2",
             "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
             "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "2",
+            "PYTHONPATH": os.pathsep.join([str(EXECUTOR), *filter(None, [inherited.get("PYTHONPATH")])]),
             "PYTHONUNBUFFERED": "1",
         }
 

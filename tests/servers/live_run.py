@@ -73,12 +73,11 @@ class LiveRun:
                 return seen
         raise AssertionError(f"{self.run_id} is {seen.state}, not {' or '.join(states)}")
 
-    def at_rest(self) -> Seen:
-        """Wait until the task is deferred and the scheduler has handled that; return it.
+    def _at_rest(self) -> None:
+        """Wait until the scheduler has handled that the task is deferred.
 
         Changing a task instance in the second before that may end the scheduler: a race in Airflow.
         """
-        self.until("deferred")
         log = self.airflow.logs / "scheduler.log"
         key = f"dag_id='{self.dag_id}', task_id='{self.task_id}', run_id='{self.run_id}'"
 
@@ -88,7 +87,6 @@ class LiveRun:
 
         self.airflow.until(handled, f"the scheduler's notice of {self.run_id}")
         self.airflow.until_beaten("SchedulerJob", 2)
-        return self.look()
 
     def manifest(self, key: str = "return_value") -> Any:
         """Return what the task has pushed."""
@@ -101,16 +99,22 @@ class LiveRun:
         return found
 
     def mark(self, state: str) -> None:
-        """Mark the task as a user does in the UI."""
+        """Mark the task, which is deferred, as a user does in the UI."""
+        self._at_rest()
         self.airflow.api("PATCH", self._instance, {"new_state": state})
 
     def clear(self) -> None:
-        """Clear the task as a user does in the UI."""
+        """Clear the task, which is deferred, as a user does in the UI."""
+        self._at_rest()
         body = {"dry_run": False, "only_failed": False, "dag_run_id": self.run_id, "task_ids": [self.task_id]}
         self.airflow.api("POST", f"dags/{self.dag_id}/clearTaskInstances", body)
 
     def delete(self) -> None:
-        """Delete the DAG run as a user does in the UI. A run that is active has to be marked first."""
+        """Delete the DAG run, whose task is deferred, as a user does in the UI.
+
+        A run that is active has to be marked first.
+        """
+        self._at_rest()
         self.airflow.api("PATCH", self._run, {"state": "failed"})
         self.airflow.api("DELETE", self._run)
 

@@ -25,6 +25,8 @@ from airflow_provider_describer.emulator.process import EmulatorProcess
 
 HERE = Path(__file__).parent
 LAST_LINES = 40
+HELD_S = 3600.0
+"""Longer than a session takes."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -91,6 +93,14 @@ class Shop:
         run = self.airflow.run(dag_id, f"{self.name}-{len(self.runs)}", conn_id=self.name, **conf)
         self.runs.append(run)
         return run
+
+    def hold_requests(self) -> None:
+        """Let the requests of Segmind v2 run at the vendor until they are ended: tasks defer meanwhile."""
+        self.emulator.faults({self.vendor: {"v2_delay_s": HELD_S}})
+
+    def end_requests(self) -> None:
+        """End the requests that run at the vendor."""
+        self.emulator.faults({self.vendor: {"v2_delay_s": 0}})
 
     def bill(self) -> Bill:
         return Bill(self.emulator.ledger())

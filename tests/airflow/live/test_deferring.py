@@ -23,8 +23,6 @@ FULL = os.environ.get("DESCRIBER_LIVE_FULL") == "1"
 IMAGES, PER_MINUTE = (300, 60) if FULL else (45, 20)
 KILLS = 3
 WITHIN_S = 900.0 if FULL else MAX_WAIT_S
-V2_S = 60.0
-"""So long a request runs at the vendor: the task works for about 20 s and is deferred then."""
 TIMES = ("described_at", "elapsed_s")
 OF_A_RUN = ("dag_id", "run_id", "store", "results", "failures", "request_id")
 
@@ -147,7 +145,7 @@ class Alike:
 
 
 def v2_alike(shop: Shop) -> Alike:
-    shop.emulator.faults({shop.vendor: {"v2_delay_s": V2_S}})
+    shop.hold_requests()
     shop.connect(api_version="v2")
     uris = shop.draw(12)
     staying = shop.run("staying", store="other")
@@ -159,6 +157,7 @@ def v2_alike(shop: Shop) -> Alike:
             links[now.state] = run.links()
         if now.state == "deferred":
             kept.append(shop.airflow.trigger_kwargs(now.trigger_id))
+            shop.end_requests()
     staying.until("success")
     return Alike(run.manifest(), staying.manifest(), seen, kept, shop.key, uris, shop.bill(), links)
 

@@ -22,10 +22,6 @@ Scene = Callable[[], Any]
 FULL = os.environ.get("DESCRIBER_LIVE_FULL") == "1"
 MANY = 500 if FULL else 60
 KILLS = 3
-V2_S = 60.0
-"""So long a request runs at the vendor: the task works for about 20 s and is deferred then."""
-V2_TIMED_OUT_S = 150.0
-"""So long it runs where the task's time, of 90 s, is to be over first, after the task was deferred."""
 
 
 @dataclass
@@ -39,17 +35,15 @@ class Interrupted:
     trigger_gone: bool = True
 
 
-def interrupted(
-    shop: Shop, interrupt: Callable[[LiveRun], None], dag_id: str = "deferring", v2_delay_s: float = V2_S
-) -> Interrupted:
+def interrupted(shop: Shop, interrupt: Callable[[LiveRun], object], dag_id: str = "deferring") -> Interrupted:
     """Let a task defer while requests run at the vendor, interrupt it, and run the DAG again."""
-    shop.emulator.faults({shop.vendor: {"v2_delay_s": v2_delay_s}})
+    shop.hold_requests()
     shop.connect(api_version="v2")
     shop.draw(6)
     run = shop.run(dag_id)
-    deferred = run.at_rest()
-    assert deferred.state == "deferred"
+    deferred = run.until("deferred")
     interrupt(run)
+    shop.end_requests()
     again = shop.run("deferring")
     again.until("success")
     gone = shop.airflow.until(lambda: not shop.airflow.trigger_kwargs(deferred.trigger_id), "the trigger's end")
@@ -66,10 +60,7 @@ def v2_run_deleted(shop: Shop) -> Interrupted:
 
 
 def v2_timed_out(shop: Shop) -> Interrupted:
-    def wait(run: LiveRun) -> None:
-        run.until("failed")
-
-    return interrupted(shop, wait, "in_time", V2_TIMED_OUT_S)
+    return interrupted(shop, lambda run: run.until("failed"), "in_time")
 
 
 @pytest.mark.scene(of=v2_marked_failed)
@@ -102,13 +93,14 @@ def assert_fetched(told: Interrupted) -> None:
 
 
 def v2_cleared(shop: Shop) -> Interrupted:
-    shop.emulator.faults({shop.vendor: {"v2_delay_s": V2_S}})
+    shop.hold_requests()
     shop.connect(api_version="v2")
     shop.draw(6)
     run = shop.run("deferring")
-    assert run.at_rest().state == "deferred"
+    run.until("deferred")
     run.clear()
     shop.airflow.until(lambda: run.look().try_number == 2, "the second try")
+    shop.end_requests()
     ended = run.until("success")
     return Interrupted(ended.state, ended.try_number, run.manifest(), shop.bill())
 
@@ -131,7 +123,7 @@ class Killed:
 
 
 def v2_killed(shop: Shop) -> Killed:
-    shop.emulator.faults({shop.vendor: {"v2_delay_s": V2_S}})
+    shop.hold_requests()
     shop.connect(api_version="v2")
     shop.draw(MANY)
     run = shop.run("tried_again")
@@ -143,6 +135,7 @@ def v2_killed(shop: Shop) -> Killed:
     triggerers = [
         shop.airflow.kill_triggerer(lambda: shop.airflow.is_held(run.look().trigger_id)) for _ in range(KILLS)
     ]
+    shop.end_requests()
     ended = run.until("success")
     return Killed(ended.try_number, triggerers, run.manifest(), shop.bill())
 
