@@ -178,11 +178,18 @@ class Works:
             assert ledger is not None, "it was done before it could be killed so often"
             journaled = self.journaled()
             lost = [entry for entry in ledger["entries"][before:] if at_risk(entry, journaled)]
-            # Until its row is durable an answer is at risk, and a third as many calls again may be under way.
-            assert len(lost) <= options["concurrency"] * 4 // 3 + 1
+            assert len(lost) <= self.most_at_risk(options["concurrency"])
             risked |= {entry["request_id"]: entry["answered"] for entry in lost}
             before = ledger["requests"]
         return risked
+
+    @staticmethod
+    def most_at_risk(concurrency: int) -> int:
+        """How many calls a kill may hit: one for each image in the worker's hands, until its answer is durable.
+
+        These are as many as calls may be under way, and half as many again and one that are prepared or written down.
+        """
+        return concurrency + concurrency // 2 + 1
 
     def _wait_for_requests(self, worker: Worker, count: int) -> None:
         while self.emulator.ledger(entries=False)["requests"] < count and worker.child.poll() is None:

@@ -102,7 +102,7 @@ def test_one_that_skips_leaves_what_others_pay_for(works, paths):
 @pytest.mark.slow
 @pytest.mark.parametrize("others", [1, 3])
 def test_a_killed_owner_leaves_its_images_to_the_others(works, paths, others):
-    """It takes about a minute: so long it might only be slow."""
+    """They wait about a minute: so long it might only be slow."""
     works.emulator.faults({"image_describer": {"latency_s": 0.3}})
     (owner,) = start(works, paths, ["scheduled"], concurrency=4)
     works._wait_for_requests(owner, 20)
@@ -113,10 +113,10 @@ def test_a_killed_owner_leaves_its_images_to_the_others(works, paths, others):
     assert before is not None
     began = time.monotonic()
     check_all([heir.result() for heir in heirs])
-    assert time.monotonic() - began < 110
+    assert time.monotonic() - began < 300, "they wait for a minute and not for ever"
     ledger = works.emulator.ledger()
     assert len(ledger["by_image"]) == IMAGES
-    assert IMAGES <= ledger["billed"] <= IMAGES + 4 * 4 // 3 + 1, "all but its calls in flight are billed once"
+    assert IMAGES <= ledger["billed"] <= IMAGES + works.most_at_risk(4), "all but its calls in flight are billed once"
     assert left_in(works) == ["order.json"]
 
 
@@ -137,7 +137,7 @@ def test_an_owner_that_was_stopped_for_long_sends_nothing_when_it_wakes_up(works
     assert "no longer lists this run" in result["error"]
     ledger = works.emulator.ledger()
     assert ledger["requests"] <= before + 1, "a call that was just about to be sent may have been"
-    assert len(ledger["by_image"]) == IMAGES and ledger["billed"] <= IMAGES + 4 * 4 // 3 + 1
+    assert len(ledger["by_image"]) == IMAGES and ledger["billed"] <= IMAGES + works.most_at_risk(4)
     counts = result["manifest"]["counts"]
     assert counts["described"] + counts["pending"] + counts["unknown"] == IMAGES and counts["pending"] > 0
 
@@ -150,6 +150,6 @@ def test_the_next_try_of_a_killed_task_goes_on_at_once(works, paths):
     began = time.monotonic()
     again = works.start(paths, run={**run_of("scheduled"), "try_number": 2}, concurrency=16)
     check_all([again.result()])
-    assert time.monotonic() - began < 30, "it waits for nobody"
-    assert IMAGES <= works.emulator.ledger()["billed"] <= IMAGES + 6
+    assert time.monotonic() - began < 50, "it waits for nobody, which would take a minute"
+    assert IMAGES <= works.emulator.ledger()["billed"] <= IMAGES + works.most_at_risk(4)
     assert left_in(works) == ["order.json"]
