@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 Scene = Callable[[], Any]
 
 FULL = os.environ.get("DESCRIBER_LIVE_FULL") == "1"
-MANY = 500 if FULL else 60
-KILLS = 3
+MANY, KILLS = (500, 3) if FULL else (60, 1)
+"""Requests at the vendor, and how often the triggerer is killed: others kill it meanwhile, too."""
 
 
 @dataclass
