@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from thoroughness import FULL
 
 from airflow_provider_describer.errors import CorruptShard, StoreError
 from airflow_provider_describer.storage.folder import open_folder
@@ -136,8 +137,8 @@ def test_any_file_that_is_gone_or_cut_off(whole, copied, told, share, way):
         shutil.rmtree(store)
 
 
-@pytest.mark.parametrize("flips", [2, pytest.param(10, marks=pytest.mark.slow)])
-def test_any_flipped_bit(whole, copied, told, flips, way):
+def test_any_flipped_bit(whole, copied, told, way):
+    flips = 10 if FULL else 2
     expected, dice = told(whole), random.Random(flips)
     for name in files_of(whole):
         content = (whole / name).read_bytes()

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from thoroughness import FULL
 
 from airflow_provider_describer.storage.folder import open_folder
 from airflow_provider_describer.store.index import open_index, read_history
@@ -19,7 +20,8 @@ from airflow_provider_describer.store.settling import compact, shard_names
 from airflow_provider_describer.store.table import SettledTable
 
 SETTLER = Path(__file__).with_name("settler.py")
-KILLS, COUNT = 20, 60
+KILLS, CLOUD_KILLS = (20, 8) if FULL else (8, 4)
+COUNT = 60
 
 
 def run(store, number, environment, kill_after):
@@ -72,7 +74,7 @@ def assert_nothing_is_left_but_open_calls(folder):
 
 
 @pytest.mark.slow
-def test_twenty_kills_lose_nothing_and_add_nothing_twice(tmp_path):
+def test_many_kills_lose_nothing_and_add_nothing_twice(tmp_path):
     store, dice, durable = str(tmp_path / "store"), random.Random(7), set()
     folder = open_folder(store)
     for number in range(KILLS):
@@ -90,7 +92,7 @@ def test_twenty_kills_lose_nothing_and_add_nothing_twice(tmp_path):
 def test_kills_and_a_store_that_throttles_and_loses_answers(cloud):
     store, dice, durable = f"{cloud.uri}/store", random.Random(8), set()
     folder = open_folder(store, cloud.open_bucket)
-    for number in range(8):
+    for number in range(CLOUD_KILLS):
         cloud.server.reset()
         for path in ("descriptions", "journal"):
             cloud.server.slow_down(path=path, times=dice.randrange(4))
@@ -99,7 +101,7 @@ def test_kills_and_a_store_that_throttles_and_loses_answers(cloud):
         durable |= run(store, number, cloud.environment, dice.randrange(COUNT))
         cloud.server.reset()
         check(folder, durable)
-    durable |= run(store, 8, cloud.environment, None)
+    durable |= run(store, CLOUD_KILLS, cloud.environment, None)
     compact(folder)
     check(folder, durable)
     assert_nothing_is_left_but_open_calls(folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from live_run import BUSY, MAX_WAIT_S, LiveRun, Seen
+from thoroughness import FULL
 
 if TYPE_CHECKING:
     from tests.airflow.live.conftest import Bill, Shop
 
 Scene = Callable[[], Any]
 
-# All of it takes five minutes and more; without the variable the same is played smaller.
-FULL = os.environ.get("DESCRIBER_LIVE_FULL") == "1"
 IMAGES, PER_MINUTE = (300, 60) if FULL else (45, 20)
 KILLS = 3
 WITHIN_S = 900.0 if FULL else MAX_WAIT_S

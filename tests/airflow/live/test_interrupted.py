@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from live_run import LiveRun
+from thoroughness import FULL
 
 from airflow_provider_describer.storage.folder import open_folder
 from airflow_provider_describer.store.index import read_history
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 Scene = Callable[[], Any]
 
-FULL = os.environ.get("DESCRIBER_LIVE_FULL") == "1"
 MANY, KILLS = (500, 3) if FULL else (60, 1)
 """Requests at the vendor, and how often the triggerer is killed: others kill it meanwhile, too."""
 
