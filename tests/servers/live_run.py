@@ -17,7 +17,7 @@ MAX_WAIT_S = 600.0
 
 Scenes share one triggerer, and some kill it time and again: until they have done so, no other scene's trigger fires.
 """
-LOOK_EVERY_S = 0.2
+LOOK_EVERY_S = 0.5
 ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
 BUSY = ("queued", "running")
 """States in which a task holds a slot of its pool."""
