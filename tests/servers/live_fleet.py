@@ -53,7 +53,7 @@ class LiveFleet(LiveAirflow):
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": str(DEAD_AFTER_S),
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
             "FLEET_NODE": "control",
-            "PYTHONPATH": os.pathsep.join([str(self.node), *filter(None, [inherited.get("PYTHONPATH")])]),
+            "PYTHONPATH": f"{self.node}{os.pathsep}{inherited['PYTHONPATH']}",
         }
 
     def start_workers(self, names: Iterable[str], clock_s: int = 0) -> None:

@@ -1,6 +1,6 @@
 """LocalExecutor for a scheduler whose tasks, which are forks of it, need not import the operators again.
 
-Each task would spend 4 s of a processor on that, and a test session starts forty of them.
+Each task would spend 4 s of a processor on that, and a test session starts thirty of them.
 """
 
 from __future__ import annotations
